@@ -1,0 +1,141 @@
+// Control: what an operator can see and do, as plain C++. The rpc module translates it to and from
+// protobuf; tests call it directly.
+//
+// Thread: the reactor's.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tandem/base/result.h"
+#include "tandem/base/task.h"
+#include "tandem/log_point.h"
+
+namespace tandem {
+
+struct VolumeStatus {
+  std::string name;
+  std::uint32_t id = 0;
+  std::uint64_t size_bytes = 0;
+  std::uint32_t logical_block_bytes = 512;
+  std::uint64_t allocated_bytes = 0;
+};
+
+/// A mirror's place in a group, as the primary knows it.
+struct SlotStatus {
+  std::string node;             // the mirror's node name ("" until first contact)
+  std::string address;
+  std::string state;            // connecting | handshake | image | catch-up | following | refused | …
+  std::string reason;           // why, in words, for any state that is not "following"
+  UtcNs since;
+  Lsn received, written, durable;
+  std::uint64_t missing_records = 0;
+  std::uint64_t missing_bytes = 0;    // payload of the records it lacks, exact
+  std::uint64_t missing_blocks = 0;   // distinct 4 KiB blocks that carry a newer position, exact
+  bool in_sync = false;               // writes wait for it (mode sync, following)
+  UtcNs last_contact;
+  std::uint64_t progress_done = 0, progress_total = 0;  // blocks, while state is "image"
+};
+
+/// What a mirror knows of its primary.
+struct UpstreamStatus {
+  std::string node;
+  std::string state;            // following | catch-up | image | lost | never
+  std::string reason;
+  UtcNs since;
+  UtcNs last_contact;
+  LogPoint primary_head;        // from its last heartbeat
+  std::uint64_t missing_records = 0;
+  std::uint64_t missing_bytes = 0;
+};
+
+struct GroupStatus {
+  std::string name;
+  Uuid id;
+  Role role = Role::kPrimary;
+  ReplicationMode mode = ReplicationMode::kAsync;
+  std::string state;            // serving | starting | mirroring | fenced | stopped | read-only
+  std::string reason;
+  UtcNs since;
+  LogPoint head;
+  Lsn durable;
+  Lsn log_start;
+  Lsn checkpoint;
+  TimelineHistory history;
+  std::uint64_t data_bytes = 0, log_bytes = 0, map_bytes = 0, dead_bytes = 0;
+  std::vector<VolumeStatus> volumes;
+  std::vector<SlotStatus> slots;
+  std::optional<UpstreamStatus> upstream;
+};
+
+struct PoolStatus {
+  Uuid id;
+  std::string path;
+  std::uint64_t size_bytes = 0;
+  std::uint64_t zone_bytes = 0;
+  std::uint64_t zones_total = 0, zones_free = 0;
+  std::uint64_t used_bytes = 0;       // of zones taken by groups: blocks in use
+};
+
+struct NodeStatus {
+  std::string node;
+  std::string version;
+  std::string control_address;
+  UtcNs now;
+  std::uint64_t uptime_seconds = 0;
+  PoolStatus pool;
+  std::vector<GroupStatus> groups;
+};
+
+/// What a promotion recovers and what it loses (promise 7).
+struct Receipt {
+  std::string group;
+  LogPoint recovers_to;
+  Timeline new_timeline;
+  bool complete_image = true;         // false: the first full copy never finished; nothing to promote
+  bool primary_reachable = false;     // it answered within the time-out, or its stream is alive
+  bool head_known = false;            // a heartbeat was ever received
+  LogPoint primary_head;              // from its last heartbeat
+  std::uint64_t missing_records = 0;  // primary_head - recovers_to; at least this much is lost
+  std::uint64_t missing_bytes = 0;
+  UtcNs last_contact;
+  std::uint64_t contact_age_ms = 0;
+};
+
+struct CreateVolume {
+  std::string name;
+  std::string group;                  // "": a group of the volume's own name
+  std::uint64_t size_bytes = 0;
+  std::uint32_t logical_block_bytes = 512;
+};
+
+struct AddMirror {
+  std::string group;
+  std::string address;                // host:port of the mirror node's service
+  ReplicationMode mode = ReplicationMode::kSync;
+};
+
+class Control {
+ public:
+  virtual ~Control() = default;
+  virtual Task<NodeStatus> status() = 0;
+  virtual Task<Status> create_volume(CreateVolume request) = 0;
+  virtual Task<Status> resize_volume(std::string name, std::uint64_t size_bytes) = 0;  // grow only
+  virtual Task<Status> delete_volume(std::string name) = 0;
+  /// Deletes a group's copy on this node only, with all its data; refused while it serves.
+  virtual Task<Status> delete_group(std::string name) = 0;
+  virtual Task<Status> set_mode(std::string group, ReplicationMode mode) = 0;
+  virtual Task<Status> add_mirror(AddMirror request) = 0;
+  virtual Task<Status> remove_mirror(std::string group, std::string address) = 0;
+  virtual Task<Result<Receipt>> receipt(std::string group) = 0;
+  /// Opens a new timeline on a mirror. Refused while the primary is reachable unless `force`.
+  virtual Task<Result<Receipt>> promote(std::string group, bool force) = 0;
+  /// Stops serving and becomes a mirror that waits for a primary; drains and flushes first.
+  virtual Task<Status> demote(std::string group) = 0;
+  /// Planned: drain here, wait for the mirror at `address` ("": the only one), demote, promote it.
+  virtual Task<Status> switchover(std::string group, std::string address) = 0;
+};
+
+}  // namespace tandem

@@ -1,0 +1,158 @@
+// Link: one ordered stream of messages between the two copies of a group.
+//
+// Production: rpc/grpc_link (a gRPC bidirectional stream; the messages are translated to protobuf at
+// its edge, src/replication/PROTOCOL.md). Simulation: tests/support/sim_link.
+// The primary dials; the mirror accepts.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "tandem/base/buffer.h"
+#include "tandem/base/result.h"
+#include "tandem/base/task.h"
+#include "tandem/log_point.h"
+
+namespace tandem {
+
+/// A run of consecutive records in their canonical encoding (format/record.h) with their data.
+struct RecordBatch {
+  Lsn first;                        // LSN of the first record; 0 with no records
+  Lsn last;
+  Digest before;                    // chain value in front of `first`
+  Digest after;                     // and behind `last`
+  std::vector<std::byte> records;   // canonical records, back to back
+  std::vector<IoBuffer> payload;    // the data of the write records, in order, back to back
+  bool empty() const { return records.empty(); }
+  std::size_t payload_bytes() const {
+    std::size_t n = 0;
+    for (const auto& p : payload) n += p.size();
+    return n;
+  }
+};
+
+namespace message {
+
+inline constexpr std::uint32_t kProtocolVersion = 1;
+
+/// Dialer's first message: who I am and what I hold.
+struct Hello {
+  std::uint32_t version = kProtocolVersion;
+  GroupIdentity identity;
+  Role role = Role::kPrimary;
+  ReplicationMode mode = ReplicationMode::kAsync;
+  LogPoint head;              // last record I hold
+  TimelineHistory history;
+};
+/// Acceptor's answer: the same about its copy. An absent group answers with a nil `identity.pool`
+/// replaced by its own pool and an empty log (lsn 0).
+struct Welcome {
+  std::uint32_t version = kProtocolVersion;
+  GroupIdentity identity;
+  Role role = Role::kMirror;
+  LogPoint head;
+  Lsn durable;
+  TimelineHistory history;
+};
+/// Either side, then it closes: why the two cannot be paired. Carries the history that shows why.
+struct Refuse {
+  ErrorCode code = ErrorCode::kRefused;
+  std::string reason;
+  TimelineHistory history;
+};
+/// Dialer: records follow from behind `after`; `log` false: an image (full copy) follows first.
+struct Start {
+  Lsn after;
+  bool from_image = false;
+};
+struct Records {
+  RecordBatch batch;
+  bool flush = false;          // make everything up to batch.last durable, then acknowledge
+};
+/// Acceptor: cumulative positions of its copy.
+struct Ack {
+  Lsn received;                // in memory, checksums verified
+  Lsn written;                 // on the device (volatile cache)
+  Lsn durable;                 // flushed
+};
+/// Dialer, also when idle: where the primary is. `flush` asks for durability of all received.
+struct Heartbeat {
+  LogPoint head;               // the last record it has acknowledged or sent
+  Lsn durable;                 // its own durable position
+  UtcNs sent;
+  bool flush = false;
+};
+/// A full copy of the group at one point, for a mirror that the log no longer reaches. The mirror
+/// builds it aside and installs it in one step at ImageEnd; until then its old state stays valid.
+struct ImageVolume {
+  VolumeId id;
+  std::string name;
+  std::uint64_t size_bytes = 0;
+  std::uint32_t logical_block_bytes = 512;
+};
+struct ImageBegin {
+  LogPoint point;
+  TimelineHistory history;
+  std::vector<ImageVolume> volumes;
+  std::uint32_t next_volume_id = 1;
+  std::uint64_t blocks_total = 0;   // for progress
+};
+struct ImageEntry {
+  VolumeBlock block;
+  std::uint32_t crc32c = 0;
+  Lsn lsn;                          // when the block was last written
+};
+struct ImageBlocks {
+  VolumeId volume;
+  std::vector<ImageEntry> entries;  // one per 4 KiB of payload
+  std::vector<IoBuffer> payload;
+};
+struct ImageEnd {
+  LogPoint point;
+};
+
+}  // namespace message
+
+using Message = std::variant<message::Hello, message::Welcome, message::Refuse, message::Start,
+                             message::Records, message::Ack, message::Heartbeat,
+                             message::ImageBegin, message::ImageBlocks, message::ImageEnd>;
+
+/// Thread: every call and resumption is on the reactor's thread.
+class Link {
+ public:
+  /// Destroying a link closes it; a pending receive() must have returned first (close(), then await).
+  virtual ~Link() = default;
+  /// Queues `message`; ordered; never blocks. Nothing is sent after close(). Payload buffers are
+  /// shared until the transport is done with them.
+  virtual void send(Message message) = 0;
+  /// Bytes queued here and not yet handed to the network.
+  virtual std::size_t backlog_bytes() const = 0;
+  /// Suspends until backlog_bytes() is below `bytes` or the link is closed.
+  virtual Task<void> drained_below(std::size_t bytes) = 0;
+  /// The next message, or why there will be none (kUnavailable: cut; kInvalid: garbage;
+  /// kUnsupported: version). One receive() at a time.
+  virtual Task<Result<Message>> receive() = 0;
+  /// Ends the stream; a pending receive() returns an error. Idempotent.
+  virtual void close() = 0;
+  /// The other side's authenticated name (certificate), or "" without TLS.
+  virtual std::string peer() const = 0;
+};
+
+class LinkDialer {
+ public:
+  virtual ~LinkDialer() = default;
+  /// A stream to the node at `address` (host:port). Connecting happens behind the first receive();
+  /// a failure shows there, within a bounded time.
+  virtual std::unique_ptr<Link> dial(const std::string& address) = 0;
+};
+
+/// Given each accepted stream; the first message on it is a Hello. Must take it, always.
+class LinkAcceptor {
+ public:
+  virtual ~LinkAcceptor() = default;
+  virtual void accept(std::unique_ptr<Link> link) = 0;
+};
+
+}  // namespace tandem

@@ -1,0 +1,85 @@
+// Volume: the one narrow interface that front ends see.
+//
+// Thread: everything here is called and resumed on the reactor's thread.
+// Completion: every task completes exactly once; a front end that goes away must still await its
+// tasks. Offsets and lengths are bytes; any alignment works, 4 KiB is fast.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tandem/base/buffer.h"
+#include "tandem/base/result.h"
+#include "tandem/base/task.h"
+
+namespace tandem {
+
+struct VolumeInfo {
+  std::string name;
+  std::uint64_t size_bytes = 0;
+  std::uint32_t logical_block_bytes = 512;  // 512 or 4096: what the guest is told
+  bool read_only = false;                   // a snapshot; a mirror is not exported at all
+};
+
+struct WriteOptions {
+  bool fua = false;       // complete only when durable as a flush would make it
+  bool no_hole = false;   // write_zeroes: keep the range allocated (reported as data that is zero)
+};
+
+/// A run of equal allocation, as NBD's base:allocation reports it.
+struct AllocationExtent {
+  std::uint64_t length_bytes = 0;
+  bool hole = false;  // not allocated
+  bool zero = false;  // reads as zeroes
+};
+
+class Volume {
+ public:
+  virtual ~Volume() = default;
+
+  /// Name, size and flags as of now; the size grows on a resize.
+  virtual VolumeInfo info() const = 0;
+
+  /// The last acknowledged content of [offset, offset+length), or one concurrent with it, per 4 KiB
+  /// block. Errors: kInvalid outside the volume, kCorrupt (checksum), kIo, kFenced.
+  virtual Task<Result<IoBuffer>> read(std::uint64_t offset, std::uint64_t length) = 0;
+
+  /// Writes `data` at `offset`. Takes a share of `data`: it must not change any more.
+  /// Completes when the group's mode is satisfied (local, or local and mirror).
+  /// Order: overlapping writes take effect in the order of the calls.
+  /// Durable: after a flush() called after this completed, or now with `fua`.
+  /// Errors: kNoSpace (nothing changed), kReadOnly, kFenced (sticky), kInvalid, kIo.
+  virtual Task<Status> write(std::uint64_t offset, IoBuffer data, WriteOptions options) = 0;
+
+  /// Everything completed before this call is on stable storage on each node the mode names.
+  virtual Task<Status> flush() = 0;
+
+  /// Reads as zeroes afterwards; whole 4 KiB blocks give their space back.
+  virtual Task<Status> discard(std::uint64_t offset, std::uint64_t length, WriteOptions options) = 0;
+  virtual Task<Status> write_zeroes(std::uint64_t offset, std::uint64_t length,
+                                    WriteOptions options) = 0;
+
+  /// Runs of allocation covering a prefix of [offset, offset+length), at most `extents_max`, at
+  /// least one; neighbours differ.
+  virtual Task<Result<std::vector<AllocationExtent>>> allocation(std::uint64_t offset,
+                                                                 std::uint64_t length,
+                                                                 std::size_t extents_max) = 0;
+};
+
+/// What a front end may export right now.
+class VolumeDirectory {
+ public:
+  virtual ~VolumeDirectory() = default;
+  /// The volumes this node serves (those of groups it is primary of), by export name.
+  virtual std::vector<VolumeInfo> list() const = 0;
+  /// The volume of that name, or why not (kNotFound, kReadOnly on a mirror, kFenced, kUnavailable
+  /// while the group starts). The volume stays valid while the pointer is held; once the group
+  /// stops serving, its operations answer kFenced or kCancelled.
+  virtual Result<std::shared_ptr<Volume>> open(std::string_view name) = 0;
+};
+
+}  // namespace tandem
