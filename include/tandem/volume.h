@@ -50,7 +50,8 @@ class Volume {
 
   /// Writes `data` at `offset`. Takes a share of `data`: it must not change any more.
   /// Completes when the group's mode is satisfied (local, or local and mirror).
-  /// Order: overlapping writes take effect in the order of the calls.
+  /// Order: a write called after another completed takes effect behind it; of two overlapping
+  /// writes in flight either may be the later one, but both nodes and every recovery agree which.
   /// Durable: after a flush() called after this completed, or now with `fua`.
   /// Errors: kNoSpace (nothing changed), kReadOnly, kFenced (sticky), kInvalid, kIo.
   virtual Task<Status> write(std::uint64_t offset, IoBuffer data, WriteOptions options) = 0;

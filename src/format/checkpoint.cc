@@ -1,0 +1,281 @@
+#include "format/checkpoint.h"
+
+#include "format/bytes.h"
+#include "format/checksum.h"
+#include "format/record.h"
+
+namespace tandem::format {
+namespace {
+
+constexpr std::uint32_t kDescriptorMagic = 0x47444454;  // "TDDG"
+constexpr std::uint32_t kChainMagic = 0x48434454;       // "TDCH"
+constexpr std::uint32_t kDeadMagic = 0x44444454;        // "TDDD"
+constexpr std::uint32_t kVersion = 1;
+constexpr std::size_t kCrcOffset = 8;
+
+std::size_t bytes_needed(const Descriptor& d) {
+  std::size_t n = 512 + d.name.size() + 24 * d.history.size() + 12 * d.log_zones.size() +
+                  16 * d.bitmap.size();
+  for (const auto& v : d.volumes) n += 64 + v.name.size();
+  for (const auto& s : d.slots) n += 32 + s.address.size();
+  return n;
+}
+
+void encode_entry(Encoder& out, const MapEntry& e) {
+  out.u64(e.where.value);
+  out.u64(e.lsn.value);
+  out.u32(e.crc32c);
+}
+MapEntry decode_entry(Decoder& in) {
+  MapEntry e;
+  e.where = PoolBlock{in.u64()};
+  e.lsn = Lsn{in.u64()};
+  e.crc32c = in.u32();
+  return e;
+}
+
+void encode_point(Encoder& out, const LogPoint& p) {
+  out.u64(p.timeline.value);
+  out.u64(p.lsn.value);
+  out.u64(p.digest.value);
+  out.u64(p.utc.value);
+  out.u64(p.payload_bytes);
+}
+LogPoint decode_point(Decoder& in) {
+  LogPoint p;
+  p.timeline = Timeline{in.u64()};
+  p.lsn = Lsn{in.u64()};
+  p.digest = Digest{in.u64()};
+  p.utc = UtcNs{in.u64()};
+  p.payload_bytes = in.u64();
+  return p;
+}
+
+void encode_volumes(Encoder& out, const std::vector<VolumeState>& volumes) {
+  out.u32(static_cast<std::uint32_t>(volumes.size()));
+  for (const auto& v : volumes) {
+    out.u32(v.id.value);
+    out.u32(v.being_deleted ? 1 : 0);
+    out.u64(v.size_bytes);
+    out.u32(v.logical_block_bytes);
+    out.u32(v.height);
+    out.u64(v.allocated_blocks);
+    encode_entry(out, v.root);
+    out.text(v.name);
+  }
+}
+
+Error impossible(const char* what) {
+  return {ErrorCode::kCorrupt, std::string("group descriptor: ") + what};
+}
+
+/// Counts come from disk: refuse one that the remaining bytes cannot hold.
+bool plausible(const Decoder& in, std::uint64_t count, std::size_t bytes_each) {
+  return count <= in.remaining() / bytes_each;
+}
+
+Status decode_lists(Decoder& in, Descriptor& d) {
+  auto n = in.u32();
+  if (!plausible(in, n, 24)) return impossible("timeline history");
+  while (n-- != 0) {
+    TimelineFork fork{Timeline{in.u64()}, Lsn{in.u64()}, UtcNs{in.u64()}};
+    d.history.push_back(fork);
+  }
+  n = in.u32();
+  if (!plausible(in, n, 40)) return impossible("volume list");
+  while (n-- != 0) {
+    VolumeState v;
+    v.id = VolumeId{in.u32()};
+    v.being_deleted = in.u32() != 0;
+    v.size_bytes = in.u64();
+    v.logical_block_bytes = in.u32();
+    v.height = in.u32();
+    v.allocated_blocks = in.u64();
+    v.root = decode_entry(in);
+    v.name = in.text();
+    if (v.height == 0 || v.height > 6) return impossible("height of a map");
+    d.volumes.push_back(std::move(v));
+  }
+  n = in.u32();
+  if (!plausible(in, n, 22)) return impossible("slot list");
+  while (n-- != 0) {
+    SlotState s;
+    s.written = Lsn{in.u64()};
+    s.durable = Lsn{in.u64()};
+    s.needs_image = in.u32() != 0;
+    s.address = in.text();
+    d.slots.push_back(std::move(s));
+  }
+  n = in.u32();
+  if (!plausible(in, n, 12)) return impossible("list of log zones");
+  while (n-- != 0) {
+    LogZone z{ZoneId{in.u32()}, Lsn{in.u64()}};
+    d.log_zones.push_back(z);
+  }
+  n = in.u32();
+  if (!plausible(in, n, 16)) return impossible("bitmap index");
+  while (n-- != 0) {
+    BitmapPage b{in.u32(), PoolBlock{in.u64()}, in.u32()};
+    d.bitmap.push_back(b);
+  }
+  return ok();
+}
+
+}  // namespace
+
+std::vector<std::byte> encode_descriptor(const Descriptor& d) {
+  std::vector<std::byte> bytes(bytes_needed(d));
+  Encoder out(bytes);
+  out.u32(kDescriptorMagic);
+  out.u32(kVersion);
+  out.uuid(d.group);
+  out.text(d.name);
+  encode_point(out, d.point);
+  out.u8(static_cast<std::uint8_t>(d.role));
+  out.u8(static_cast<std::uint8_t>(d.mode));
+  out.u8(d.awaiting_image ? 1 : 0);
+  out.u8(0);
+  out.u64(d.fenced_by.value);
+  out.u32(d.next_volume_id);
+  out.u64(d.log_next.value);
+  out.u64(d.log_boot);
+  out.u64(d.dead.head.value);
+  out.u64(d.dead.tail.value);
+  out.u64(d.dead.entries);
+  out.u64(d.dead.chunks);
+  out.u64(d.data_horizon.value);
+  out.u64(d.map_nodes);
+  out.u32(static_cast<std::uint32_t>(d.history.size()));
+  for (const auto& f : d.history) {
+    out.u64(f.timeline.value);
+    out.u64(f.fork.value);
+    out.u64(f.utc.value);
+  }
+  encode_volumes(out, d.volumes);
+  out.u32(static_cast<std::uint32_t>(d.slots.size()));
+  for (const auto& s : d.slots) {
+    out.u64(s.written.value);
+    out.u64(s.durable.value);
+    out.u32(s.needs_image ? 1 : 0);
+    out.text(s.address);
+  }
+  out.u32(static_cast<std::uint32_t>(d.log_zones.size()));
+  for (const auto& z : d.log_zones) {
+    out.u32(z.zone.value);
+    out.u64(z.first.value);
+  }
+  out.u32(static_cast<std::uint32_t>(d.bitmap.size()));
+  for (const auto& b : d.bitmap) {
+    out.u32(b.index);
+    out.u64(b.where.value);
+    out.u32(b.crc32c);
+  }
+  bytes.resize(out.position());
+  return bytes;
+}
+
+Result<Descriptor> decode_descriptor(std::span<const std::byte> bytes) {
+  Decoder in(bytes);
+  Descriptor d;
+  if (in.u32() != kDescriptorMagic) return impossible("wrong magic");
+  if (const auto version = in.u32(); version != kVersion) {
+    return Error{ErrorCode::kUnsupported, "group descriptor has version " +
+                                              std::to_string(version) + ", this build knows 1"};
+  }
+  d.group = in.uuid();
+  d.name = in.text();
+  d.point = decode_point(in);
+  const auto role = in.u8(), mode = in.u8();
+  if (role > 2 || mode > 2) return impossible("role or mode");
+  d.role = static_cast<Role>(role);
+  d.mode = static_cast<ReplicationMode>(mode);
+  d.awaiting_image = in.u8() != 0;
+  in.skip(1);
+  d.fenced_by = Timeline{in.u64()};
+  d.next_volume_id = in.u32();
+  d.log_next = PoolBlock{in.u64()};
+  d.log_boot = in.u64();
+  d.dead.head = PoolBlock{in.u64()};
+  d.dead.tail = PoolBlock{in.u64()};
+  d.dead.entries = in.u64();
+  d.dead.chunks = in.u64();
+  d.data_horizon = Lsn{in.u64()};
+  d.map_nodes = in.u64();
+  TANDEM_TRY(decode_lists(in, d));
+  if (in.failed() || d.history.empty() || d.log_zones.empty()) return impossible("cut short");
+  return d;
+}
+
+void encode_chain_block(Page page, const ChainBlock& block) {
+  CHECK(block.payload.size() <= kChainPayloadBytes);
+  Encoder out(page);
+  out.u32(kChainMagic);
+  out.u32(kVersion);
+  out.u32(0);  // crc
+  out.u32(static_cast<std::uint32_t>(block.payload.size()));
+  out.u64(block.next.value);
+  out.u32(block.next_crc32c);
+  out.zeroes(64 - out.position());
+  out.raw(block.payload);
+  out.zeroes(page.size() - out.position());
+  seal_page(page, kCrcOffset);
+}
+
+Result<ChainBlock> decode_chain_block(ConstPage page) {
+  Decoder in(page);
+  ChainBlock block;
+  if (in.u32() != kChainMagic) return impossible("no chain block here");
+  if (in.u32() != kVersion) return Error{ErrorCode::kUnsupported, "chain block of a newer version"};
+  in.skip(4);
+  const auto payload = in.u32();
+  block.next = PoolBlock{in.u64()};
+  block.next_crc32c = in.u32();
+  if (!page_is_whole(page, kCrcOffset) || payload > kChainPayloadBytes) {
+    return impossible("chain block fails its checksum");
+  }
+  block.payload = page.subspan(64, payload);
+  return block;
+}
+
+void encode_dead_chunk(Page page, const DeadChunk& chunk) {
+  CHECK(chunk.blocks.size() <= kDeadPerChunk);
+  Encoder out(page);
+  out.u32(kDeadMagic);
+  out.u32(kVersion);
+  out.u32(0);  // crc
+  out.u32(static_cast<std::uint32_t>(chunk.blocks.size()));
+  out.u64(chunk.at.value);
+  out.u64(chunk.next.value);
+  out.zeroes(64 - out.position());
+  for (const auto& b : chunk.blocks) {
+    out.number(b.where.value, 5);
+    out.number(b.birth.value, 7);
+    out.number(b.death.value, 8);
+  }
+  out.zeroes(page.size() - out.position());
+  seal_page(page, kCrcOffset);
+}
+
+Result<DeadChunk> decode_dead_chunk(ConstPage page) {
+  Decoder in(page);
+  DeadChunk chunk;
+  if (in.u32() != kDeadMagic || in.u32() != kVersion || !page_is_whole(page, kCrcOffset)) {
+    return Error{ErrorCode::kCorrupt, "dead list chunk fails its checksum"};
+  }
+  in.skip(4);
+  const auto count = in.u32();
+  chunk.at = PoolBlock{in.u64()};
+  chunk.next = PoolBlock{in.u64()};
+  in.skip(64 - in.position());
+  if (count > kDeadPerChunk) return Error{ErrorCode::kCorrupt, "dead list chunk is too long"};
+  for (std::uint32_t i = 0; i < count; ++i) {
+    DeadBlock b;
+    b.where = PoolBlock{in.number(5)};
+    b.birth = Lsn{in.number(7)};
+    b.death = Lsn{in.number(8)};
+    chunk.blocks.push_back(b);
+  }
+  return chunk;
+}
+
+}  // namespace tandem::format

@@ -1,0 +1,117 @@
+// Checkpoints: the state of a group at one LSN. See FORMAT.md, "Checkpoint".
+//
+// A descriptor is a byte stream in a chain of blocks that an anchor names. It holds what is small
+// (volumes, timelines, slots) and points to what is large (map roots, allocation bitmaps, the queue
+// of dead blocks).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "format/map_node.h"
+#include "format/pool_layout.h"
+#include "tandem/base/result.h"
+#include "tandem/log_point.h"
+
+namespace tandem::format {
+
+struct VolumeState {
+  VolumeId id;
+  std::string name;
+  std::uint64_t size_bytes = 0;
+  std::uint32_t logical_block_bytes = 512;
+  std::uint32_t height = 1;          // levels of its map
+  MapEntry root;                     // the top node; a hole: empty volume
+  std::uint64_t allocated_blocks = 0;
+  bool being_deleted = false;        // its blocks are given back in the background
+  bool operator==(const VolumeState&) const = default;
+};
+
+/// A mirror that this copy ships to, as configured, and what it last acknowledged.
+struct SlotState {
+  std::string address;
+  Lsn written, durable;
+  bool needs_image = false;          // the log behind its position was given up
+  bool operator==(const SlotState&) const = default;
+};
+
+struct LogZone {
+  ZoneId zone;
+  Lsn first;                         // LSN of the first record in it
+  bool operator==(const LogZone&) const = default;
+};
+
+/// One 4 KiB page of the allocation bitmap: bits for 32,768 consecutive pool blocks.
+struct BitmapPage {
+  std::uint32_t index = 0;
+  PoolBlock where;
+  std::uint32_t crc32c = 0;
+  bool operator==(const BitmapPage&) const = default;
+};
+inline constexpr std::uint32_t kBitsPerBitmapPage = 8 * kBlockBytes;
+
+/// The on-disk part of the dead list: a singly linked chain of chunks, oldest first.
+struct DeadQueue {
+  PoolBlock head;                    // first chunk; 0: empty
+  PoolBlock tail;                    // block reserved for the next chunk; 0: none
+  std::uint64_t entries = 0;
+  std::uint64_t chunks = 0;
+  bool operator==(const DeadQueue&) const = default;
+};
+
+struct Descriptor {
+  Uuid group;
+  std::string name;
+  LogPoint point;                    // everything up to here is in the maps
+  TimelineHistory history;
+  Role role = Role::kPrimary;
+  ReplicationMode mode = ReplicationMode::kAsync;
+  Timeline fenced_by;                // of a fenced copy: the newer timeline it saw
+  bool awaiting_image = false;       // a mirror that never got its first full copy
+  std::uint32_t next_volume_id = 1;
+  std::vector<VolumeState> volumes;
+  std::vector<SlotState> slots;
+  std::vector<LogZone> log_zones;    // oldest first; the last is being written
+  PoolBlock log_next;                // where the page behind `point` is or will be
+  std::uint64_t log_boot = 0;        // boot of the page in front of log_next
+  std::vector<BitmapPage> bitmap;
+  DeadQueue dead;
+  Lsn data_horizon;                  // data of records up to here may have been reused
+  std::uint64_t map_nodes = 0;       // blocks held by maps
+  bool operator==(const Descriptor&) const = default;
+};
+
+std::vector<std::byte> encode_descriptor(const Descriptor& descriptor);
+Result<Descriptor> decode_descriptor(std::span<const std::byte> bytes);
+
+/// The chain of blocks: each holds up to kChainPayloadBytes and names the next with its checksum.
+inline constexpr std::size_t kChainPayloadBytes = kBlockBytes - 64;
+struct ChainBlock {
+  PoolBlock next;                    // 0: the last one
+  std::uint32_t next_crc32c = 0;
+  std::span<const std::byte> payload;
+};
+void encode_chain_block(Page page, const ChainBlock& block);
+Result<ChainBlock> decode_chain_block(ConstPage page);
+
+/// A block that no newer position maps: `birth` is the LSN that wrote it, `death` the one that
+/// replaced it. It may be reused once nobody can ask for a position in [birth, death).
+struct DeadBlock {
+  PoolBlock where;
+  Lsn birth;
+  Lsn death;
+  bool operator==(const DeadBlock&) const = default;
+};
+inline constexpr std::size_t kDeadPerChunk = 200;
+struct DeadChunk {
+  PoolBlock at;                      // its own place
+  PoolBlock next;                    // where the next chunk is or will be
+  std::vector<DeadBlock> blocks;     // deaths ascending
+};
+void encode_dead_chunk(Page page, const DeadChunk& chunk);
+Result<DeadChunk> decode_dead_chunk(ConstPage page);
+
+}  // namespace tandem::format

@@ -1,0 +1,63 @@
+// What a group does on its own: flush a tail that nobody flushes, checkpoint in time, delete volumes.
+#include "store/group.h"
+#include "tandem/base/log.h"
+
+namespace tandem::store {
+
+void Group::start_background() { schedule_tick(); }
+
+void Group::schedule_tick() {
+  tick_timer_ = runtime_.executor.schedule_after(pool_.options().flush_interval, [this] {
+    tick_timer_ = 0;
+    if (closing_) return;
+    spawn(tick());
+  });
+}
+
+Task<void> Group::tick() {
+  auto hold = gate_.hold();
+  supply_if_low();
+  if (!stopped_ && durable_ < head_.lsn) (void)co_await flush_local_to(head_.lsn);
+  if (!stopped_ && checkpoint_is_due()) co_await checkpoint_in_background();
+  bool doomed = false;
+  for (const auto& [id, volume] : volumes_) doomed |= volume->state.being_deleted;
+  if (doomed && !reaping_ && !stopped_ && !closing_) {
+    reaping_ = true;
+    spawn(reap_deleted());
+  }
+  if (!closing_) schedule_tick();
+}
+
+/// Bounds log replay after a crash, and the memory that dirty leaves take.
+bool Group::checkpoint_is_due() const {
+  return log_pages_since_checkpoint_ >= pool_.options().checkpoint_log_pages ||
+         cache_.dirty_leaves(static_cast<std::uint16_t>(slot_)) > cache_.capacity_nodes() / 2;
+}
+
+Task<void> Group::checkpoint_in_background() {
+  auto hold = gate_.hold();
+  Status done = co_await checkpoint();
+  if (!done && !stopped_) {
+    log_event(Level::kWarn, "checkpoint.failed", "group={} error=\"{}\"", name_,
+              done.error().message);
+  }
+}
+
+Task<void> Group::close(Close how) {
+  if (closing_) co_return;
+  serving_ = false;
+  while (!stopped_ && (!queue_.empty() || !in_flight_.empty())) co_await applied_.wait();
+  if (how == Close::kCheckpoint && !stopped_) (void)co_await checkpoint();
+  closing_ = true;
+  if (tick_timer_ != 0) runtime_.executor.cancel(tick_timer_);
+  append_listener_ = nullptr;
+  abandon_install();
+  fail_waiting(refusal());
+  applied_.notify_all();
+  remote_changed_.notify_all();
+  co_await gate_.close();
+  end_image();
+  cache_.drop_group(static_cast<std::uint16_t>(slot_));
+}
+
+}  // namespace tandem::store

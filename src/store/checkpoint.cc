@@ -1,0 +1,347 @@
+#include "store/checkpoint.h"
+
+#include "format/checksum.h"
+#include "store/image.h"
+#include "tandem/base/log.h"
+
+namespace tandem::store {
+
+using format::MapEntry;
+
+namespace {
+
+/// Nodes written in one batch; bounds memory and leaves room for writes in between.
+constexpr std::size_t kNodesPerBatch = 128;
+
+}  // namespace
+
+Task<Status> Group::checkpoint() {
+  auto hold = gate_.hold();
+  auto lock = co_await checkpoint_lock_.lock();
+  if (stopped_) co_return refusal();
+  checkpoint_reserve_ = 2 * cache_.dirty_leaves(static_cast<std::uint16_t>(slot_)) + 64;
+  Checkpoint checkpoint(*this);
+  Status done = co_await checkpoint.run();
+  checkpoint_reserve_ = 0;
+  space_.thaw();
+  if (!done) {
+    Error why = done.error();
+    why.message = "checkpoint failed: " + why.message;
+    stop(std::move(why));
+  }
+  co_return done;
+}
+
+Task<Status> Checkpoint::run() {
+  freeze();
+  Status done = co_await write_maps();
+  if (!done) co_return done;
+  auto dead = co_await group_.dead_.settle(horizon_, taken_, released_);
+  if (!dead) co_return Error(std::move(dead.error()));
+  descriptor_.dead = *dead;
+  done = co_await write_bitmap_and_descriptor();
+  if (!done) co_return done;
+  co_return co_await commit();
+}
+
+void Checkpoint::freeze() {
+  auto& g = group_;
+  descriptor_.group = g.id_;
+  descriptor_.name = g.name_;
+  descriptor_.point = g.head_;
+  descriptor_.history = g.history_;
+  descriptor_.role = g.role_;
+  descriptor_.mode = g.mode_;
+  descriptor_.fenced_by = g.fenced_by_;
+  descriptor_.awaiting_image = g.awaiting_image_;
+  descriptor_.next_volume_id = g.next_volume_id_;
+  descriptor_.slots = g.slots_;
+  descriptor_.log_boot = g.head_boot_;
+  descriptor_.log_zones = g.log_.zones();
+  descriptor_.log_next = g.in_flight_.empty() ? g.log_.next() : g.in_flight_.front()->at;
+  // Zones that pages in flight opened already are behind log_next: recovery finds them by itself.
+  while (descriptor_.log_zones.size() > 1 &&
+         g.pool_.superblock().zone_of(descriptor_.log_next) != descriptor_.log_zones.back().zone) {
+    descriptor_.log_zones.pop_back();
+  }
+  // What no mirror needs any more, and a restart from here neither.
+  horizon_ = g.release_all_dead_ ? Lsn{UINT64_MAX}
+             : g.hold_           ? std::min(*g.hold_, descriptor_.point.lsn)
+                                 : descriptor_.point.lsn;
+  g.data_horizon_ = std::max(g.data_horizon_, std::min(horizon_, descriptor_.point.lsn));
+  descriptor_.data_horizon = g.data_horizon_;
+  trimmed_ = g.log_.trimmable(std::min(horizon_, descriptor_.point.lsn));
+  descriptor_.log_zones.erase(
+      descriptor_.log_zones.begin(),
+      descriptor_.log_zones.begin() + static_cast<std::ptrdiff_t>(
+                                          std::min(trimmed_.size(), descriptor_.log_zones.size() - 1)));
+  g.log_pages_since_checkpoint_ = g.in_flight_.size();
+
+  const auto add_tree = [this](const Group::VolumePtr& volume, bool in_descriptor) {
+    trees_.push_back({volume, in_descriptor, volume->tree.height, volume->tree.root, 0});
+    if (!in_descriptor) return;
+    trees_.back().index = descriptor_.volumes.size();
+    descriptor_.volumes.push_back(volume->state);
+    descriptor_.volumes.back().height = volume->tree.height;
+  };
+  for (const auto& [id, volume] : g.volumes_) add_tree(volume, true);
+  target_ = g.image_target_;
+  if (target_) {
+    for (const auto& [id, volume] : target_->volumes) add_tree(volume, false);
+    excluded_ = target_->data;
+    for (auto node : target_->nodes) excluded_.push_back({node, 1});
+  }
+  for (auto& leaf : g.cache_.freeze(static_cast<std::uint16_t>(g.slot_))) {
+    leaves_[leaf->key().volume].push_back(std::move(leaf));
+  }
+  for (const auto& page : g.in_flight_) {
+    for (const auto& places : page->places) {
+      excluded_.insert(excluded_.end(), places.begin(), places.end());
+    }
+  }
+  g.dead_.freeze();
+  dirty_pages_ = g.space_.freeze();
+  // What is left out now must be in the next bitmap.
+  for (const auto& e : excluded_) {
+    g.space_.mark_dirty(e.start);
+    g.space_.mark_dirty(PoolBlock{e.start.value + e.count - 1});
+  }
+}
+
+Result<PoolBlock> Checkpoint::take_block(bool in_descriptor) {
+  auto run = group_.space_.allocate(1);
+  if (!run) {
+    return Error{ErrorCode::kNoSpace, "no block left for the checkpoint of group " + group_.name_};
+  }
+  if (in_descriptor) {
+    taken_.push_back(*run);
+  } else {
+    target_->nodes.insert(run->start);
+  }
+  return run->start;
+}
+
+void Checkpoint::give_back(PoolBlock block, bool in_descriptor) {
+  if (in_descriptor) {
+    group_.space_.release(block);
+    released_.push_back(block);
+  } else if (target_->nodes.erase(block) != 0) {
+    group_.space_.undo_allocate({block, 1});
+  }
+}
+
+Task<Status> Checkpoint::write_maps() {
+  for (auto& tree : trees_) {
+    auto leaves = leaves_.find(tree.volume->tree.volume.value);
+    if (leaves != leaves_.end()) {
+      Status done = co_await write_level(tree, 0, std::move(leaves->second));
+      if (!done) co_return done;
+    }
+    for (std::uint32_t level = 1; level < tree.height; ++level) {
+      auto nodes = group_.cache_.dirty_inner(tree.volume->tree, level);
+      Status done = co_await write_level(tree, level, std::move(nodes));
+      if (!done) co_return done;
+    }
+    if (tree.in_descriptor) descriptor_.volumes[tree.index].root = tree.root;
+  }
+  descriptor_.map_nodes = group_.map_nodes_;
+  co_return ok();
+}
+
+/// Writes nodes of one level to new places and enters them in their parents.
+Task<Status> Checkpoint::write_level(TreeState& tree, std::uint32_t level,
+                                     std::vector<NodeRef> nodes) {
+  for (std::size_t done = 0; done < nodes.size();) {
+    const std::size_t end = std::min(nodes.size(), done + kNodesPerBatch);
+    IoBatch io(group_.device_);
+    std::vector<MapEntry> entries;
+    for (std::size_t i = done; i < end; ++i) {
+      if (nodes[i]->is_empty()) {
+        entries.push_back(MapEntry{});
+        continue;
+      }
+      auto place = take_block(tree.in_descriptor);
+      if (!place) co_return Error(std::move(place.error()));
+      entries.push_back({*place, nodes[i]->newest(), format::crc32c(nodes[i]->bytes())});
+      io.write(place->value * kBlockBytes, nodes[i]->bytes());
+    }
+    Status written = co_await io.run();
+    if (!written) co_return written;
+    for (std::size_t i = done; i < end; ++i) {
+      Status linked = co_await link(tree, nodes[i], level, entries[i - done]);
+      if (!linked) co_return linked;
+      group_.cache_.written(nodes[i]);
+    }
+    done = end;
+  }
+  co_return ok();
+}
+
+Task<Status> Checkpoint::link(TreeState& tree, const NodeRef& node, std::uint32_t level,
+                              const MapEntry& entry) {
+  MapTree& live = tree.volume->tree;
+  const std::uint64_t index = node->key().index;
+  MapEntry before;
+  if (level + 1 == live.height) {
+    before = live.root;
+    live.root = entry;
+  } else {
+    const std::uint64_t parent = index / format::kMapFanout;
+    auto above = co_await group_.cache_.load(live, level + 1, parent, true);
+    if (!above) co_return Error(std::move(above.error()));
+    before = group_.cache_.change(live, level + 1, parent,
+                                  static_cast<std::uint32_t>(index % format::kMapFanout), entry);
+  }
+  if (level + 1 == tree.height) tree.root = entry;
+  if (before.has_data()) {
+    give_back(before.where, tree.in_descriptor);
+    --group_.map_nodes_;
+  }
+  if (entry.has_data()) ++group_.map_nodes_;
+  co_return ok();
+}
+
+/// Every page in `pages` gets a new place; that itself changes pages, until nothing new is touched.
+Status Checkpoint::place_bitmap_pages(std::set<std::uint32_t>& pages) {
+  for (bool again = true; again;) {
+    again = false;
+    const std::vector<std::uint32_t> now(pages.begin(), pages.end());
+    for (auto index : now) {
+      if (bitmap_.count(index) != 0) continue;
+      auto place = take_block(true);
+      if (!place) return place.error();
+      bitmap_[index] = {index, *place, 0};
+      pages.insert(SpaceMap::page_of(*place));
+      auto old = group_.bitmap_.find(index);
+      if (old != group_.bitmap_.end()) {
+        give_back(old->second.where, true);
+        pages.insert(SpaceMap::page_of(old->second.where));
+      }
+      again = true;
+    }
+  }
+  return ok();
+}
+
+/// The bits of a page as they were at the frozen position, plus what this checkpoint did.
+void Checkpoint::patch(std::uint32_t index, std::span<std::byte> bits) const {
+  group_.space_.frozen_page(index, bits);
+  const std::uint64_t base = std::uint64_t{index} * format::kBitsPerBitmapPage;
+  const auto put = [&](PoolBlock first, std::uint32_t count, bool used) {
+    for (std::uint64_t block = first.value; block < first.value + count; ++block) {
+      if (block < base || block >= base + format::kBitsPerBitmapPage) continue;
+      const auto bit = static_cast<std::byte>(1u << ((block - base) % 8));
+      auto& byte = bits[(block - base) / 8];
+      byte = used ? byte | bit : byte & ~bit;
+    }
+  };
+  for (const auto& e : excluded_) put(e.start, e.count, false);
+  for (const auto& e : taken_) put(e.start, e.count, true);
+  for (auto block : released_) put(block, 1, false);
+}
+
+Task<Status> Checkpoint::write_bitmap_and_descriptor() {
+  auto& g = group_;
+  std::set<std::uint32_t> pages(dirty_pages_.begin(), dirty_pages_.end());
+  for (auto block : g.descriptor_blocks_) give_back(block, true);
+  for (const auto& e : taken_) pages.insert(SpaceMap::page_of(e.start));
+  for (auto block : released_) pages.insert(SpaceMap::page_of(block));
+  // The chain is as long as the descriptor with every page listed, and a little longer.
+  const auto bytes_at_most = format::encode_descriptor(descriptor_).size() +
+                             16 * (g.bitmap_.size() + pages.size() + 16);
+  const auto chain_blocks = bytes_at_most / format::kChainPayloadBytes + 2;
+  for (std::size_t i = 0; i < chain_blocks; ++i) {
+    auto place = take_block(true);
+    if (!place) co_return Error(std::move(place.error()));
+    chain_.push_back(*place);
+    pages.insert(SpaceMap::page_of(*place));
+  }
+  Status placed = place_bitmap_pages(pages);
+  if (!placed) co_return placed;
+
+  std::vector<IoBuffer> contents;
+  IoBatch io(g.device_);
+  for (auto& [index, page] : bitmap_) {
+    contents.push_back(g.pool_.buffers().allocate(kBlockBytes));
+    patch(index, contents.back().bytes());
+    page.crc32c = format::crc32c(contents.back().bytes());
+    io.write(page.where.value * kBlockBytes, contents.back().bytes());
+  }
+  Status written = co_await io.run();
+  if (!written) co_return written;
+  for (const auto& [index, page] : g.bitmap_) bitmap_.try_emplace(index, page);
+  for (const auto& [index, page] : bitmap_) descriptor_.bitmap.push_back(page);
+
+  const auto bytes = format::encode_descriptor(descriptor_);
+  CHECK(bytes.size() <= chain_.size() * format::kChainPayloadBytes);
+  std::uint32_t head_crc = 0;
+  written = co_await write_descriptor(chain_, bytes, head_crc);
+  if (!written) co_return written;
+  anchor_.slot = g.slot_;
+  anchor_.sequence = g.anchor_sequence_ + 1;
+  anchor_.live = true;
+  anchor_.group = g.id_;
+  anchor_.descriptor = chain_.front();
+  anchor_.descriptor_crc32c = head_crc;
+  anchor_.descriptor_bytes = bytes.size();
+  anchor_.checkpoint = descriptor_.point.lsn;
+  co_return ok();
+}
+
+/// Back to front, because each block carries the checksum of the next.
+Task<Status> Checkpoint::write_descriptor(const std::vector<PoolBlock>& chain,
+                                          const std::vector<std::byte>& bytes,
+                                          std::uint32_t& head_crc) {
+  std::vector<IoBuffer> contents;
+  IoBatch io(group_.device_);
+  format::ChainBlock block;
+  for (std::size_t i = chain.size(); i-- > 0;) {
+    const std::size_t from = std::min(bytes.size(), i * format::kChainPayloadBytes);
+    const std::size_t to = std::min(bytes.size(), from + format::kChainPayloadBytes);
+    block.payload = std::span(bytes).subspan(from, to - from);
+    contents.push_back(group_.pool_.buffers().allocate(kBlockBytes));
+    format::encode_chain_block(format::Page(contents.back().bytes()), block);
+    head_crc = format::crc32c(contents.back().bytes());
+    io.write(chain[i].value * kBlockBytes, contents.back().bytes());
+    block.next = chain[i];
+    block.next_crc32c = head_crc;
+  }
+  co_return co_await io.run();
+}
+
+Task<Status> Checkpoint::commit() {
+  auto& g = group_;
+  IoBatch io(g.device_);
+  io.flush();
+  Status flushed = co_await io.run();
+  if (!flushed) co_return flushed;
+  g.durable_ = std::max(g.durable_, descriptor_.point.lsn);
+  Status anchored = co_await g.pool_.write_anchor(anchor_);
+  if (!anchored) co_return anchored;
+
+  g.anchor_sequence_ = anchor_.sequence;
+  g.checkpoint_lsn_ = descriptor_.point.lsn;
+  g.bitmap_ = std::move(bitmap_);
+  g.last_checkpoint_ = std::move(descriptor_);
+  g.descriptor_blocks_ = std::move(chain_);
+  // A full copy that is being read may still need what was released.
+  if (!g.image_source_) g.space_.commit_released();
+
+  auto zones = std::move(trimmed_);
+  g.log_.trim(zones.size());
+  if (!zones.empty() && !g.log_.has_spare()) {
+    g.log_.give_spare(zones.back());
+    zones.pop_back();
+  }
+  // Empty data zones go back to the pool, but for one that will be wanted soon.
+  auto empty = g.space_.empty_zones();
+  if (!empty.empty()) empty.pop_back();
+  for (auto zone : empty) {
+    g.space_.remove_zone(zone);
+    zones.push_back(zone);
+  }
+  if (zones.empty()) co_return ok();
+  co_return co_await g.pool_.return_zones(g.slot_, std::move(zones));
+}
+
+}  // namespace tandem::store

@@ -1,0 +1,62 @@
+// Durability: one device flush serves everybody who waits for one.
+#include "store/group.h"
+
+namespace tandem::store {
+
+/// Completes when everything up to `target` is on stable storage here and, with `remote`, on the
+/// mirror that RemoteAck names.
+Task<Status> Group::flush_to(Lsn target, bool remote) {
+  auto hold = gate_.hold();
+  const auto remote_lacks = [&] { return remote_.durable && *remote_.durable < target; };
+  // Tell the mirror first: its flush then runs beside ours.
+  if (remote) ++remote_flush_waiters_;
+  if (remote && remote_lacks() && append_listener_) append_listener_();
+  Status local = co_await flush_local_to(target);
+  while (remote && local && remote_lacks() && !stopped_ && !closing_ && role_ == Role::kPrimary) {
+    co_await remote_changed_.wait();
+  }
+  if (remote) --remote_flush_waiters_;
+  if (!local) co_return local;
+  if (remote && (stopped_ || closing_ || role_ != Role::kPrimary)) co_return refusal();
+  co_return ok();
+}
+
+Task<Status> Group::flush_local_to(Lsn target) {
+  CHECK(target <= head_.lsn);
+  while (durable_ < target) {
+    if (stopped_) co_return refusal();
+    if (flushing_) {
+      co_await flushed_.wait();
+      continue;
+    }
+    flushing_ = true;
+    const Lsn covers = head_.lsn;
+    IoBatch io(device_);
+    io.flush();
+    Status done = co_await io.run();
+    flushing_ = false;
+    if (!done) {
+      // The kernel may have dropped what it could not write: trying again would lie.
+      Error why = done.error();
+      why.message += "; data that was not yet durable may be lost: check the device, then restart";
+      stop(std::move(why));
+    } else if (covers > durable_) {
+      durable_ = covers;
+    }
+    flushed_.notify_all();
+  }
+  co_return ok();
+}
+
+Task<Status> Group::flush_local() {
+  auto hold = gate_.hold();
+  co_return co_await flush_local_to(head_.lsn);
+}
+
+void Group::set_remote_ack(RemoteAck ack) {
+  remote_ = ack;
+  release_acks();
+  remote_changed_.notify_all();
+}
+
+}  // namespace tandem::store

@@ -1,0 +1,161 @@
+#include "store/group.h"
+
+#include "store/image.h"
+#include "store/recovery.h"
+#include "tandem/base/log.h"
+
+namespace tandem::store {
+
+using format::RecordHeader;
+using format::RecordType;
+
+Group::Group(Pool& pool, const format::Anchor& anchor)
+    : pool_(pool),
+      runtime_(pool.runtime()),
+      device_(pool.device()),
+      cache_(pool.cache()),
+      slot_(anchor.slot),
+      id_(anchor.group),
+      space_(pool.superblock()),
+      dead_(pool.device(), space_),
+      log_(pool.superblock()),
+      recent_(pool.options().recent_bytes_max) {
+  boot_ = runtime_.random.next();
+}
+
+Group::~Group() = default;
+
+Task<Result<std::unique_ptr<Group>>> Group::create(Pool& pool, format::Anchor anchor,
+                                                   std::string name, Role role,
+                                                   ReplicationMode mode) {
+  if (name.empty() || name.size() > format::kVolumeNameBytesMax) {
+    co_return Error{ErrorCode::kInvalid, "a group's name must have 1 to 128 bytes"};
+  }
+  std::unique_ptr<Group> group(new Group(pool, anchor));
+  group->name_ = std::move(name);
+  group->role_ = role;
+  group->mode_ = mode;
+  group->anchor_sequence_ = anchor.sequence;
+  group->history_.push_back({Timeline{1}, Lsn{0}, pool.runtime().clock.utc()});
+  // One zone for the log, one to go on in, one for data and maps.
+  std::vector<ZoneId> zones;
+  Status failed = ok();
+  while (zones.size() < 3 && failed) {
+    auto zone = co_await pool.take_zone(group->slot_);
+    if (zone) {
+      zones.push_back(*zone);
+    } else {
+      failed = std::move(zone.error());
+    }
+  }
+  if (failed) {
+    group->log_.restore({{zones[0], Lsn{1}}}, pool.superblock().zone_start(zones[0]));
+    group->log_.give_spare(zones[1]);
+    group->space_.add_zone(zones[2]);
+    failed = co_await group->checkpoint();
+  }
+  if (!failed) {
+    co_await group->close(Close::kAbandon);
+    Status returned = co_await pool.return_zones(group->slot_, std::move(zones));
+    if (!returned) co_return Error(std::move(returned.error()));
+    co_return Error(std::move(failed.error()));
+  }
+  group->start_background();
+  co_return group;
+}
+
+Task<Result<std::unique_ptr<Group>>> Group::open(Pool& pool, format::Anchor anchor) {
+  std::unique_ptr<Group> group(new Group(pool, anchor));
+  Recovery recovery(*group, anchor);
+  Status recovered = co_await recovery.run();
+  if (!recovered) {
+    co_await group->close(Close::kAbandon);
+    co_return Error(std::move(recovered.error()));
+  }
+  group->start_background();
+  co_return group;
+}
+
+format::Anchor Group::anchor_of_nothing() const {
+  format::Anchor anchor;
+  anchor.slot = slot_;
+  anchor.sequence = anchor_sequence_ + 1;
+  return anchor;
+}
+
+void Group::serve(bool on) {
+  CHECK(!on || role_ == Role::kPrimary);
+  serving_ = on && !stopped_ && !closing_;
+}
+
+Task<Status> Group::set_role(Role role, Timeline fenced_by) {
+  auto hold = gate_.hold();
+  role_ = role;
+  fenced_by_ = fenced_by;
+  if (role != Role::kPrimary) {
+    // Before anything else runs: no write that waits may still be acknowledged.
+    serving_ = false;
+    remote_ = RemoteAck{};
+    fail_waiting(refusal());
+    remote_changed_.notify_all();
+  }
+  co_return co_await checkpoint();
+}
+
+Task<Status> Group::set_mode(ReplicationMode mode) {
+  mode_ = mode;
+  co_return co_await checkpoint();
+}
+
+Task<Status> Group::set_slots(std::vector<format::SlotState> slots) {
+  slots_ = std::move(slots);
+  co_return co_await checkpoint();
+}
+
+void Group::note_slot(std::string_view address, Lsn written, Lsn durable) {
+  for (auto& slot : slots_) {
+    if (slot.address != address) continue;
+    slot.written = written;
+    slot.durable = durable;
+  }
+}
+
+Task<Result<LogPoint>> Group::start_timeline(Timeline above) {
+  auto hold = gate_.hold();
+  if (stopped_ || closing_) co_return refusal();
+  if (awaiting_image_) {
+    co_return Error{ErrorCode::kRefused,
+                    "group " + name_ + " never received its first full copy: there is nothing here "
+                                       "to promote"};
+  }
+  co_await wait_queue_applied();
+  Timeline timeline = std::max(tail_.timeline, above);
+  for (const auto& fork : history_) timeline = std::max(timeline, fork.timeline);
+  timeline = timeline.next();
+  role_ = Role::kPrimary;
+  fenced_by_ = Timeline{};
+  hold_.reset();
+  RecordHeader header{.type = RecordType::kTimeline};
+  std::vector<std::byte> canonical(format::kRecordHeaderBytes + 8);
+  format::Encoder out(canonical);
+  format::encode_timeline(out, header, timeline);
+  Status logged = co_await append_control(std::move(canonical));
+  if (!logged) co_return Error(std::move(logged.error()));
+  Status kept = co_await checkpoint();
+  if (!kept) co_return Error(std::move(kept.error()));
+  log_event(Level::kInfo, "group.promoted", "group={} timeline={} lsn={}", name_, timeline.value,
+            head_.lsn.value);
+  co_return head_;
+}
+
+GroupUse Group::use() const {
+  GroupUse use;
+  for (const auto& [id, volume] : volumes_) use.data_blocks += volume->state.allocated_blocks;
+  use.dead_blocks = dead_.waiting();
+  use.map_blocks = map_nodes_;
+  use.log_blocks = log_.pages();
+  use.zones = space_.zone_count() + log_.zones().size() + (log_.has_spare() ? 1 : 0);
+  return use;
+}
+
+}  // namespace tandem::store

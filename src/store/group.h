@@ -1,0 +1,323 @@
+// Group: volumes that share one log, on one node. The store's centre: everything else in this folder
+// is a part of it.
+//
+// One write, from call to acknowledgement (write.cc):
+//   submit()  checks, checksums and queues it, with its map leaves loaded and pinned
+//   pump()    takes what waits, gives it LSNs and places, and sends one log page with all its data
+//             to the device; several pages may be in flight
+//   apply()   in log order, once page and data are written: changes the map, lists dead blocks
+//   release() acknowledges in log order, as far as RemoteAck lets it
+//
+// Thread: the reactor's. After close() only the destructor may be called.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "format/checkpoint.h"
+#include "format/log_page.h"
+#include "store/dead_list.h"
+#include "store/log_zones.h"
+#include "store/map.h"
+#include "store/pool.h"
+#include "store/recent_records.h"
+#include "store/space_map.h"
+#include "tandem/replicated_log.h"
+#include "tandem/volume.h"
+
+namespace tandem::store {
+
+struct GroupUse {
+  std::uint64_t data_blocks = 0;  // blocks that the newest position maps
+  std::uint64_t dead_blocks = 0;  // waiting until no mirror needs them
+  std::uint64_t map_blocks = 0;
+  std::uint64_t log_blocks = 0;   // pages in log zones
+  std::uint64_t zones = 0;
+};
+
+class VolumeHandle;
+
+class Group final : public ReplicatedLog {
+ public:
+  enum class Close { kCheckpoint, kAbandon };
+  ~Group() override;
+
+  // --- volumes (primary; each is a record in the log) ------------------------------------------
+  Task<Status> create_volume(std::string name, std::uint64_t size_bytes,
+                             std::uint32_t logical_block_bytes);
+  Task<Status> resize_volume(std::string name, std::uint64_t size_bytes);  // grow only
+  Task<Status> delete_volume(std::string name);
+  /// As they are now; those being deleted are left out.
+  std::vector<format::VolumeState> volumes() const;
+  Result<std::shared_ptr<Volume>> open_volume(std::string_view name);
+
+  // --- what control decides ---------------------------------------------------------------------
+  std::uint32_t slot() const { return slot_; }
+  Role role() const { return role_; }
+  ReplicationMode mode() const { return mode_; }
+  Timeline fenced_by() const { return fenced_by_; }
+  /// True: reads and writes through volumes are answered. Needs the role of primary.
+  void serve(bool on);
+  bool serving() const { return serving_; }
+  /// Changes and persists role and mode. Leaving kPrimary stops serving at once: every write that
+  /// waits is answered kFenced before this suspends.
+  Task<Status> set_role(Role role, Timeline fenced_by = Timeline{});
+  Task<Status> set_mode(ReplicationMode mode);
+  const std::vector<format::SlotState>& slots() const { return slots_; }
+  Task<Status> set_slots(std::vector<format::SlotState> slots);
+  /// Remembered with the next checkpoint; a restart keeps the log from there.
+  void note_slot(std::string_view address, Lsn written, Lsn durable);
+  /// Promotion: becomes primary on a timeline above every one that this copy knows and `above`;
+  /// durable when it returns. Does not serve yet.
+  Task<Result<LogPoint>> start_timeline(Timeline above = Timeline{});
+  /// A mirror that has not received its first full copy yet cannot be promoted.
+  bool awaiting_image() const { return awaiting_image_; }
+  /// Distinct blocks of all volumes that carry a position newer than `since`.
+  Task<Result<std::uint64_t>> blocks_newer_than(Lsn since);
+
+  Task<Status> checkpoint();
+  Lsn checkpoint_lsn() const { return checkpoint_lsn_; }
+  GroupUse use() const;
+  /// Why the group stopped (a failed flush, a broken device); nothing is served until a restart.
+  const std::optional<Error>& stopped() const { return stopped_; }
+
+  // --- ReplicatedLog ------------------------------------------------------------------------------
+  GroupIdentity identity() const override;
+  LogPoint head() const override { return head_; }
+  LogPoint tail() const override { return tail_; }
+  Lsn durable() const override { return durable_; }
+  TimelineHistory history() const override { return history_; }
+  Lsn log_start() const override { return std::max(log_.start(), data_horizon_); }
+  Task<Result<Digest>> digest_at(Lsn at) override;
+  Task<Result<RecordBatch>> read_after(Lsn after, std::size_t bytes_max) override;
+  void set_append_listener(std::function<void()> listener) override;
+  bool flush_waits_for_remote() const override { return remote_flush_waiters_ != 0; }
+  void set_remote_ack(RemoteAck ack) override;
+  void set_log_hold(std::optional<Lsn> from) override { hold_ = from; }
+  Task<Status> apply(RecordBatch batch) override;
+  Task<Status> flush_local() override;
+  void set_primary_durable(Lsn durable) override { primary_durable_ = durable; }
+  Task<Result<message::ImageBegin>> begin_image() override;
+  Task<Result<message::ImageBlocks>> read_image(std::size_t bytes_max) override;
+  void end_image() override;
+  Task<Status> begin_install(message::ImageBegin begin) override;
+  Task<Status> install_blocks(message::ImageBlocks blocks) override;
+  Task<Status> finish_install(message::ImageEnd end) override;
+  void abandon_install() override;
+
+  // --- for Pool -------------------------------------------------------------------------------
+  static Task<Result<std::unique_ptr<Group>>> create(Pool& pool, format::Anchor anchor,
+                                                     std::string name, Role role,
+                                                     ReplicationMode mode);
+  static Task<Result<std::unique_ptr<Group>>> open(Pool& pool, format::Anchor anchor);
+  Task<void> close(Close how);
+  format::Anchor anchor_of_nothing() const;
+  void set_node_name(std::string node) { node_ = std::move(node); }
+
+ private:
+  friend class VolumeHandle;
+  friend class Recovery;
+  friend class Checkpoint;
+
+  /// Blocks [first, first+count) of a volume.
+  struct BlockRange {
+    std::uint64_t first = 0, count = 0;
+    bool overlaps(const BlockRange& o) const {
+      return first < o.first + o.count && o.first < first + count;
+    }
+  };
+  struct VolumeCore {
+    format::VolumeState state;   // root and height live in `tree`
+    MapTree tree;
+    // Writes under way, and blocks that a partial write has locked: see volume_handle.cc.
+    std::list<BlockRange> writing, locked;
+    Condition range_freed;
+  };
+  using VolumePtr = std::shared_ptr<VolumeCore>;
+
+  /// What a caller of submit() waits for.
+  struct Completion {
+    std::coroutine_handle<> waiter;
+    std::optional<Status> status;
+    Lsn last;                    // its last record
+    bool await_ready() const noexcept { return status.has_value(); }
+    void await_suspend(std::coroutine_handle<> h) noexcept { waiter = h; }
+    Status await_resume() { return std::move(*status); }
+    void complete(Status s) {
+      CHECK(!status);
+      status = std::move(s);
+      if (waiter) waiter.resume();
+    }
+  };
+  /// One record on its way into the log.
+  struct Pending {
+    std::vector<std::byte> canonical;  // LSN and time are filled in by pump(), unless replicated
+    IoBuffer data;                     // of a write
+    std::vector<NodeRef> pins;         // the leaves it changes
+    Completion* completion = nullptr;  // on the last record of a request
+    std::uint64_t request_blocks = 0;  // on the first record: blocks that the whole request needs
+    bool replicated = false;           // comes with LSN and time from the primary
+  };
+  /// One log page on its way to the device.
+  struct PageInFlight {
+    PoolBlock at;
+    LogPoint before, after;
+    IoBuffer page;
+    std::vector<IoBuffer> staging;
+    std::vector<Pending> records;
+    std::vector<std::vector<Extent>> places;  // per record
+    std::unique_ptr<IoBatch> io;
+    bool done = false;
+    Status status;
+  };
+
+  Group(Pool& pool, const format::Anchor& anchor);
+
+  // write.cc
+  void enqueue(Pending pending);
+  void schedule_pump();
+  void pump();
+  std::unique_ptr<PageInFlight> form_page();
+  bool place_record(PageInFlight& page, Pending& pending, format::Encoder& body);
+  void stage_data(PageInFlight& page);
+  Task<void> run_page(PageInFlight& page);
+  void advance();
+  void apply_page(PageInFlight& page);
+  void apply_record(const format::Record& record, const std::vector<Extent>& places);
+  void apply_write(VolumeCore& volume, const format::Record& record,
+                   const std::vector<Extent>& places);
+  void apply_range(VolumeCore& volume, const format::Record& record);
+  void release_acks();
+  void fail_waiting(const Error& error);
+  void stop(Error error);
+  Error refusal() const;         // why a write cannot be taken now
+  Task<void> wait_applied(Lsn lsn);
+
+  // flush.cc
+  Task<Status> flush_to(Lsn target, bool remote);
+  Task<Status> flush_local_to(Lsn target);
+
+  // supply.cc: space for data and log
+  std::uint64_t reserve() const;
+  std::uint64_t available() const;
+  void supply_if_low();
+  Task<void> supply();
+  Task<bool> relieve();          // true: something changed, try again
+  std::uint64_t blocks_asked() const;
+  bool space_is_low() const;
+  void refuse_front();
+
+  // volumes.cc
+  Task<Status> append_control(std::vector<std::byte> canonical);
+  VolumePtr find_volume(std::string_view name) const;
+  VolumePtr find_volume(VolumeId id) const;
+  Task<Status> pin_leaves(VolumeCore& volume, const format::Record& record,
+                          std::vector<NodeRef>& pins);
+  Task<void> reap_deleted();
+
+  // background.cc
+  void start_background();
+  void schedule_tick();
+  Task<void> tick();
+  bool checkpoint_is_due() const;
+  Task<void> checkpoint_in_background();
+
+  // ship.cc
+  Task<Result<RecordBatch>> read_log(Lsn after, std::size_t bytes_max);
+  Task<Result<PoolBlock>> find_page(Lsn after);
+  Status check_incoming(const format::Record& record) const;
+  Task<Status> queue_incoming(RecordBatch& batch, Completion& completion);
+  Task<void> wait_queue_applied();
+
+  // image.cc
+  struct ImageSource;
+  struct ImageTarget;
+  Task<Status> take_image_space(std::uint64_t blocks);
+  void replace_by(ImageTarget& target);
+  Task<void> drop_target();
+
+  Pool& pool_;
+  Runtime runtime_;
+  BlockDevice& device_;
+  MapCache& cache_;
+  const std::uint32_t slot_;
+  Uuid id_;
+  std::string name_;
+  std::string node_;
+
+  // Positions. durable_ <= head_.lsn <= tail_.lsn.
+  LogPoint head_;                // applied: on the device and in the map
+  LogPoint tail_;                // has an LSN
+  Lsn durable_;
+  TimelineHistory history_;
+  std::uint64_t boot_ = 0;       // of pages written since this start
+  std::uint64_t head_boot_ = 0;  // of the page that holds head_
+  bool boot_page_written_ = false;
+
+  Role role_ = Role::kPrimary;
+  ReplicationMode mode_ = ReplicationMode::kAsync;
+  Timeline fenced_by_;
+  bool serving_ = false;
+  bool awaiting_image_ = false;
+  bool closing_ = false;
+  std::optional<Error> stopped_;
+  std::vector<format::SlotState> slots_;
+
+  SpaceMap space_;
+  DeadList dead_;
+  LogZones log_;
+  RecentRecords recent_;
+  std::map<VolumeId, VolumePtr> volumes_;
+  std::uint32_t next_volume_id_ = 1;
+  std::uint64_t map_nodes_ = 0;
+
+  std::deque<Pending> queue_;
+  LogPoint queued_;                    // behind the last replicated record in queue_
+  std::uint64_t promised_blocks_ = 0;  // of a request whose first records are placed already
+  std::deque<std::unique_ptr<PageInFlight>> in_flight_;
+  std::deque<Completion*> acks_;       // applied, waiting for RemoteAck
+  bool pump_scheduled_ = false;
+  bool advancing_ = false;
+  Condition applied_;                  // head_ moved, or the group stopped
+  AsyncMutex apply_lock_;              // keeps replicated batches in order while leaves are loaded
+
+  bool flushing_ = false;
+  Condition flushed_;
+  RemoteAck remote_;
+  Condition remote_changed_;
+  std::size_t remote_flush_waiters_ = 0;
+  std::function<void()> append_listener_;
+  std::optional<Lsn> hold_;
+  Lsn primary_durable_;
+  Lsn data_horizon_;                   // data of records up to here may be gone
+
+  bool supplying_ = false;
+  bool starved_ = false;               // pump() waits for space
+  std::optional<std::pair<Lsn, std::uint64_t>> futile_;  // head and dead count of a useless relief
+
+  // Of the last checkpoint.
+  std::uint64_t anchor_sequence_ = 0;
+  Lsn checkpoint_lsn_;
+  std::uint64_t log_pages_since_checkpoint_ = 0;
+  std::map<std::uint32_t, format::BitmapPage> bitmap_;
+  std::vector<PoolBlock> descriptor_blocks_;
+  AsyncMutex checkpoint_lock_;
+  format::Descriptor last_checkpoint_;    // point, volumes
+  std::uint64_t checkpoint_reserve_ = 0;  // blocks the running checkpoint may still take
+
+  std::unique_ptr<ImageSource> image_source_;
+  std::shared_ptr<ImageTarget> image_target_;
+  std::uint32_t next_image_id_ = 0;    // cache ids of volumes that are being received
+  bool release_all_dead_ = false;      // the next checkpoint replaces everything
+
+  TimerId tick_timer_ = 0;
+  bool reaping_ = false;
+  Gate gate_;                          // every coroutine of this group that runs on its own
+};
+
+}  // namespace tandem::store

@@ -1,0 +1,298 @@
+#include "store/image.h"
+
+#include <cstring>
+
+#include "format/checksum.h"
+#include "store/group.h"
+#include "tandem/base/log.h"
+
+namespace tandem::store {
+
+using format::MapEntry;
+
+namespace {
+
+/// Volumes that are being received have ids of their own in the map cache.
+constexpr std::uint32_t kImageCacheIds = 0x40000000;
+/// Ids under which replaced volumes are deleted; no record ever names them.
+constexpr std::uint32_t kReplacedIds = 0x80000000;
+
+}  // namespace
+
+// --- sending -----------------------------------------------------------------------------------
+
+Task<Result<message::ImageBegin>> Group::begin_image() {
+  auto hold = gate_.hold();
+  end_image();
+  // From here on nothing that is released is reused; so the checkpoint below stays readable.
+  image_source_ = std::make_unique<ImageSource>();
+  Status written = co_await checkpoint();
+  if (!written) co_return Error(std::move(written.error()));
+  message::ImageBegin begin;
+  begin.history = history_;
+  begin.next_volume_id = next_volume_id_;
+  const auto lock = co_await checkpoint_lock_.lock();
+  if (!image_source_) co_return Error{ErrorCode::kCancelled, "the full copy was given up"};
+  begin.point = last_checkpoint_.point;
+  for (const auto& v : last_checkpoint_.volumes) {
+    if (v.being_deleted) continue;
+    begin.volumes.push_back({v.id, v.name, v.size_bytes, v.logical_block_bytes});
+    begin.blocks_total += v.allocated_blocks;
+    MapTree tree{static_cast<std::uint16_t>(slot_), VolumeId{kImageCacheIds + next_image_id_++},
+                 v.height, v.root, 0};
+    image_source_->volumes.push_back({v, tree});
+  }
+  co_return begin;
+}
+
+Task<Result<message::ImageBlocks>> Group::read_image(std::size_t bytes_max) {
+  auto hold = gate_.hold();
+  auto& source = *image_source_;
+  const std::size_t blocks_max = std::max<std::size_t>(bytes_max / kBlockBytes, 1);
+  message::ImageBlocks out;
+  IoBatch io(device_);
+  while (source.volume < source.volumes.size() && out.entries.size() < blocks_max) {
+    auto& current = source.volumes[source.volume];
+    if (!source.leaf) {
+      auto leaves = co_await cache_.load_newer(current.tree, source.next_leaf, Lsn{}, 1);
+      if (!leaves) co_return Error(std::move(leaves.error()));
+      if (leaves->empty()) {
+        cache_.drop_volume(current.tree);
+        ++source.volume;
+        source.next_leaf = 0;
+        if (!out.entries.empty()) break;  // a message is about one volume
+        continue;
+      }
+      source.leaf = leaves->front();
+      source.entry = 0;
+      source.next_leaf = source.leaf->key().index + 1;
+    }
+    out.volume = current.state.id;
+    for (; source.entry < format::kMapFanout && out.entries.size() < blocks_max; ++source.entry) {
+      const MapEntry entry = source.leaf->entry(source.entry);
+      if (entry.is_hole()) continue;
+      const VolumeBlock block{source.leaf->key().index * format::kMapFanout + source.entry};
+      out.entries.push_back({block, entry.crc32c, entry.lsn});
+      out.payload.push_back(pool_.buffers().allocate(kBlockBytes));
+      if (entry.is_zero()) {
+        std::memset(out.payload.back().data(), 0, kBlockBytes);
+      } else {
+        io.read(entry.where.value * kBlockBytes, out.payload.back().bytes());
+      }
+    }
+    if (source.entry == format::kMapFanout) source.leaf.reset();
+  }
+  Status read = co_await io.run();
+  if (!read) co_return Error(std::move(read.error()));
+  for (std::size_t i = 0; i < out.entries.size(); ++i) {
+    if (format::crc32c(out.payload[i].bytes()) == out.entries[i].crc32c) continue;
+    co_return Error{ErrorCode::kCorrupt, "group " + name_ + ": block " +
+                                             std::to_string(out.entries[i].block.value) +
+                                             " of volume id " + std::to_string(out.volume.value) +
+                                             " fails its checksum; it cannot be copied"};
+  }
+  co_return out;
+}
+
+void Group::end_image() {
+  if (!image_source_) return;
+  image_source_->leaf.reset();
+  for (auto& source : image_source_->volumes) cache_.drop_volume(source.tree);
+  image_source_.reset();
+  // What was released meanwhile becomes allocatable with the next checkpoint.
+}
+
+// --- receiving -----------------------------------------------------------------------------------
+
+Task<Status> Group::begin_install(message::ImageBegin begin) {
+  auto hold = gate_.hold();
+  if (serving_ || stopped_ || closing_ || role_ != Role::kMirror) {
+    co_return Error{ErrorCode::kRefused, "group " + name_ + " is no mirror here"};
+  }
+  abandon_install();
+  // abandon_install() gives its blocks back behind this lock.
+  const auto lock = co_await checkpoint_lock_.lock();
+  if (image_target_) co_return Error{ErrorCode::kBusy, "another full copy is being received"};
+  if (begin.history.empty()) co_return Error{ErrorCode::kInvalid, "full copy without a history"};
+  auto target = std::make_shared<ImageTarget>();
+  for (const auto& v : begin.volumes) {
+    auto volume = std::make_shared<VolumeCore>();
+    volume->state.id = v.id;
+    volume->state.name = v.name;
+    volume->state.size_bytes = v.size_bytes;
+    volume->state.logical_block_bytes = v.logical_block_bytes;
+    volume->tree = {static_cast<std::uint16_t>(slot_),
+                    VolumeId{kImageCacheIds + next_image_id_++},
+                    format::map_height(blocks_for(v.size_bytes)), MapEntry{}, 0};
+    if (!target->volumes.emplace(v.id, std::move(volume)).second) {
+      co_return Error{ErrorCode::kInvalid, "full copy names a volume twice"};
+    }
+  }
+  target->begin = std::move(begin);
+  image_target_ = std::move(target);
+  co_return ok();
+}
+
+Task<Status> Group::install_blocks(message::ImageBlocks blocks) {
+  auto hold = gate_.hold();
+  const auto target = image_target_;
+  if (!target || target->abandoned) co_return Error{ErrorCode::kCancelled, "no full copy under way"};
+  auto found = target->volumes.find(blocks.volume);
+  std::size_t bytes = 0;
+  for (const auto& p : blocks.payload) bytes += p.size();
+  if (found == target->volumes.end() || bytes != blocks.entries.size() * kBlockBytes) {
+    co_return Error{ErrorCode::kInvalid, "full copy: blocks of an unknown volume, or cut short"};
+  }
+  VolumeCore& volume = *found->second;
+  const std::uint64_t volume_blocks = blocks_for(volume.state.size_bytes);
+  while (checkpoint_is_due()) {
+    Status written = co_await checkpoint();
+    if (!written) co_return written;
+  }
+  IoBuffer data = pool_.buffers().allocate(bytes);
+  std::size_t at = 0;
+  for (const auto& p : blocks.payload) {
+    std::memcpy(data.data() + at, p.data(), p.size());
+    at += p.size();
+  }
+  // Check and pin everything, take space, write, and only then enter it in the map.
+  std::vector<NodeRef> pins;
+  std::size_t wanted = 0;
+  for (std::size_t i = 0; i < blocks.entries.size(); ++i) {
+    const auto& e = blocks.entries[i];
+    if (e.block.value >= volume_blocks ||
+        format::crc32c(data.bytes().subspan(i * kBlockBytes, kBlockBytes)) != e.crc32c) {
+      co_return Error{ErrorCode::kCorrupt, "full copy: a block arrived damaged"};
+    }
+    wanted += e.crc32c != format::crc32c_of_zero_block() ? 1 : 0;
+    auto leaf = co_await cache_.load(volume.tree, 0, e.block.value / format::kMapFanout, true);
+    if (!leaf) co_return Error(std::move(leaf.error()));
+    pins.push_back(std::move(*leaf));
+  }
+  Status space = co_await take_image_space(wanted);
+  if (!space) co_return space;
+  if (image_target_ != target || target->abandoned) {
+    co_return Error{ErrorCode::kCancelled, "the full copy was given up"};
+  }
+  std::vector<PoolBlock> places;
+  while (places.size() < wanted) {
+    auto run = space_.allocate(static_cast<std::uint32_t>(wanted - places.size()));
+    CHECK(run.has_value());
+    if (!target->data.empty() &&
+        target->data.back().start.value + target->data.back().count == run->start.value) {
+      target->data.back().count += run->count;
+    } else {
+      target->data.push_back(*run);
+    }
+    for (std::uint32_t i = 0; i < run->count; ++i) places.push_back(PoolBlock{run->start.value + i});
+  }
+  IoBatch io(device_);
+  std::vector<MapEntry> entries;
+  std::size_t next = 0;
+  for (std::size_t i = 0; i < blocks.entries.size(); ++i) {
+    const auto& e = blocks.entries[i];
+    if (e.crc32c == format::crc32c_of_zero_block()) {
+      entries.push_back({format::kZeroBlock, e.lsn, e.crc32c});
+      continue;
+    }
+    entries.push_back({places[next++], e.lsn, e.crc32c});
+    io.write(entries.back().where.value * kBlockBytes,
+             data.bytes().subspan(i * kBlockBytes, kBlockBytes));
+  }
+  Status written = co_await io.run();
+  if (!written) co_return written;
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    const std::uint64_t block = blocks.entries[i].block.value;
+    const MapEntry old = cache_.change(volume.tree, 0, block / format::kMapFanout,
+                                       static_cast<std::uint32_t>(block % format::kMapFanout),
+                                       entries[i]);
+    if (!old.is_hole()) co_return Error{ErrorCode::kInvalid, "full copy: a block came twice"};
+    ++volume.state.allocated_blocks;
+  }
+  co_return ok();
+}
+
+/// Waits until `blocks` can be taken for a full copy.
+Task<Status> Group::take_image_space(std::uint64_t blocks) {
+  while (available() < blocks) {
+    auto zone = co_await pool_.take_zone(slot_);
+    if (!zone) co_return Error(std::move(zone.error()));
+    space_.add_zone(*zone);
+  }
+  co_return ok();
+}
+
+Task<Status> Group::finish_install(message::ImageEnd end) {
+  auto hold = gate_.hold();
+  const auto target = image_target_;
+  if (!target || target->abandoned) co_return Error{ErrorCode::kCancelled, "no full copy under way"};
+  if (end.point != target->begin.point) {
+    co_return Error{ErrorCode::kInvalid, "full copy ends at another point than it began with"};
+  }
+  co_await wait_queue_applied();
+  while (!log_.has_spare() && !stopped_) {
+    auto zone = co_await pool_.take_zone(slot_);
+    if (!zone) co_return Error(std::move(zone.error()));
+    if (log_.has_spare()) {
+      space_.add_zone(*zone);
+    } else {
+      log_.give_spare(*zone);
+    }
+  }
+  {
+    // No checkpoint may see half of what follows.
+    const auto lock = co_await checkpoint_lock_.lock();
+    if (stopped_ || closing_ || image_target_ != target || target->abandoned) {
+      co_return Error{ErrorCode::kCancelled, "the full copy was given up"};
+    }
+    replace_by(*target);
+  }
+  Status kept = co_await checkpoint();
+  release_all_dead_ = false;
+  if (!kept) co_return kept;
+  log_event(Level::kInfo, "image.installed", "group={} lsn={} timeline={}", name_, head_.lsn.value,
+            head_.timeline.value);
+  co_return ok();
+}
+
+/// Makes the received state the group's, in memory; the next checkpoint makes it so on disk.
+void Group::replace_by(ImageTarget& target) {
+  auto old = std::exchange(volumes_, {});
+  volumes_ = std::move(target.volumes);
+  for (auto& [id, volume] : old) {
+    volume->state.id = VolumeId{kReplacedIds + next_image_id_++};
+    volume->state.being_deleted = true;
+    volumes_.emplace(volume->state.id, volume);
+  }
+  history_ = target.begin.history;
+  head_ = tail_ = target.begin.point;
+  next_volume_id_ = target.begin.next_volume_id;
+  awaiting_image_ = false;
+  hold_.reset();
+  recent_.clear();
+  // The log begins anew behind the point; the old zones go back after the checkpoint.
+  log_.restart(head_.lsn);
+  data_horizon_ = head_.lsn;
+  durable_ = head_.lsn;
+  release_all_dead_ = true;
+  image_target_.reset();
+}
+
+void Group::abandon_install() {
+  if (!image_target_ || image_target_->abandoned) return;
+  image_target_->abandoned = true;
+  spawn(drop_target());
+}
+
+Task<void> Group::drop_target() {
+  auto hold = gate_.hold();
+  const auto lock = co_await checkpoint_lock_.lock();
+  const auto target = std::exchange(image_target_, nullptr);
+  if (!target) co_return;
+  for (auto& [id, volume] : target->volumes) cache_.drop_volume(volume->tree);
+  for (const auto& e : target->data) space_.undo_allocate(e);
+  for (auto node : target->nodes) space_.undo_allocate({node, 1});
+  map_nodes_ -= target->nodes.size();
+}
+
+}  // namespace tandem::store

@@ -1,0 +1,138 @@
+// The map: where each block of a volume is. A copy-on-write radix tree per volume, its nodes cached
+// in bounded memory.
+//
+// Rules that keep it simple:
+// - A leaf is changed only by applying log records, in log order. An inner node is changed only by a
+//   checkpoint (and by growing a volume). So readers may walk at any time.
+// - A dirty node is resident. A node that is not resident is on disk where its parent says.
+// - freeze() marks the dirty leaves of a group as the state of a checkpoint; a later change of a
+//   frozen leaf first copies it.
+//
+// Thread: the reactor's. Memory: `cache_bytes`; dirty and pinned nodes can exceed it, which the group
+// bounds by starting checkpoints and holding writes back.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <map>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "format/map_node.h"
+#include "tandem/base/buffer.h"
+#include "tandem/port/block_device.h"
+
+namespace tandem::store {
+
+using format::MapEntry;
+
+/// One volume's tree as it stands in memory.
+struct MapTree {
+  std::uint16_t group_slot = 0;
+  VolumeId volume;
+  std::uint32_t height = 1;
+  MapEntry root;                    // the top node on disk; a hole: never written
+  std::uint64_t leaves_created = 0; // grows with every new leaf
+};
+
+struct NodeKey {
+  std::uint16_t group_slot = 0;
+  std::uint32_t volume = 0;
+  std::uint8_t level = 0;
+  std::uint64_t index = 0;          // which node of its level, from the left
+  auto operator<=>(const NodeKey&) const = default;
+};
+struct NodeKeyHash {
+  std::size_t operator()(const NodeKey& k) const noexcept {
+    std::uint64_t h = k.index * 0x9e3779b97f4a7c15ull;
+    h ^= (std::uint64_t{k.volume} << 24) ^ (std::uint64_t{k.level} << 16) ^ k.group_slot;
+    return h * 0xff51afd7ed558ccdull >> 7;
+  }
+};
+
+class MapNode {
+ public:
+  MapNode(NodeKey key, IoBuffer content) : key_(key), content_(std::move(content)) {}
+  const NodeKey& key() const { return key_; }
+  MapEntry entry(std::uint32_t i) const { return format::load_entry(content_.data(), i); }
+  std::span<std::byte> bytes() const { return content_.bytes(); }
+  bool is_empty() const;            // every entry all zero: needs no block on disk
+  Lsn newest() const;               // of its entries
+
+ private:
+  friend class MapCache;
+  NodeKey key_;
+  IoBuffer content_;
+  bool dirty_ = false;
+  bool frozen_ = false;             // dirty, and part of the running checkpoint
+  std::list<MapNode*>::iterator lru_;  // valid while clean
+};
+using NodeRef = std::shared_ptr<MapNode>;  // holding one pins the node
+
+class MapCache {
+ public:
+  MapCache(BlockDevice& device, std::size_t cache_bytes);
+  ~MapCache();
+
+  /// The node if it is resident, else null.
+  NodeRef peek(const MapTree& tree, std::uint32_t level, std::uint64_t index);
+  /// The node, read from disk if need be; null when the tree has none there, unless `create`.
+  /// Errors: kCorrupt (checksum), kIo. `tree` must outlive the task.
+  Task<Result<NodeRef>> load(MapTree& tree, std::uint32_t level, std::uint64_t index, bool create);
+  /// Changes entry `i` of the resident node `key`; returns what was there. Copies a frozen node.
+  MapEntry change(const MapTree& tree, std::uint32_t level, std::uint64_t index, std::uint32_t i,
+                  const MapEntry& entry);
+
+  /// Every leaf of [first, last] that exists, loaded and pinned.
+  Task<Result<std::vector<NodeRef>>> load_range(MapTree& tree, std::uint64_t first,
+                                                std::uint64_t last);
+  /// As load_range(), but only leaves with an entry newer than `since`, at most `leaves_max`.
+  Task<Result<std::vector<NodeRef>>> load_newer(MapTree& tree, std::uint64_t first, Lsn since,
+                                                std::size_t leaves_max);
+
+  std::size_t dirty_leaves(std::uint16_t group_slot) const;
+  /// The dirty leaves of a group become frozen and are returned; none may be frozen already.
+  std::vector<NodeRef> freeze(std::uint16_t group_slot);
+  /// A frozen leaf or a dirty inner node is on disk now.
+  void written(const NodeRef& node);
+  /// Dirty nodes of one inner level of a tree, by index.
+  std::vector<NodeRef> dirty_inner(const MapTree& tree, std::uint32_t level);
+  /// The tree grew: puts levels above the old root.
+  void grow(MapTree& tree, std::uint32_t height);
+  /// Forgets all nodes of a group, or of one volume; dirty ones too.
+  void drop_group(std::uint16_t group_slot);
+  void drop_volume(const MapTree& tree);
+
+  std::size_t resident_nodes() const { return nodes_.size(); }
+  std::size_t capacity_nodes() const { return capacity_nodes_; }
+  std::uint64_t misses() const { return misses_; }
+
+ private:
+  struct Walk;
+  NodeKey key(const MapTree& tree, std::uint32_t level, std::uint64_t index) const {
+    return {tree.group_slot, tree.volume.value, static_cast<std::uint8_t>(level), index};
+  }
+  NodeRef insert(NodeKey key, IoBuffer content);
+  NodeRef insert_empty(MapTree& tree, NodeKey key);
+  void mark_dirty(const NodeRef& node);
+  void touch(const NodeRef& node);
+  void evict();
+  Task<Status> walk(MapTree& tree, std::uint32_t level, std::uint64_t index, Walk& walk);
+  bool has_dirty_leaf(const MapTree& tree, std::uint64_t first, std::uint64_t last) const;
+  void forget(const NodeKey& first, const NodeKey& last);
+
+  BlockDevice& device_;
+  std::size_t capacity_nodes_;
+  BufferPool buffers_;
+  std::unordered_map<NodeKey, NodeRef, NodeKeyHash> nodes_;
+  std::map<NodeKey, NodeRef> dirty_;     // ordered, so that walks find dirty leaves by range
+  std::map<NodeKey, NodeRef> frozen_;    // dirty leaves of running checkpoints, still current
+  std::map<std::uint16_t, std::size_t> dirty_leaves_;  // per group, frozen ones not counted
+  std::list<MapNode*> lru_;              // clean nodes; front: most recent
+  std::map<NodeKey, int> loading_;
+  Condition loaded_;
+  std::uint64_t misses_ = 0;
+};
+
+}  // namespace tandem::store

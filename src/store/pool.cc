@@ -1,0 +1,382 @@
+#include "store/pool.h"
+
+#include <algorithm>
+
+#include "format/bytes.h"
+#include "store/group.h"
+#include "tandem/base/log.h"
+
+namespace tandem::store {
+namespace {
+
+using format::ConstPage;
+using format::Page;
+
+Task<Result<IoBuffer>> read_block(BlockDevice& device, PoolBlock at) {
+  IoBuffer page = IoBuffer::on_heap(kBlockBytes);
+  IoBatch io(device);
+  io.read(at.value * kBlockBytes, page.bytes());
+  Status read = co_await io.run();
+  if (!read) co_return Error(std::move(read.error()));
+  co_return page;
+}
+
+Task<Status> flush(BlockDevice& device) {
+  IoBatch io(device);
+  io.flush();
+  co_return co_await io.run();
+}
+
+}  // namespace
+
+Task<Status> Pool::format(Runtime runtime, BlockDevice& device, FormatOptions options) {
+  if (options.zone_bytes % (64 * kBlockBytes) != 0 || options.zone_bytes == 0) {
+    co_return Error{ErrorCode::kInvalid, "zone size must be a multiple of 256 KiB"};
+  }
+  format::Superblock superblock;
+  superblock.pool = Uuid::from_random(runtime.random.next(), runtime.random.next());
+  superblock.blocks = device.size_bytes() / kBlockBytes;
+  superblock.zone_blocks = static_cast<std::uint32_t>(options.zone_bytes / kBlockBytes);
+  const std::uint64_t zones = superblock.blocks / superblock.zone_blocks;
+  if (zones > UINT32_MAX / 2) {
+    co_return Error{ErrorCode::kInvalid, device.name() + ": too large for zones of this size"};
+  }
+  superblock.zones = static_cast<std::uint32_t>(zones);
+  superblock.created = runtime.clock.utc();
+  if (superblock.zones == 0 || superblock.first_zone().value + 4 > superblock.zones) {
+    co_return Error{ErrorCode::kInvalid,
+                    device.name() + ": too small for a pool: it needs room for at least 4 zones of " +
+                        std::to_string(options.zone_bytes >> 20) +
+                        " MiB beside the pool's own tables; make it larger or the zones smaller"};
+  }
+  // Anchors and table first: a superblock that is there promises that they are.
+  IoBuffer page = IoBuffer::on_heap(kBlockBytes);
+  for (std::uint32_t slot = 0; slot < format::kGroupSlots; ++slot) {
+    for (std::uint32_t copy = 0; copy < 2; ++copy) {
+      format::Anchor anchor;
+      anchor.pool = superblock.pool;
+      anchor.slot = slot;
+      format::encode_anchor(Page(page.bytes()), anchor);
+      IoBatch io(device);
+      io.write(superblock.anchor_at(slot, copy).value * kBlockBytes, page.bytes());
+      Status written = co_await io.run();
+      if (!written) co_return written;
+    }
+  }
+  for (std::uint32_t index = 0; index < superblock.table_pages(); ++index) {
+    for (std::uint32_t copy = 0; copy < 2; ++copy) {
+      format::ZoneTablePage table{index, copy, {}};
+      table.entries.assign(format::kZonesPerTablePage, format::ZoneEntry{});
+      format::encode_zone_table(Page(page.bytes()), superblock.pool, table);
+      IoBatch io(device);
+      io.write(superblock.table_at(index, copy).value * kBlockBytes, page.bytes());
+      Status written = co_await io.run();
+      if (!written) co_return written;
+    }
+  }
+  Status flushed = co_await flush(device);
+  if (!flushed) co_return flushed;
+  format::encode_superblock(Page(page.bytes()), superblock);
+  IoBatch io(device);
+  io.write(0, page.bytes());
+  io.write(kBlockBytes, page.bytes());
+  Status written = co_await io.run();
+  if (!written) co_return written;
+  co_return co_await flush(device);
+}
+
+Task<Result<bool>> Pool::looks_formatted(BlockDevice& device) {
+  if (device.size_bytes() < 2 * kBlockBytes) co_return false;
+  for (std::uint64_t block = 0; block < 2; ++block) {
+    auto page = co_await read_block(device, PoolBlock{block});
+    if (!page) co_return Error(std::move(page.error()));
+    if (format::load_le(page->data(), 4) == 0x42534454) co_return true;
+  }
+  co_return false;
+}
+
+Pool::Pool(Runtime runtime, BlockDevice& device, BufferPool& buffers, StoreOptions options,
+           const format::Superblock& superblock)
+    : runtime_(runtime),
+      device_(device),
+      buffers_(buffers),
+      options_(options),
+      superblock_(superblock),
+      cache_(device, options.map_cache_bytes) {}
+
+Pool::~Pool() = default;
+
+Task<Result<std::unique_ptr<Pool>>> Pool::open(Runtime runtime, BlockDevice& device,
+                                               BufferPool& buffers, StoreOptions options) {
+  if (device.size_bytes() < 2 * kBlockBytes) {
+    co_return Error{ErrorCode::kCorrupt, device.name() + ": too small to be a pool"};
+  }
+  Result<format::Superblock> superblock = Error{ErrorCode::kCorrupt, ""};
+  for (std::uint64_t block = 0; block < 2 && !superblock; ++block) {
+    auto page = co_await read_block(device, PoolBlock{block});
+    if (!page) co_return Error(std::move(page.error()));
+    superblock = format::decode_superblock(ConstPage(page->bytes()));
+  }
+  if (!superblock) {
+    co_return Error{superblock.error().code,
+                    device.name() + ": " + superblock.error().message +
+                        " (both copies). If this is the right path and nothing on it is wanted, "
+                        "create the pool anew"};
+  }
+  if (superblock->blocks * kBlockBytes > device.size_bytes()) {
+    co_return Error{ErrorCode::kCorrupt,
+                    device.name() + ": is " + std::to_string(device.size_bytes()) +
+                        " bytes, but its pool was made with " +
+                        std::to_string(superblock->blocks * kBlockBytes) +
+                        ": the file was truncated; restore its size before anything else"};
+  }
+  std::unique_ptr<Pool> pool(new Pool(runtime, device, buffers, options, *superblock));
+  Status table = co_await pool->load_zone_table();
+  if (!table) co_return Error(std::move(table.error()));
+  Status groups = co_await pool->open_groups();
+  if (!groups) co_return Error(std::move(groups.error()));
+  co_return pool;
+}
+
+Task<Status> Pool::load_zone_table() {
+  for (std::uint32_t index = 0; index < superblock_.table_pages(); ++index) {
+    Result<format::ZoneTablePage> newest = Error{ErrorCode::kCorrupt, ""};
+    for (std::uint32_t copy = 0; copy < 2; ++copy) {
+      auto page = co_await read_block(device_, superblock_.table_at(index, copy));
+      if (!page) co_return Error(std::move(page.error()));
+      auto table = format::decode_zone_table(ConstPage(page->bytes()), superblock_.pool);
+      if (table && table->index != index) {
+        table = Error{ErrorCode::kCorrupt, "zone table page is not where it belongs"};
+      }
+      if (!newest || (table && table->sequence > newest->sequence)) newest = std::move(table);
+    }
+    if (!newest) {
+      co_return Error{newest.error().code, device_.name() + ": " + newest.error().message +
+                                               " (both copies of page " + std::to_string(index) +
+                                               ")"};
+    }
+    table_.push_back(std::move(*newest));
+  }
+  for (std::uint32_t z = superblock_.first_zone().value; z < superblock_.zones; ++z) {
+    const auto& entry =
+        table_[z / format::kZonesPerTablePage].entries[z % format::kZonesPerTablePage];
+    if (entry.owner == format::kZoneFree) free_.insert(ZoneId{z});
+  }
+  co_return ok();
+}
+
+Task<Result<format::Anchor>> Pool::read_anchor(std::uint32_t slot) {
+  Result<format::Anchor> newest = Error{ErrorCode::kCorrupt, ""};
+  for (std::uint32_t copy = 0; copy < 2; ++copy) {
+    auto page = co_await read_block(device_, superblock_.anchor_at(slot, copy));
+    if (!page) co_return Error(std::move(page.error()));
+    auto anchor = format::decode_anchor(ConstPage(page->bytes()));
+    if (anchor && (anchor->slot != slot || anchor->pool != superblock_.pool)) {
+      anchor = Error{ErrorCode::kCorrupt, "group anchor is not where it belongs"};
+    }
+    if (!newest || (anchor && anchor->sequence > newest->sequence)) newest = std::move(anchor);
+  }
+  co_return newest;
+}
+
+Task<Status> Pool::open_groups() {
+  for (std::uint32_t slot = 0; slot < format::kGroupSlots; ++slot) {
+    auto anchor = co_await read_anchor(slot);
+    if (!anchor) {
+      log_event(Level::kError, "group.broken", "pool={} slot={} error=\"{}\"", device_.name(), slot,
+                anchor.error().message);
+      slots_used_.insert(slot);
+      broken_.push_back({slot, Uuid{}, std::move(anchor.error())});
+      continue;
+    }
+    if (!anchor->live) {
+      // Left over from a crash while a group was made or deleted.
+      auto orphans = zones_of(slot);
+      if (!orphans.empty()) {
+        Status returned = co_await return_zones(slot, std::move(orphans));
+        if (!returned) co_return returned;
+      }
+      continue;
+    }
+    slots_used_.insert(slot);
+    auto group = co_await Group::open(*this, *anchor);
+    if (!group) {
+      log_event(Level::kError, "group.broken", "pool={} group={} error=\"{}\"", device_.name(),
+                anchor->group.text(), group.error().message);
+      cache_.drop_group(static_cast<std::uint16_t>(slot));
+      broken_.push_back({slot, anchor->group, std::move(group.error())});
+      continue;
+    }
+    groups_.push_back(std::move(*group));
+  }
+  co_return ok();
+}
+
+PoolUse Pool::use() const {
+  return {.zones_total = superblock_.zones - superblock_.first_zone().value,
+          .zones_free = free_.size()};
+}
+
+std::vector<ZoneId> Pool::zones_of(std::uint32_t slot) const {
+  std::vector<ZoneId> out;
+  for (std::uint32_t z = superblock_.first_zone().value; z < superblock_.zones; ++z) {
+    if (owns(slot, ZoneId{z}) && taking_.count(ZoneId{z}) == 0) out.push_back(ZoneId{z});
+  }
+  return out;
+}
+
+bool Pool::owns(std::uint32_t slot, ZoneId zone) const {
+  if (zone.value < superblock_.first_zone().value || zone.value >= superblock_.zones) return false;
+  const auto& page = table_[zone.value / format::kZonesPerTablePage];
+  return page.entries[zone.value % format::kZonesPerTablePage].owner == slot;
+}
+
+Task<Status> Pool::write_table_pages(std::set<std::uint32_t> pages) {
+  auto lock = co_await table_lock_.lock();
+  std::vector<IoBuffer> buffers;
+  IoBatch io(device_);
+  for (auto index : pages) {
+    auto& table = table_[index];
+    ++table.sequence;
+    buffers.push_back(IoBuffer::on_heap(kBlockBytes));
+    format::encode_zone_table(Page(buffers.back().bytes()), superblock_.pool, table);
+    const auto copy = static_cast<std::uint32_t>(table.sequence % 2);
+    io.write(superblock_.table_at(index, copy).value * kBlockBytes, buffers.back().bytes());
+  }
+  Status written = co_await io.run();
+  if (!written) co_return written;
+  co_return co_await flush(device_);
+}
+
+Task<Status> Pool::prepare_zone(ZoneId zone) {
+  IoBatch io(device_);
+  io.zero(superblock_.zone_start(zone).value * kBlockBytes,
+          std::uint64_t{superblock_.zone_blocks} * kBlockBytes);
+  co_return co_await io.run();
+}
+
+Task<Result<ZoneId>> Pool::take_zone(std::uint32_t slot) {
+  if (free_.empty()) {
+    co_return Error{ErrorCode::kNoSpace, device_.name() + ": the pool is full"};
+  }
+  const ZoneId zone = *free_.begin();
+  free_.erase(free_.begin());
+  taking_.insert(zone);
+  const std::uint32_t index = zone.value / format::kZonesPerTablePage;
+  const auto entry = [&]() -> format::ZoneEntry& {
+    return table_[index].entries[zone.value % format::kZonesPerTablePage];
+  };
+  Status done = ok();
+  if (!entry().prepared) done = co_await prepare_zone(zone);
+  if (done) {
+    entry() = {static_cast<std::uint16_t>(slot), true};
+    std::set<std::uint32_t> pages{index};
+    done = co_await write_table_pages(std::move(pages));
+  }
+  taking_.erase(zone);
+  if (!done) {
+    entry().owner = format::kZoneFree;
+    free_.insert(zone);
+    co_return Error(std::move(done.error()));
+  }
+  co_return zone;
+}
+
+Task<Status> Pool::return_zones(std::uint32_t slot, std::vector<ZoneId> zones) {
+  std::set<std::uint32_t> pages;
+  for (auto zone : zones) {
+    CHECK(owns(slot, zone));
+    const std::uint32_t index = zone.value / format::kZonesPerTablePage;
+    table_[index].entries[zone.value % format::kZonesPerTablePage].owner = format::kZoneFree;
+    pages.insert(index);
+  }
+  Status written = co_await write_table_pages(std::move(pages));
+  if (!written) co_return written;
+  // Only now may another group take them: on disk they are nobody's.
+  for (auto zone : zones) free_.insert(zone);
+  co_return ok();
+}
+
+Task<Status> Pool::write_anchor(format::Anchor anchor) {
+  anchor.pool = superblock_.pool;
+  IoBuffer page = IoBuffer::on_heap(kBlockBytes);
+  format::encode_anchor(Page(page.bytes()), anchor);
+  const auto copy = static_cast<std::uint32_t>(anchor.sequence % 2);
+  IoBatch io(device_);
+  io.write(superblock_.anchor_at(anchor.slot, copy).value * kBlockBytes, page.bytes());
+  Status written = co_await io.run();
+  if (!written) co_return written;
+  co_return co_await flush(device_);
+}
+
+Task<Result<Group*>> Pool::create_group(std::string name, Uuid id, Role role,
+                                        ReplicationMode mode) {
+  if (find(name) != nullptr) {
+    co_return Error{ErrorCode::kExists, "group " + name + " exists already"};
+  }
+  std::uint32_t slot = 0;
+  while (slots_used_.count(slot) != 0) ++slot;
+  if (slot == format::kGroupSlots) {
+    co_return Error{ErrorCode::kNoSpace, "the pool holds " + std::to_string(format::kGroupSlots) +
+                                             " groups already; put the volume into one of them"};
+  }
+  slots_used_.insert(slot);
+  if (id.is_nil()) id = Uuid::from_random(runtime_.random.next(), runtime_.random.next());
+  auto previous = co_await read_anchor(slot);
+  format::Anchor anchor;
+  anchor.slot = slot;
+  anchor.sequence = previous ? previous->sequence : 0;
+  anchor.group = id;
+  auto group = co_await Group::create(*this, anchor, std::move(name), role, mode);
+  if (!group) {
+    slots_used_.erase(slot);
+    co_return Error(std::move(group.error()));
+  }
+  groups_.push_back(std::move(*group));
+  co_return groups_.back().get();
+}
+
+Task<Status> Pool::delete_group(std::string name) {
+  Group* group = find(name);
+  if (group == nullptr) co_return Error{ErrorCode::kNotFound, "no group " + name + " here"};
+  const std::uint32_t slot = group->slot();
+  co_await group->close(Group::Close::kAbandon);
+  Status erased = co_await write_anchor(group->anchor_of_nothing());
+  if (!erased) co_return erased;
+  auto it = std::find_if(groups_.begin(), groups_.end(),
+                         [&](const auto& g) { return g.get() == group; });
+  CHECK(it != groups_.end());
+  groups_.erase(it);
+  Status returned = co_await return_zones(slot, zones_of(slot));
+  slots_used_.erase(slot);
+  co_return returned;
+}
+
+Group* Pool::find(std::string_view name) const {
+  for (const auto& g : groups_) {
+    if (g->identity().name == name) return g.get();
+  }
+  return nullptr;
+}
+
+Group* Pool::find(const Uuid& id) const {
+  for (const auto& g : groups_) {
+    if (g->identity().group == id) return g.get();
+  }
+  return nullptr;
+}
+
+std::vector<Group*> Pool::groups() const {
+  std::vector<Group*> out;
+  for (const auto& g : groups_) out.push_back(g.get());
+  std::sort(out.begin(), out.end(), [](Group* a, Group* b) {
+    return a->identity().name < b->identity().name;
+  });
+  return out;
+}
+
+Task<void> Pool::close() {
+  for (auto& group : groups_) co_await group->close(Group::Close::kCheckpoint);
+}
+
+}  // namespace tandem::store

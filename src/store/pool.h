@@ -1,0 +1,113 @@
+// Pool: the space a node stores in. Owns the superblock, the zone table and the group slots.
+//
+// Thread: one reactor; a pool and all its groups live on it (decisions/0002).
+#pragma once
+
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "format/pool_layout.h"
+#include "store/map.h"
+#include "tandem/base/buffer.h"
+#include "tandem/log_point.h"
+#include "tandem/port/block_device.h"
+#include "tandem/port/executor.h"
+
+namespace tandem::store {
+
+class Group;
+
+struct FormatOptions {
+  std::uint64_t zone_bytes = 16 << 20;  // a multiple of 256 KiB
+};
+
+struct StoreOptions {
+  std::size_t map_cache_bytes = 256 << 20;       // shared by all groups
+  std::size_t recent_bytes_max = 64 << 20;       // per group with a mirror: records kept in memory
+  std::uint32_t pages_in_flight_max = 4;         // log pages being written, per group
+  std::uint64_t checkpoint_log_pages = 16384;    // a checkpoint starts at the latest after so many
+  Nanoseconds flush_interval = std::chrono::seconds(1);  // background flush of an unflushed tail
+};
+
+struct PoolUse {
+  std::uint64_t zones_total = 0;   // usable by groups
+  std::uint64_t zones_free = 0;
+};
+
+class Pool {
+ public:
+  /// Writes a new, empty pool over the whole device, whatever it held: the caller asks first.
+  static Task<Status> format(Runtime runtime, BlockDevice& device, FormatOptions options);
+  /// True when the device starts with a superblock (even a damaged one) of Tandem.
+  static Task<Result<bool>> looks_formatted(BlockDevice& device);
+  /// Reads superblock and zone table and opens every group. A group that cannot be opened is kept,
+  /// closed, with the reason: see broken_groups(). Errors: kCorrupt, kUnsupported, kIo.
+  static Task<Result<std::unique_ptr<Pool>>> open(Runtime runtime, BlockDevice& device,
+                                                  BufferPool& buffers, StoreOptions options);
+  ~Pool();
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  const format::Superblock& superblock() const { return superblock_; }
+  PoolUse use() const;
+
+  /// Makes an empty group with head 0; durable when it returns. `id` nil: a new identity.
+  Task<Result<Group*>> create_group(std::string name, Uuid id, Role role, ReplicationMode mode);
+  /// Destroys a group's copy here; it must not serve. Its zones are free when this returns.
+  Task<Status> delete_group(std::string name);
+  Group* find(std::string_view name) const;
+  Group* find(const Uuid& id) const;
+  std::vector<Group*> groups() const;  // by name
+  struct BrokenGroup {
+    std::uint32_t slot = 0;
+    Uuid id;
+    Error error;
+  };
+  const std::vector<BrokenGroup>& broken_groups() const { return broken_; }
+
+  /// Drains and checkpoints every group. Afterwards only the destructor may be called.
+  Task<void> close();
+
+  // --- for groups -----------------------------------------------------------------------------
+  Runtime runtime() const { return runtime_; }
+  BlockDevice& device() { return device_; }
+  BufferPool& buffers() { return buffers_; }
+  MapCache& cache() { return cache_; }
+  const StoreOptions& options() const { return options_; }
+  /// A zone for `slot`, prepared and entered in the zone table durably. kNoSpace: none is free.
+  Task<Result<ZoneId>> take_zone(std::uint32_t slot);
+  /// Strikes out zones that no durable checkpoint of `slot` needs.
+  Task<Status> return_zones(std::uint32_t slot, std::vector<ZoneId> zones);
+  std::vector<ZoneId> zones_of(std::uint32_t slot) const;
+  bool owns(std::uint32_t slot, ZoneId zone) const;
+  std::uint64_t zones_free() const { return free_.size(); }
+  /// Writes `anchor` over the older copy of its slot, and flushes. The moment of a checkpoint.
+  Task<Status> write_anchor(format::Anchor anchor);
+
+ private:
+  Pool(Runtime runtime, BlockDevice& device, BufferPool& buffers, StoreOptions options,
+       const format::Superblock& superblock);
+  Task<Status> load_zone_table();
+  Task<Status> open_groups();
+  Task<Status> write_table_pages(std::set<std::uint32_t> pages);
+  Task<Result<format::Anchor>> read_anchor(std::uint32_t slot);
+  Task<Status> prepare_zone(ZoneId zone);
+
+  Runtime runtime_;
+  BlockDevice& device_;
+  BufferPool& buffers_;
+  StoreOptions options_;
+  format::Superblock superblock_;
+  MapCache cache_;
+  std::vector<format::ZoneTablePage> table_;
+  std::set<ZoneId> free_;
+  std::set<ZoneId> taking_;            // chosen, on their way into the table
+  AsyncMutex table_lock_;              // one change of the table on disk at a time
+  std::vector<std::unique_ptr<Group>> groups_;
+  std::vector<BrokenGroup> broken_;
+  std::set<std::uint32_t> slots_used_;
+};
+
+}  // namespace tandem::store

@@ -1,0 +1,306 @@
+#include "store/recovery.h"
+
+#include "format/checksum.h"
+#include "store/image.h"
+#include "tandem/base/log.h"
+
+namespace tandem::store {
+
+namespace {
+
+constexpr std::uint64_t kScanBlocks = 64;  // log pages read at once
+
+Error corrupt(std::string what) { return {ErrorCode::kCorrupt, std::move(what)}; }
+
+}  // namespace
+
+Task<Status> Recovery::run() {
+  Status done = co_await read_descriptor();
+  if (!done) co_return done;
+  done = adopt_descriptor();
+  if (!done) co_return done;
+  done = co_await read_bitmaps();
+  if (!done) co_return done;
+  done = co_await scan();
+  if (!done) co_return done;
+  done = co_await verify();
+  if (!done) co_return done;
+  done = co_await replay();
+  if (!done) co_return done;
+  IoBatch io(group_.device_);
+  io.flush();
+  done = co_await io.run();
+  if (!done) co_return done;
+  group_.tail_ = group_.head_;
+  group_.durable_ = group_.head_.lsn;
+  log_event(Level::kInfo, "group.recovered",
+            "group={} role={} timeline={} lsn={} checkpoint={} pages={}", group_.name_,
+            to_string(group_.role_), group_.head_.timeline.value, group_.head_.lsn.value,
+            group_.checkpoint_lsn_.value, pages_.size());
+  co_return ok();
+}
+
+Task<Status> Recovery::read_descriptor() {
+  std::vector<std::byte> bytes;
+  PoolBlock at = anchor_.descriptor;
+  std::uint32_t crc = anchor_.descriptor_crc32c;
+  while (at.value != 0) {
+    if (at.value >= group_.pool_.superblock().blocks || bytes.size() > anchor_.descriptor_bytes) {
+      co_return corrupt("group descriptor: its chain leads nowhere");
+    }
+    IoBuffer page = IoBuffer::on_heap(kBlockBytes);
+    IoBatch io(group_.device_);
+    io.read(at.value * kBlockBytes, page.bytes());
+    Status read = co_await io.run();
+    if (!read) co_return read;
+    if (format::crc32c(page.bytes()) != crc) {
+      co_return corrupt("group descriptor: block " + std::to_string(at.value) +
+                        " fails its checksum");
+    }
+    auto block = format::decode_chain_block(format::ConstPage(page.bytes()));
+    if (!block) co_return Error(std::move(block.error()));
+    bytes.insert(bytes.end(), block->payload.begin(), block->payload.end());
+    group_.descriptor_blocks_.push_back(at);
+    at = block->next;
+    crc = block->next_crc32c;
+  }
+  if (bytes.size() != anchor_.descriptor_bytes) {
+    co_return corrupt("group descriptor: its length is wrong");
+  }
+  auto descriptor = format::decode_descriptor(bytes);
+  if (!descriptor) co_return Error(std::move(descriptor.error()));
+  descriptor_ = std::move(*descriptor);
+  if (descriptor_.group != anchor_.group) co_return corrupt("descriptor of another group");
+  co_return ok();
+}
+
+Status Recovery::adopt_descriptor() {
+  auto& g = group_;
+  const auto& d = descriptor_;
+  g.name_ = d.name;
+  g.head_ = d.point;
+  g.history_ = d.history;
+  g.role_ = d.role;
+  g.mode_ = d.mode;
+  g.fenced_by_ = d.fenced_by;
+  g.awaiting_image_ = d.awaiting_image;
+  g.next_volume_id_ = d.next_volume_id;
+  g.slots_ = d.slots;
+  g.anchor_sequence_ = anchor_.sequence;
+  g.checkpoint_lsn_ = d.point.lsn;
+  g.data_horizon_ = d.data_horizon;
+  g.map_nodes_ = d.map_nodes;
+  g.head_boot_ = d.log_boot;
+  for (const auto& s : d.slots) {
+    if (s.needs_image) continue;
+    g.hold_ = g.hold_ ? std::min(*g.hold_, s.durable) : s.durable;
+  }
+  g.dead_.restore(d.dead);
+  for (const auto& v : d.volumes) {
+    auto volume = std::make_shared<Group::VolumeCore>();
+    volume->state = v;
+    volume->tree = {static_cast<std::uint16_t>(g.slot_), v.id, v.height, v.root, 0};
+    if (!g.volumes_.emplace(v.id, std::move(volume)).second) return corrupt("volume listed twice");
+  }
+  for (const auto& z : d.log_zones) {
+    if (!g.pool_.owns(g.slot_, z.zone)) {
+      return corrupt("log zone " + std::to_string(z.zone.value) + " belongs to somebody else");
+    }
+  }
+  if (g.pool_.superblock().zone_of(d.log_next) != d.log_zones.back().zone) {
+    return corrupt("the log's end is not in its last zone");
+  }
+  g.log_.restore(d.log_zones, d.log_next);
+  for (auto zone : g.pool_.zones_of(g.slot_)) {
+    if (!g.log_.contains(zone)) g.space_.add_zone(zone);
+  }
+  return ok();
+}
+
+Task<Status> Recovery::read_bitmaps() {
+  for (const auto& page : descriptor_.bitmap) {
+    if (page.where.value >= group_.pool_.superblock().blocks) {
+      co_return corrupt("bitmap page is out of the pool");
+    }
+    IoBuffer bits = group_.pool_.buffers().allocate(kBlockBytes);
+    IoBatch io(group_.device_);
+    io.read(page.where.value * kBlockBytes, bits.bytes());
+    Status read = co_await io.run();
+    if (!read) co_return read;
+    if (format::crc32c(bits.bytes()) != page.crc32c) {
+      co_return corrupt("bitmap page " + std::to_string(page.index) + " fails its checksum");
+    }
+    if (!group_.space_.load_page(page.index, bits.bytes())) {
+      co_return corrupt("bitmap page " + std::to_string(page.index) +
+                        " claims blocks outside of the group's zones");
+    }
+    group_.bitmap_[page.index] = page;
+  }
+  group_.space_.forget_changes();
+  co_return ok();
+}
+
+/// Follows the chain of whole pages. Does not touch the group but for the log's end.
+Task<Status> Recovery::scan() {
+  auto& g = group_;
+  const auto& geometry = g.pool_.superblock();
+  LogPoint point = g.head_;
+  std::uint64_t boot = g.head_boot_;
+  PoolBlock at = g.log_.next();
+  for (;;) {
+    const std::uint64_t to_zone_end = geometry.zone_blocks - at.value % geometry.zone_blocks;
+    const std::uint64_t count = std::min(kScanBlocks, to_zone_end);
+    IoBuffer buffer = IoBuffer::on_heap(count * kBlockBytes);
+    IoBatch io(g.device_);
+    io.read(at.value * kBlockBytes, buffer.bytes());
+    Status read = co_await io.run();
+    if (!read) co_return read;
+    for (std::uint64_t i = 0; i < count; ++i) {
+      std::span<const std::byte, kBlockBytes> page(buffer.data() + i * kBlockBytes, kBlockBytes);
+      auto header = format::decode_log_page_header(page);
+      if (!header && header.error().code == ErrorCode::kUnsupported) {
+        co_return Error(std::move(header.error()));
+      }
+      if (!header || header->group != g.id_ || header->at != at || header->before != point ||
+          (!header->first_of_boot && header->boot != boot)) {
+        co_return ok();
+      }
+      auto records = format::decode_log_page_body(page, *header);
+      if (!records) co_return ok();
+      for (const auto& placed : *records) {
+        point.lsn = placed.record.header.lsn;
+        point.utc = placed.record.header.utc;
+        point.digest = format::chain(point.digest, placed.record.canonical);
+        if (placed.record.has_data()) {
+          point.payload_bytes += placed.record.header.block_count * kBlockBytes;
+        }
+        if (placed.record.header.type == format::RecordType::kTimeline) {
+          point.timeline = *format::decode_timeline(placed.record);
+        }
+      }
+      boot = header->boot;
+      pages_.push_back({buffer, page, *header, at});
+      if (at.value % geometry.zone_blocks != geometry.zone_blocks - 1u) {
+        at = at.next();
+        continue;
+      }
+      if (!g.pool_.owns(g.slot_, header->next_zone)) {
+        co_return corrupt("the log goes on in zone " + std::to_string(header->next_zone.value) +
+                          ", which is not the group's");
+      }
+      at = geometry.zone_start(header->next_zone);
+    }
+  }
+}
+
+/// Cuts off the first page whose data did not reach the disk, and all behind it.
+Task<Status> Recovery::verify() {
+  Lsn durable = group_.checkpoint_lsn_;
+  for (const auto& page : pages_) durable = std::max(durable, page.header.durable);
+  for (std::size_t i = 0; i < pages_.size(); ++i) {
+    const auto& scanned = pages_[i];
+    if (scanned.header.before.lsn.value + scanned.header.record_count <= durable.value) continue;
+    auto records = format::decode_log_page_body(scanned.page, scanned.header);
+    CHECK(records.has_value());
+    auto whole = co_await data_is_whole(*records);
+    if (!whole) co_return Error(std::move(whole.error()));
+    if (*whole) continue;
+    log_event(Level::kInfo, "log.cut", "group={} behind={} pages={}", group_.name_,
+              scanned.header.before.lsn.value, pages_.size() - i);
+    pages_.erase(pages_.begin() + static_cast<std::ptrdiff_t>(i), pages_.end());
+    break;
+  }
+  co_return ok();
+}
+
+Task<Result<bool>> Recovery::data_is_whole(const std::vector<format::PlacedRecord>& records) {
+  const std::uint64_t blocks_end = group_.pool_.superblock().blocks;
+  IoBatch io(group_.device_);
+  std::vector<IoBuffer> contents;
+  for (const auto& placed : records) {
+    if (!placed.record.has_data()) continue;
+    contents.push_back(IoBuffer::on_heap(placed.record.header.block_count * kBlockBytes));
+    std::size_t offset = 0;
+    for (const auto& e : placed.extents) {
+      if (e.start.value + e.count > blocks_end) {
+        co_return corrupt("the log places data outside of the pool");
+      }
+      io.read(e.start.value * kBlockBytes,
+              contents.back().bytes().subspan(offset, e.count * kBlockBytes));
+      offset += e.count * kBlockBytes;
+    }
+  }
+  Status read = co_await io.run();
+  if (!read) co_return Error(std::move(read.error()));
+  std::size_t next = 0;
+  for (const auto& placed : records) {
+    if (!placed.record.has_data()) continue;
+    const auto& content = contents[next++];
+    for (std::uint32_t i = 0; i < placed.record.header.block_count; ++i) {
+      const auto block = content.bytes().subspan(i * kBlockBytes, kBlockBytes);
+      if (format::crc32c(block) != placed.record.crc(i)) co_return false;
+    }
+  }
+  co_return true;
+}
+
+Task<Status> Recovery::replay() {
+  auto& g = group_;
+  // Zones that the log entered since the checkpoint hold pages, not data.
+  for (const auto& page : pages_) {
+    const bool last_of_zone = page.header.next_zone.value != 0;
+    if (!last_of_zone || !g.space_.owns(page.header.next_zone)) continue;
+    if (!g.space_.is_empty(page.header.next_zone)) {
+      co_return corrupt("the log goes on in zone " + std::to_string(page.header.next_zone.value) +
+                        ", which holds data");
+    }
+    g.space_.remove_zone(page.header.next_zone);
+  }
+  for (const auto& scanned : pages_) {
+    auto records = format::decode_log_page_body(scanned.page, scanned.header);
+    CHECK(records.has_value());
+    for (const auto& placed : *records) {
+      Status applied = co_await replay_record(placed);
+      if (!applied) co_return applied;
+      auto& head = g.head_;
+      head.lsn = placed.record.header.lsn;
+      head.utc = placed.record.header.utc;
+      head.digest = format::chain(head.digest, placed.record.canonical);
+      if (placed.record.has_data()) {
+        head.payload_bytes += placed.record.header.block_count * kBlockBytes;
+      }
+      if (placed.record.header.type == format::RecordType::kTimeline) {
+        head.timeline = *format::decode_timeline(placed.record);
+      }
+    }
+    g.head_boot_ = scanned.header.boot;
+    if (!g.log_.follow(scanned.header.next_zone, g.head_.lsn)) {
+      co_return corrupt("the last log page of a zone names no successor");
+    }
+  }
+  g.log_pages_since_checkpoint_ = pages_.size();
+  co_return ok();
+}
+
+Task<Status> Recovery::replay_record(const format::PlacedRecord& placed) {
+  auto& g = group_;
+  for (const auto& e : placed.extents) {
+    if (!g.space_.mark_used(e)) {
+      co_return corrupt("LSN " + std::to_string(placed.record.header.lsn.value) +
+                        " places data in blocks that are taken");
+    }
+  }
+  std::vector<NodeRef> pins;
+  const auto type = placed.record.header.type;
+  if (type <= format::RecordType::kZero) {
+    auto volume = g.find_volume(placed.record.header.volume);
+    if (volume) {
+      Status pinned = co_await g.pin_leaves(*volume, placed.record, pins);
+      if (!pinned) co_return pinned;
+    }
+  }
+  g.apply_record(placed.record, placed.extents);
+  co_return ok();
+}
+
+}  // namespace tandem::store

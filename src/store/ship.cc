@@ -1,0 +1,332 @@
+// Group as replication sees it: reading the log for a mirror, appending a primary's records.
+#include <cstring>
+
+#include "format/checksum.h"
+#include "store/group.h"
+
+namespace tandem::store {
+
+using format::RecordType;
+
+namespace {
+
+Error log_gone(const std::string& group, Lsn after, Lsn start) {
+  return {ErrorCode::kNotFound, "group " + group + ": the log behind LSN " +
+                                    std::to_string(after.value) + " is gone (it starts behind " +
+                                    std::to_string(start.value) + ")"};
+}
+
+Task<Result<IoBuffer>> read_blocks(BlockDevice& device, BufferPool& buffers, PoolBlock at,
+                                   std::uint64_t count) {
+  IoBuffer out = buffers.allocate(count * kBlockBytes);
+  IoBatch io(device);
+  io.read(at.value * kBlockBytes, out.bytes());
+  Status read = co_await io.run();
+  if (!read) co_return Error(std::move(read.error()));
+  co_return out;
+}
+
+std::span<const std::byte, kBlockBytes> page_of(const IoBuffer& buffer, std::uint64_t i) {
+  return std::span<const std::byte, kBlockBytes>(buffer.data() + i * kBlockBytes, kBlockBytes);
+}
+
+}  // namespace
+
+GroupIdentity Group::identity() const {
+  return {.group = id_, .name = name_, .pool = pool_.superblock().pool, .node = node_};
+}
+
+void Group::set_append_listener(std::function<void()> listener) {
+  append_listener_ = std::move(listener);
+  recent_.enable(append_listener_ != nullptr);
+}
+
+/// The page that holds the record behind `after`, found by bisecting its zone: pages of a zone are
+/// in log order.
+Task<Result<PoolBlock>> Group::find_page(Lsn after) {
+  const auto span = log_.zone_for(after);
+  std::uint32_t low = 0, high = span.pages;
+  while (high - low > 1) {
+    const std::uint32_t middle = low + (high - low) / 2;
+    auto page = co_await read_blocks(device_, pool_.buffers(),
+                                     PoolBlock{span.first.value + middle}, 1);
+    if (!page) co_return Error(std::move(page.error()));
+    auto header = format::decode_log_page_header(page_of(*page, 0));
+    // A page still in flight: what we look for is in front of it.
+    if (!header || header->group != id_ || header->before.lsn > after) {
+      high = middle;
+    } else {
+      low = middle;
+    }
+  }
+  co_return PoolBlock{span.first.value + low};
+}
+
+/// Records behind `after` from disk, as far as they are applied.
+Task<Result<RecordBatch>> Group::read_log(Lsn after, std::size_t bytes_max) {
+  if (after < log_start()) co_return log_gone(name_, after, log_start());
+  const Lsn end = head_.lsn;
+  RecordBatch out;
+  if (after >= end) co_return out;
+  auto at = co_await find_page(after);
+  if (!at) co_return Error(std::move(at.error()));
+  PoolBlock place = *at;
+  std::size_t bytes = 0;
+  Lsn last = after;
+  while (bytes < bytes_max && last < end) {
+    auto buffer = co_await read_blocks(device_, pool_.buffers(), place, 1);
+    if (!buffer) co_return Error(std::move(buffer.error()));
+    auto header = format::decode_log_page_header(page_of(*buffer, 0));
+    if (!header) co_return Error(std::move(header.error()));
+    auto records = format::decode_log_page_body(page_of(*buffer, 0), *header);
+    if (!records) co_return Error(std::move(records.error()));
+    if (header->group != id_ || header->before.lsn > last) {
+      co_return log_gone(name_, after, log_start());
+    }
+    IoBatch io(device_);
+    std::vector<std::pair<IoBuffer, const format::Record*>> data;
+    Digest digest = header->before.digest;
+    for (const auto& placed : *records) {
+      const auto& record = placed.record;
+      if (record.header.lsn <= after) {
+        digest = format::chain(digest, record.canonical);
+        continue;
+      }
+      if (out.empty()) out.first = record.header.lsn, out.before = digest;
+      digest = format::chain(digest, record.canonical);
+      out.records.insert(out.records.end(), record.canonical.begin(), record.canonical.end());
+      bytes += record.canonical.size();
+      last = record.header.lsn;
+      if (!record.has_data()) continue;
+      IoBuffer into = pool_.buffers().allocate(record.header.block_count * kBlockBytes);
+      std::size_t offset = 0;
+      for (const auto& e : placed.extents) {
+        io.read(e.start.value * kBlockBytes, into.bytes().subspan(offset, e.count * kBlockBytes));
+        offset += e.count * kBlockBytes;
+      }
+      bytes += into.size();
+      data.emplace_back(std::move(into), &record);
+    }
+    Status read = co_await io.run();
+    if (!read) co_return Error(std::move(read.error()));
+    if (after < log_start()) co_return log_gone(name_, after, log_start());
+    for (const auto& [from, record] : data) {
+      for (std::uint32_t i = 0; i < record->header.block_count; ++i) {
+        if (format::crc32c(from.bytes().subspan(i * kBlockBytes, kBlockBytes)) == record->crc(i)) {
+          continue;
+        }
+        co_return Error{ErrorCode::kCorrupt, "group " + name_ + ": data of LSN " +
+                                                 std::to_string(record->header.lsn.value) +
+                                                 " fails its checksum"};
+      }
+      out.payload.push_back(from);
+    }
+    out.last = last;
+    out.after = digest;
+    const bool zone_ends = place.value % pool_.superblock().zone_blocks ==
+                           pool_.superblock().zone_blocks - 1;
+    place = zone_ends ? pool_.superblock().zone_start(header->next_zone) : place.next();
+  }
+  co_return out;
+}
+
+Task<Result<RecordBatch>> Group::read_after(Lsn after, std::size_t bytes_max) {
+  auto hold = gate_.hold();
+  if (after >= tail_.lsn) co_return RecordBatch{};
+  if (const auto start = recent_.start(); start && *start <= after) {
+    co_return recent_.read_after(after, bytes_max);
+  }
+  co_return co_await read_log(after, bytes_max);
+}
+
+Task<Result<Digest>> Group::digest_at(Lsn at) {
+  auto hold = gate_.hold();
+  if (at == tail_.lsn) co_return tail_.digest;
+  if (at == head_.lsn) co_return head_.digest;
+  if (at < log_.start()) co_return log_gone(name_, at, log_.start());
+  if (at > head_.lsn) co_await wait_applied(at);
+  if (at > head_.lsn) co_return refusal();
+  if (at == head_.lsn) co_return head_.digest;
+  auto place = co_await find_page(at);
+  if (!place) co_return Error(std::move(place.error()));
+  auto buffer = co_await read_blocks(device_, pool_.buffers(), *place, 1);
+  if (!buffer) co_return Error(std::move(buffer.error()));
+  auto header = format::decode_log_page_header(page_of(*buffer, 0));
+  if (!header) co_return Error(std::move(header.error()));
+  auto records = format::decode_log_page_body(page_of(*buffer, 0), *header);
+  if (!records) co_return Error(std::move(records.error()));
+  Digest digest = header->before.digest;
+  for (const auto& placed : *records) {
+    if (placed.record.header.lsn > at) break;
+    digest = format::chain(digest, placed.record.canonical);
+  }
+  co_return digest;
+}
+
+// --- a mirror's side -----------------------------------------------------------------------------
+
+namespace {
+
+struct Incoming {
+  format::Record record;
+  IoBuffer data;
+};
+
+/// Cuts a batch into records with their data, checking all of it first.
+Result<std::vector<Incoming>> unpack(const RecordBatch& batch, BufferPool& buffers) {
+  std::vector<Incoming> out;
+  format::Decoder in(batch.records);
+  Digest digest = batch.before;
+  Lsn expected = batch.first;
+  std::size_t piece = 0, offset = 0;
+  while (in.remaining() != 0) {
+    auto record = format::decode_record(in);
+    if (!record) return Error(std::move(record.error()));
+    if (record->header.lsn != expected) {
+      return Error{ErrorCode::kInvalid, "records do not follow each other"};
+    }
+    expected = expected.next();
+    digest = format::chain(digest, record->canonical);
+    Incoming incoming{*record, {}};
+    std::size_t wanted = record->has_data() ? record->header.block_count * kBlockBytes : 0;
+    const std::size_t total = wanted;
+    while (wanted != 0) {
+      while (piece < batch.payload.size() && offset == batch.payload[piece].size()) {
+        ++piece, offset = 0;
+      }
+      if (piece == batch.payload.size()) {
+        return Error{ErrorCode::kCorrupt, "records come with too little data"};
+      }
+      const auto n = std::min(wanted, batch.payload[piece].size() - offset);
+      if (n == total) {
+        incoming.data = batch.payload[piece].slice(offset, n);
+      } else {
+        if (incoming.data.empty()) incoming.data = buffers.allocate(total);
+        std::memcpy(incoming.data.data() + (total - wanted), batch.payload[piece].data() + offset,
+                    n);
+      }
+      offset += n;
+      wanted -= n;
+    }
+    for (std::uint32_t i = 0; record->has_data() && i < record->header.block_count; ++i) {
+      const auto block = incoming.data.bytes().subspan(i * kBlockBytes, kBlockBytes);
+      if (format::crc32c(block) != record->crc(i)) {
+        return Error{ErrorCode::kCorrupt, "data of LSN " + std::to_string(expected.value - 1) +
+                                              " arrived damaged"};
+      }
+    }
+    out.push_back(std::move(incoming));
+  }
+  if (out.empty() || expected != batch.last.next() || digest != batch.after) {
+    return Error{ErrorCode::kCorrupt, "records arrived that do not match their digest"};
+  }
+  return out;
+}
+
+}  // namespace
+
+/// Whether the volumes as they will be can take the record; a primary's bug must not reach the log.
+Status Group::check_incoming(const format::Record& record) const {
+  const auto& h = record.header;
+  const auto bad = [&](const char* why) {
+    return Error{ErrorCode::kCorrupt,
+                 "LSN " + std::to_string(h.lsn.value) + " from the primary: " + why};
+  };
+  switch (h.type) {
+    case RecordType::kVolumeCreate: {
+      const auto body = format::decode_volume_create(record);
+      if (!body) return body.error();
+      return volumes_.count(h.volume) != 0 ? Status(bad("volume id is in use")) : ok();
+    }
+    case RecordType::kTimeline: {
+      const auto timeline = format::decode_timeline(record);
+      return *timeline <= tail_.timeline ? Status(bad("timeline runs backwards")) : ok();
+    }
+    default: break;
+  }
+  const auto volume = find_volume(h.volume);
+  if (!volume) return bad("no such volume");
+  if (h.type == RecordType::kVolumeResize) {
+    return *format::decode_volume_resize(record) < volume->state.size_bytes
+               ? Status(bad("volume shrinks"))
+               : ok();
+  }
+  if (h.type == RecordType::kVolumeDelete) return ok();
+  const std::uint64_t blocks = blocks_for(volume->state.size_bytes);
+  if (h.first_block.value >= blocks || h.block_count > blocks - h.first_block.value) {
+    return bad("range is outside of its volume");
+  }
+  return ok();
+}
+
+Task<void> Group::wait_queue_applied() {
+  while ((!queue_.empty() || head_.lsn < tail_.lsn) && !stopped_ && !closing_) {
+    co_await applied_.wait();
+  }
+}
+
+Task<Status> Group::apply(RecordBatch batch) {
+  auto hold = gate_.hold();
+  if (batch.empty()) co_return ok();
+  Completion completion;
+  {
+    auto lock = co_await apply_lock_.lock();
+    Status queued = co_await queue_incoming(batch, completion);
+    if (!queued) co_return queued;
+  }
+  co_return co_await completion;
+}
+
+/// Checks a batch and queues its records; `completion` rides on the last one. Volumes change only
+/// between records that are applied, so a record that changes them waits for those in front of it,
+/// and those behind it wait for it.
+Task<Status> Group::queue_incoming(RecordBatch& batch, Completion& completion) {
+  if (stopped_ || closing_) co_return refusal();
+  if (serving_) {
+    co_return Error{ErrorCode::kRefused, "group " + name_ + " serves here; it follows nobody"};
+  }
+  const LogPoint& last = queue_.empty() ? tail_ : queued_;
+  if (batch.first != last.lsn.next() || batch.before != last.digest) {
+    co_return Error{ErrorCode::kInvalid, "records from LSN " + std::to_string(batch.first.value) +
+                                             " on do not follow LSN " +
+                                             std::to_string(last.lsn.value)};
+  }
+  auto incoming = unpack(batch, pool_.buffers());
+  if (!incoming) co_return Error(std::move(incoming.error()));
+  std::vector<Pending> pendings;
+  bool wait_first = false;
+  for (std::size_t i = 0; i < incoming->size(); ++i) {
+    auto& in = (*incoming)[i];
+    const bool changes_volumes = in.record.header.type >= RecordType::kVolumeCreate;
+    if (changes_volumes || wait_first) {
+      for (auto& pending : pendings) enqueue(std::move(pending));
+      pendings.clear();
+      co_await wait_queue_applied();
+      if (stopped_ || closing_) co_return refusal();
+      if (tail_.lsn.next() != in.record.header.lsn) {
+        co_return Error{ErrorCode::kNoSpace, "pool " + device_.name() + " is full"};
+      }
+    }
+    wait_first = changes_volumes;
+    Status fits = check_incoming(in.record);
+    if (!fits) co_return fits;
+    Pending pending;
+    pending.canonical.assign(in.record.canonical.begin(), in.record.canonical.end());
+    pending.data = std::move(in.data);
+    pending.replicated = true;
+    if (!changes_volumes) {
+      const VolumePtr volume = find_volume(in.record.header.volume);
+      Status pinned = co_await pin_leaves(*volume, in.record, pending.pins);
+      if (!pinned) co_return pinned;
+    }
+    if (i + 1 == incoming->size()) pending.completion = &completion;
+    pendings.push_back(std::move(pending));
+  }
+  for (auto& pending : pendings) enqueue(std::move(pending));
+  queued_.lsn = batch.last;
+  queued_.digest = batch.after;
+  if (wait_first) co_await wait_queue_applied();
+  co_return ok();
+}
+
+}  // namespace tandem::store

@@ -1,0 +1,241 @@
+#include "store/space_map.h"
+
+#include <bit>
+#include <cstring>
+
+#include "format/checkpoint.h"
+
+namespace tandem::store {
+namespace {
+
+bool test(const SpaceMap::Bits& bits, std::uint32_t i) { return (bits[i / 64] >> (i % 64)) & 1; }
+void set(SpaceMap::Bits& bits, std::uint32_t i) { bits[i / 64] |= std::uint64_t{1} << (i % 64); }
+void clear(SpaceMap::Bits& bits, std::uint32_t i) {
+  bits[i / 64] &= ~(std::uint64_t{1} << (i % 64));
+}
+
+}  // namespace
+
+SpaceMap::SpaceMap(const format::Superblock& geometry) : geometry_(geometry) {}
+
+void SpaceMap::add_zone(ZoneId zone) {
+  auto [it, fresh] = zones_.try_emplace(zone);
+  CHECK(fresh);
+  it->second.used.assign(geometry_.zone_blocks / 64, 0);
+  it->second.free = geometry_.zone_blocks;
+  free_ += geometry_.zone_blocks;
+}
+
+void SpaceMap::remove_zone(ZoneId zone) {
+  auto it = zones_.find(zone);
+  CHECK(it != zones_.end() && it->second.free == geometry_.zone_blocks);
+  if (current_ == zone) current_.reset();
+  free_ -= geometry_.zone_blocks;
+  zones_.erase(it);
+}
+
+std::vector<ZoneId> SpaceMap::empty_zones() const {
+  std::vector<ZoneId> out;
+  for (const auto& [id, zone] : zones_) {
+    if (zone.free == geometry_.zone_blocks && current_ != id) out.push_back(id);
+  }
+  return out;
+}
+
+SpaceMap::Zone& SpaceMap::zone_of(PoolBlock block, std::uint32_t& bit) {
+  auto it = zones_.find(geometry_.zone_of(block));
+  CHECK(it != zones_.end());
+  bit = static_cast<std::uint32_t>(block.value % geometry_.zone_blocks);
+  return it->second;
+}
+
+const SpaceMap::Zone* SpaceMap::find_zone(PoolBlock block, std::uint32_t& bit) const {
+  auto it = zones_.find(geometry_.zone_of(block));
+  if (it == zones_.end()) return nullptr;
+  bit = static_cast<std::uint32_t>(block.value % geometry_.zone_blocks);
+  return &it->second;
+}
+
+void SpaceMap::before_change(PoolBlock first, std::uint32_t count) {
+  const std::uint32_t last_page = page_of(PoolBlock{first.value + count - 1});
+  for (std::uint32_t page = page_of(first); page <= last_page; ++page) {
+    dirty_pages_.insert(page);
+    if (!frozen_ || frozen_pages_.count(page) != 0) continue;
+    std::vector<std::byte> bits(kBlockBytes);
+    store_page(page, bits);
+    frozen_pages_.emplace(page, std::move(bits));
+  }
+}
+
+/// Prefers the first zone behind the current one that is at least half free, so that runs are long
+/// and the search is short; without one, the zone with most free blocks.
+bool SpaceMap::choose_zone() {
+  cursor_ = 0;
+  const auto start = current_ ? zones_.upper_bound(*current_) : zones_.begin();
+  auto best = zones_.end();
+  auto it = start;
+  for (std::size_t n = 0; n < zones_.size(); ++n, ++it) {
+    if (it == zones_.end()) it = zones_.begin();
+    if (it->second.free * 2 >= geometry_.zone_blocks) {
+      current_ = it->first;
+      return true;
+    }
+    if (it->second.free > 0 && (best == zones_.end() || it->second.free > best->second.free)) {
+      best = it;
+    }
+  }
+  if (best == zones_.end()) return false;
+  current_ = best->first;
+  return true;
+}
+
+std::optional<Extent> SpaceMap::run_in_current(std::uint32_t blocks_max) {
+  Zone& zone = zones_.at(*current_);
+  if (zone.free == 0) return std::nullopt;
+  const auto busy_word = [&](std::uint32_t w) {
+    return zone.used[w] | (zone.held ? (*zone.held)[w] : 0);
+  };
+  while (cursor_ < geometry_.zone_blocks) {
+    const std::uint64_t busy = busy_word(cursor_ / 64) >> (cursor_ % 64);
+    if (busy & 1) {
+      // Skip to the next free bit of this word, or to the next word.
+      const auto skip = static_cast<std::uint32_t>(std::countr_one(busy));
+      cursor_ += std::min(skip, 64 - cursor_ % 64);
+      continue;
+    }
+    const std::uint32_t first = cursor_;
+    while (cursor_ < geometry_.zone_blocks && cursor_ - first < blocks_max &&
+           !((busy_word(cursor_ / 64) >> (cursor_ % 64)) & 1)) {
+      ++cursor_;
+    }
+    const Extent run{PoolBlock{geometry_.zone_start(*current_).value + first}, cursor_ - first};
+    before_change(run.start, run.count);
+    for (std::uint32_t bit = first; bit < cursor_; ++bit) set(zone.used, bit);
+    zone.free -= run.count;
+    free_ -= run.count;
+    used_ += run.count;
+    return run;
+  }
+  return std::nullopt;
+}
+
+std::optional<Extent> SpaceMap::allocate(std::uint32_t blocks_max) {
+  CHECK(blocks_max > 0);
+  if (free_ == 0) return std::nullopt;
+  if (current_) {
+    if (auto run = run_in_current(blocks_max)) return run;
+  }
+  if (!choose_zone()) return std::nullopt;
+  return run_in_current(blocks_max);
+}
+
+void SpaceMap::undo_allocate(Extent extent) {
+  before_change(extent.start, extent.count);
+  for (std::uint32_t i = 0; i < extent.count; ++i) {
+    std::uint32_t bit;
+    const PoolBlock block{extent.start.value + i};
+    Zone& zone = zone_of(block, bit);
+    CHECK(test(zone.used, bit));
+    clear(zone.used, bit);
+    ++zone.free;
+  }
+  free_ += extent.count;
+  used_ -= extent.count;
+}
+
+void SpaceMap::release(PoolBlock block) {
+  std::uint32_t bit;
+  Zone& zone = zone_of(block, bit);
+  CHECK(test(zone.used, bit));
+  before_change(block, 1);
+  clear(zone.used, bit);
+  if (!zone.held) zone.held = std::make_unique<Bits>(zone.used.size(), 0);
+  set(*zone.held, bit);
+  --used_;
+  ++held_;
+}
+
+void SpaceMap::commit_released() {
+  if (held_ == 0) return;
+  for (auto& [id, zone] : zones_) {
+    if (!zone.held) continue;
+    std::uint32_t released = 0;
+    for (auto word : *zone.held) released += static_cast<std::uint32_t>(std::popcount(word));
+    zone.free += released;
+    free_ += released;
+    held_ -= released;
+    zone.held.reset();
+  }
+  CHECK(held_ == 0);
+}
+
+bool SpaceMap::mark_used(Extent extent) {
+  for (std::uint32_t i = 0; i < extent.count; ++i) {
+    const PoolBlock block{extent.start.value + i};
+    auto it = zones_.find(geometry_.zone_of(block));
+    if (it == zones_.end()) return false;
+    const auto bit = static_cast<std::uint32_t>(block.value % geometry_.zone_blocks);
+    if (test(it->second.used, bit)) return false;
+    before_change(block, 1);
+    set(it->second.used, bit);
+    --it->second.free;
+    --free_;
+    ++used_;
+  }
+  return true;
+}
+
+bool SpaceMap::is_used(PoolBlock block) const {
+  std::uint32_t bit;
+  const Zone* zone = find_zone(block, bit);
+  return zone != nullptr && test(zone->used, bit);
+}
+
+bool SpaceMap::load_page(std::uint32_t index, std::span<const std::byte> bits) {
+  const std::uint64_t base = std::uint64_t{index} * format::kBitsPerBitmapPage;
+  for (std::uint32_t w = 0; w < bits.size() / 8; ++w) {
+    std::uint64_t word;
+    std::memcpy(&word, bits.data() + 8 * w, 8);
+    while (word != 0) {
+      const auto bit = static_cast<std::uint32_t>(std::countr_zero(word));
+      word &= word - 1;
+      if (!mark_used({PoolBlock{base + 64 * std::uint64_t{w} + bit}, 1})) return false;
+    }
+  }
+  return true;
+}
+
+void SpaceMap::store_page(std::uint32_t index, std::span<std::byte> bits) const {
+  std::memset(bits.data(), 0, bits.size());
+  const std::uint64_t base = std::uint64_t{index} * format::kBitsPerBitmapPage;
+  const std::uint64_t end = base + format::kBitsPerBitmapPage;
+  // Zones and pages are both multiples of 64 blocks, so whole words can be copied.
+  auto it = zones_.lower_bound(geometry_.zone_of(PoolBlock{base}));
+  for (; it != zones_.end() && geometry_.zone_start(it->first).value < end; ++it) {
+    const std::uint64_t start = geometry_.zone_start(it->first).value;
+    for (std::uint32_t w = 0; w < it->second.used.size(); ++w) {
+      const std::uint64_t block = start + 64 * std::uint64_t{w};
+      if (block < base || block >= end) continue;
+      std::memcpy(bits.data() + (block - base) / 8, &it->second.used[w], 8);
+    }
+  }
+}
+
+std::vector<std::uint32_t> SpaceMap::freeze() {
+  CHECK(!frozen_);
+  frozen_ = true;
+  std::vector<std::uint32_t> out(dirty_pages_.begin(), dirty_pages_.end());
+  dirty_pages_.clear();
+  return out;
+}
+
+void SpaceMap::frozen_page(std::uint32_t index, std::span<std::byte> bits) const {
+  auto it = frozen_pages_.find(index);
+  if (it == frozen_pages_.end()) {
+    store_page(index, bits);
+  } else {
+    std::memcpy(bits.data(), it->second.data(), bits.size());
+  }
+}
+
+}  // namespace tandem::store

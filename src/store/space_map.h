@@ -1,0 +1,100 @@
+// SpaceMap: which 4 KiB blocks of a group's zones are in use.
+//
+// Two bits of state per block: used, and held. A block that dies is first released: it counts as
+// free in the bitmap that the running checkpoint writes, but stays held (not allocatable) until that
+// checkpoint is durable, because until then a crash would still need it.
+//
+// Thread: the group's reactor. Memory: 1 bit a block, 32 MiB per TiB, plus as much again for zones
+// with held blocks while a checkpoint runs. No I/O here.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <span>
+#include <vector>
+
+#include "format/checkpoint.h"
+#include "format/log_page.h"
+#include "format/pool_layout.h"
+
+namespace tandem::store {
+
+using format::Extent;
+
+class SpaceMap {
+ public:
+  explicit SpaceMap(const format::Superblock& geometry);
+
+  /// Takes over a zone with all blocks free.
+  void add_zone(ZoneId zone);
+  /// Gives up a zone; every block of it must be free and not held.
+  void remove_zone(ZoneId zone);
+  bool owns(ZoneId zone) const { return zones_.count(zone) != 0; }
+  bool is_empty(ZoneId zone) const { return zones_.at(zone).free == geometry_.zone_blocks; }
+  /// Zones without a used or held block, other than the one being filled.
+  std::vector<ZoneId> empty_zones() const;
+
+  /// A run of at most `blocks_max` free blocks, now used; nullopt when nothing is free. Runs are as
+  /// long as possible: it fills one zone front to back and then goes to one that is mostly free.
+  std::optional<Extent> allocate(std::uint32_t blocks_max);
+  /// Free again at once: nothing durable ever named these blocks.
+  void undo_allocate(Extent extent);
+  /// Free in the next checkpoint's bitmap, allocatable once that is durable.
+  void release(PoolBlock block);
+  /// The checkpoint that was running is durable: what release() held can be reused.
+  void commit_released();
+  /// Marks blocks that recovery found in use; false when one is foreign or already used.
+  [[nodiscard]] bool mark_used(Extent extent);
+  bool is_used(PoolBlock block) const;
+
+  std::uint64_t free_blocks() const { return free_; }    // allocatable now
+  std::uint64_t held_blocks() const { return held_; }    // after the running checkpoint
+  std::uint64_t used_blocks() const { return used_; }
+  std::size_t zone_count() const { return zones_.size(); }
+
+  // --- persistence: pages of 32,768 bits over pool blocks, see format/checkpoint.h -----------
+  using Bits = std::vector<std::uint64_t>;
+  /// Loads bits of bitmap page `index`; false when a bit lies outside of this group's zones.
+  [[nodiscard]] bool load_page(std::uint32_t index, std::span<const std::byte> bits);
+  /// A checkpoint begins: from here on frozen_page() answers as of now. Returns the pages changed
+  /// since the last freeze, ascending.
+  std::vector<std::uint32_t> freeze();
+  /// Page `index` as it was at freeze().
+  void frozen_page(std::uint32_t index, std::span<std::byte> bits) const;
+  /// The checkpoint is over: forget the frozen state.
+  void thaw() { frozen_ = false, frozen_pages_.clear(); }
+  /// The page must be written by the next checkpoint too.
+  void mark_dirty(PoolBlock block) { dirty_pages_.insert(page_of(block)); }
+  /// The bits now are those on disk.
+  void forget_changes() { dirty_pages_.clear(); }
+  static std::uint32_t page_of(PoolBlock block) {
+    return static_cast<std::uint32_t>(block.value / format::kBitsPerBitmapPage);
+  }
+
+ private:
+  struct Zone {
+    Bits used;
+    std::unique_ptr<Bits> held;
+    std::uint32_t free = 0;  // neither used nor held
+  };
+  Zone& zone_of(PoolBlock block, std::uint32_t& bit);
+  const Zone* find_zone(PoolBlock block, std::uint32_t& bit) const;
+  bool choose_zone();
+  std::optional<Extent> run_in_current(std::uint32_t blocks_max);
+  void before_change(PoolBlock first, std::uint32_t count);
+  void store_page(std::uint32_t index, std::span<std::byte> bits) const;
+
+  format::Superblock geometry_;
+  std::map<ZoneId, Zone> zones_;
+  std::optional<ZoneId> current_;
+  std::uint32_t cursor_ = 0;  // next bit to look at in current_
+  std::uint64_t free_ = 0, held_ = 0, used_ = 0;
+  std::set<std::uint32_t> dirty_pages_;
+  bool frozen_ = false;
+  std::map<std::uint32_t, std::vector<std::byte>> frozen_pages_;  // those changed since freeze()
+};
+
+}  // namespace tandem::store

@@ -1,0 +1,134 @@
+// Space for data and log: zones are fetched ahead; what gives way when the pool is full, and in
+// which order, is here.
+#include "format/checkpoint.h"
+#include "store/group.h"
+#include "tandem/base/log.h"
+
+namespace tandem::store {
+
+/// Blocks that the next checkpoint may need. Kept back from data, so that a full pool can always
+/// write a checkpoint, and so delete, discard and demote.
+std::uint64_t Group::reserve() const {
+  // Leaves that are dirty, or will be once what is under way is applied; each may need a new node at
+  // every level above it.
+  std::uint64_t leaves = cache_.dirty_leaves(static_cast<std::uint16_t>(slot_)) + 32;
+  for (const auto& page : in_flight_) leaves += 2 * page->records.size();
+  std::uint64_t height = 1;
+  for (const auto& [id, volume] : volumes_) {
+    height = std::max<std::uint64_t>(height, volume->tree.height);
+  }
+  const std::uint64_t maps = leaves * height + 8 * (volumes_.size() + 1);
+  const std::uint64_t bitmap =
+      std::min<std::uint64_t>(space_.zone_count(),
+                              pool_.superblock().blocks / format::kBitsPerBitmapPage + 1) +
+      bitmap_.size() + 4;
+  return maps + bitmap + dead_.chunk_blocks_needed() + descriptor_blocks_.size() + 4 +
+         checkpoint_reserve_;
+}
+
+std::uint64_t Group::available() const {
+  const std::uint64_t kept = reserve();
+  return space_.free_blocks() > kept ? space_.free_blocks() - kept : 0;
+}
+
+/// Blocks that the request at the front of the queue needs and that are not promised to it yet.
+std::uint64_t Group::blocks_asked() const {
+  if (queue_.empty() || promised_blocks_ != 0) return 0;
+  const auto& front = queue_.front();
+  return std::max<std::uint64_t>(front.data.size() / kBlockBytes, front.request_blocks);
+}
+
+bool Group::space_is_low() const {
+  return available() < std::max<std::uint64_t>(pool_.superblock().zone_blocks / 2, blocks_asked());
+}
+
+void Group::supply_if_low() {
+  if (supplying_ || closing_ || stopped_) return;
+  const bool low = space_is_low() && pool_.zones_free() != 0;
+  if (!starved_ && !low && log_.has_spare()) return;
+  supplying_ = true;
+  spawn(supply());
+}
+
+Task<void> Group::supply() {
+  auto hold = gate_.hold();
+  while (!closing_ && !stopped_) {
+    const bool want_spare = !log_.has_spare();
+    if (pool_.zones_free() != 0 && (want_spare || space_is_low())) {
+      auto zone = co_await pool_.take_zone(slot_);
+      if (zone && !log_.has_spare()) {
+        log_.give_spare(*zone);
+      } else if (zone) {
+        space_.add_zone(*zone);
+      } else if (zone.error().code != ErrorCode::kNoSpace) {
+        stop(std::move(zone.error()));
+      }
+      continue;
+    }
+    // The pool is full. Only somebody who waits justifies work.
+    const bool log_is_stuck = !log_.can_place();
+    if (!starved_ && !log_is_stuck) break;
+    const bool changed = co_await relieve();
+    if (!changed) break;
+  }
+  supplying_ = false;
+  starved_ = false;
+  schedule_pump();
+}
+
+/// The order of giving way: what is merely not written yet (a checkpoint frees dead blocks and log),
+/// then the log kept for a mirror that lags, then the write that asks.
+Task<bool> Group::relieve() {
+  if (log_.can_place() && available() >= blocks_asked()) co_return false;  // enough for it now
+  if (!log_.has_spare()) {
+    auto empty = space_.empty_zones();
+    if (!empty.empty()) {
+      space_.remove_zone(empty.front());
+      log_.give_spare(empty.front());
+      co_return true;
+    }
+  }
+  const auto state = std::pair(head_.lsn, dead_.waiting() + log_.pages());
+  if (futile_ != state) {
+    const auto before = available();
+    const auto pages = log_.pages();
+    Status done = co_await checkpoint();
+    if (!done) co_return false;
+    if (available() <= before && log_.pages() >= pages) {
+      futile_ = std::pair(head_.lsn, dead_.waiting() + log_.pages());
+    }
+    co_return true;
+  }
+  if (hold_ && *hold_ < checkpoint_lsn_) {
+    log_event(Level::kWarn, "log.given-up",
+              "group={} behind={} reason=\"the pool is full; the mirror will need a full copy\"",
+              name_, hold_->value);
+    hold_.reset();
+    futile_.reset();
+    co_return true;
+  }
+  refuse_front();
+  co_return true;
+}
+
+/// Nothing gives way any more: the request at the front is refused, and leaves no trace. Records from
+/// a primary must follow each other, so a mirror refuses all that wait and asks for them again.
+void Group::refuse_front() {
+  std::vector<Completion*> refused;
+  while (!queue_.empty()) {
+    const bool replicated = queue_.front().replicated;
+    auto* completion = queue_.front().completion;
+    queue_.pop_front();
+    if (completion != nullptr) refused.push_back(completion);
+    if (completion != nullptr && !replicated) break;
+  }
+  for (auto* completion : refused) {
+    completion->complete(Error{
+        ErrorCode::kNoSpace, "pool " + device_.name() +
+                                 " is full: this write was refused and changed nothing; discard or "
+                                 "delete what is not needed, or enlarge the pool"});
+  }
+  applied_.notify_all();
+}
+
+}  // namespace tandem::store

@@ -1,0 +1,46 @@
+// VolumeHandle: a volume as front ends see it. Checks requests, splits and aligns them, and reads.
+//
+// Thread: the reactor's. Keeps its group alive only in the sense that Pool does: once the group
+// closes or stops serving, every operation answers the group's refusal.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "store/group.h"
+
+namespace tandem::store {
+
+class VolumeHandle final : public Volume, public std::enable_shared_from_this<VolumeHandle> {
+ public:
+  VolumeHandle(Group& group, std::shared_ptr<Group::VolumeCore> core)
+      : group_(group), core_(std::move(core)) {}
+
+  VolumeInfo info() const override;
+  Task<Result<IoBuffer>> read(std::uint64_t offset, std::uint64_t length) override;
+  Task<Status> write(std::uint64_t offset, IoBuffer data, WriteOptions options) override;
+  Task<Status> flush() override;
+  Task<Status> discard(std::uint64_t offset, std::uint64_t length, WriteOptions options) override;
+  Task<Status> write_zeroes(std::uint64_t offset, std::uint64_t length,
+                            WriteOptions options) override;
+  Task<Result<std::vector<AllocationExtent>>> allocation(std::uint64_t offset, std::uint64_t length,
+                                                         std::size_t extents_max) override;
+
+ private:
+  using Range = Group::BlockRange;
+  class RangeEntry;
+
+  Status check(std::uint64_t offset, std::uint64_t length) const;
+  Task<Result<IoBuffer>> read_blocks(Range range);
+  Task<Status> read_entries(Range range, std::vector<format::MapEntry>& entries);
+  Task<Status> write_blocks(Range range, IoBuffer data);
+  Task<Status> write_part(std::uint64_t offset, IoBuffer data);
+  Task<Status> change_range(format::RecordType type, Range range);
+  Task<Status> submit(std::vector<Group::Pending> records);
+  Task<void> wait_until_free(const std::list<Range>& taken, Range range);
+
+  Group& group_;
+  std::shared_ptr<Group::VolumeCore> core_;
+};
+
+}  // namespace tandem::store

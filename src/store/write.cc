@@ -1,0 +1,379 @@
+// The way of a record through a group: queue, page, device, map, acknowledgement. See group.h.
+#include <cstring>
+
+#include "format/checksum.h"
+#include "store/group.h"
+#include "tandem/base/log.h"
+
+namespace tandem::store {
+namespace {
+
+using format::RecordType;
+
+constexpr std::size_t kLsnOffset = 8, kUtcOffset = 16;
+/// Data of one page: what becomes durable and is acknowledged together.
+constexpr std::uint64_t kPageBlocksMax = 256;
+/// Smaller pieces are copied next to each other, so that a page's data is few, long writes.
+constexpr std::size_t kStageBytesMax = 64 << 10;
+
+format::Record parse(std::span<const std::byte> canonical) {
+  format::Decoder in(canonical);
+  auto record = format::decode_record(in);
+  CHECK(record.has_value());
+  return *record;
+}
+
+}  // namespace
+
+Error Group::refusal() const {
+  if (stopped_) {
+    return {ErrorCode::kFenced, "group " + name_ + " stopped: " + stopped_->message};
+  }
+  if (closing_) return {ErrorCode::kCancelled, "group " + name_ + " is closing"};
+  if (role_ == Role::kFenced) {
+    return {ErrorCode::kFenced, "group " + name_ + " is fenced: timeline " +
+                                    std::to_string(fenced_by_.value) +
+                                    " was opened elsewhere; its data is kept"};
+  }
+  if (role_ == Role::kMirror) {
+    return {ErrorCode::kReadOnly, "group " + name_ + " is a mirror here; promote it to write"};
+  }
+  return {ErrorCode::kUnavailable, "group " + name_ + " does not serve yet"};
+}
+
+void Group::enqueue(Pending pending) {
+  queue_.push_back(std::move(pending));
+  schedule_pump();
+}
+
+/// One pump a turn: everything that arrives in the same turn shares a page.
+void Group::schedule_pump() {
+  if (pump_scheduled_ || queue_.empty()) return;
+  pump_scheduled_ = true;
+  runtime_.executor.post([this, hold = std::make_shared<Gate::Holder>(gate_)] {
+    pump_scheduled_ = false;
+    pump();
+  });
+}
+
+void Group::pump() {
+  if (stopped_) return fail_waiting(refusal());
+  bool appended = false;
+  while (!queue_.empty() && in_flight_.size() < pool_.options().pages_in_flight_max && !starved_) {
+    auto page = form_page();
+    if (!page) break;
+    in_flight_.push_back(std::move(page));
+    appended = true;
+    spawn(run_page(*in_flight_.back()));
+  }
+  supply_if_low();
+  if (appended && append_listener_) append_listener_();
+}
+
+std::unique_ptr<Group::PageInFlight> Group::form_page() {
+  if (!log_.can_place()) {
+    starved_ = true;
+    return nullptr;
+  }
+  auto page = std::make_unique<PageInFlight>();
+  page->page = pool_.buffers().allocate(kBlockBytes);
+  page->before = tail_;
+  format::Encoder body(page->page.bytes().subspan(format::kLogPageHeaderBytes));
+  std::uint64_t blocks = 0;
+  while (!queue_.empty() && blocks < kPageBlocksMax) {
+    if (!place_record(*page, queue_.front(), body)) break;
+    blocks += queue_.front().data.size() / kBlockBytes;
+    page->records.push_back(std::move(queue_.front()));
+    queue_.pop_front();
+  }
+  if (page->records.empty()) return nullptr;
+  page->after = tail_;
+
+  const LogZones::Place place = log_.take(tail_.lsn);
+  page->at = place.at;
+  format::LogPageHeader header;
+  header.group = id_;
+  header.at = place.at;
+  header.before = page->before;
+  header.record_count = static_cast<std::uint32_t>(page->records.size());
+  header.used_bytes = static_cast<std::uint32_t>(body.position());
+  header.boot = boot_;
+  header.first_of_boot = !boot_page_written_;
+  header.durable = durable_;
+  header.next_zone = place.next_zone;
+  boot_page_written_ = true;
+  format::finish_log_page(std::span<std::byte, kBlockBytes>(page->page.bytes()), header);
+  ++log_pages_since_checkpoint_;
+
+  page->io = std::make_unique<IoBatch>(device_);
+  stage_data(*page);
+  page->io->write(page->at.value * kBlockBytes, page->page.bytes());
+  return page;
+}
+
+/// Gives the record places, an LSN and room in the page. False: not in this page.
+bool Group::place_record(PageInFlight& page, Pending& pending, format::Encoder& body) {
+  const std::uint64_t blocks = pending.data.size() / kBlockBytes;
+  if (blocks != 0 && promised_blocks_ == 0) {
+    // The whole request must fit, so that a refused one leaves no trace.
+    const std::uint64_t needed = std::max(blocks, pending.request_blocks);
+    if (available() < needed) {
+      starved_ = page.records.empty();
+      return false;
+    }
+    promised_blocks_ = needed;
+  }
+  std::vector<Extent> places;
+  for (std::uint64_t placed = 0; placed < blocks;) {
+    auto run = space_.allocate(static_cast<std::uint32_t>(blocks - placed));
+    CHECK(run.has_value());
+    placed += run->count;
+    places.push_back(*run);
+  }
+  const auto bytes = format::placed_record_bytes(pending.canonical.size(), places.size());
+  if (body.position() + bytes > format::kLogPageBodyBytes) {
+    for (const auto& run : places) space_.undo_allocate(run);
+    return false;
+  }
+  promised_blocks_ -= std::min(promised_blocks_, blocks);
+
+  auto* canonical = pending.canonical.data();
+  if (pending.replicated) {
+    CHECK(format::load_le(canonical + kLsnOffset, 8) == tail_.lsn.value + 1);
+  } else {
+    const std::uint64_t utc = std::max(runtime_.clock.utc().value, tail_.utc.value + 1);
+    format::store_le(canonical + kLsnOffset, tail_.lsn.value + 1, 8);
+    format::store_le(canonical + kUtcOffset, utc, 8);
+  }
+  tail_.lsn = Lsn{format::load_le(canonical + kLsnOffset, 8)};
+  tail_.utc = UtcNs{format::load_le(canonical + kUtcOffset, 8)};
+  tail_.digest = format::chain(tail_.digest, pending.canonical);
+  tail_.payload_bytes += pending.data.size();
+  if (static_cast<RecordType>(canonical[0]) == RecordType::kTimeline) {
+    tail_.timeline = *format::decode_timeline(parse(pending.canonical));
+  }
+  if (pending.completion) pending.completion->last = tail_.lsn;
+  body.raw(pending.canonical);
+  format::encode_placement(body, places);
+  page.places.push_back(std::move(places));
+  return true;
+}
+
+/// Turns the data of a page into as few writes as its places allow, and keeps the records for a
+/// mirror that follows.
+void Group::stage_data(PageInFlight& page) {
+  std::size_t staged = 0;
+  const auto must_stage = [](const Pending& p) {
+    return p.data.size() < kStageBytesMax || !p.data.is_block_aligned();
+  };
+  for (const auto& p : page.records) staged += must_stage(p) ? p.data.size() : 0;
+  IoBuffer staging = staged != 0 ? pool_.buffers().allocate(staged) : IoBuffer{};
+  std::size_t at = 0;
+  RecordBatch recent;
+  std::uint64_t run_offset = 0;
+  std::span<std::byte> run;
+  for (std::size_t i = 0; i < page.records.size(); ++i) {
+    auto& p = page.records[i];
+    if (recent_.enabled()) {
+      recent.records.insert(recent.records.end(), p.canonical.begin(), p.canonical.end());
+    }
+    if (p.data.empty()) continue;
+    if (must_stage(p)) {
+      std::memcpy(staging.data() + at, p.data.data(), p.data.size());
+      p.data = staging.slice(at, p.data.size());
+      at += p.data.size();
+    }
+    if (recent_.enabled()) recent.payload.push_back(p.data);
+    std::byte* from = p.data.data();
+    for (const auto& place : page.places[i]) {
+      const std::uint64_t offset = place.start.value * kBlockBytes;
+      const std::size_t bytes = place.count * kBlockBytes;
+      if (!run.empty() && run_offset + run.size() == offset && run.data() + run.size() == from) {
+        run = {run.data(), run.size() + bytes};
+      } else {
+        if (!run.empty()) page.io->write(run_offset, run);
+        run_offset = offset;
+        run = {from, bytes};
+      }
+      from += bytes;
+    }
+  }
+  if (!run.empty()) page.io->write(run_offset, run);
+  if (recent_.enabled()) {
+    recent.first = page.before.lsn.next();
+    recent.last = page.after.lsn;
+    recent.before = page.before.digest;
+    recent.after = page.after.digest;
+    recent_.add(std::move(recent));
+  }
+}
+
+Task<void> Group::run_page(PageInFlight& page) {
+  auto hold = gate_.hold();
+  page.status = co_await page.io->run();
+  page.done = true;
+  advance();
+}
+
+/// Applies finished pages in log order and acknowledges what may be.
+void Group::advance() {
+  if (advancing_) return;
+  advancing_ = true;
+  while (!in_flight_.empty() && in_flight_.front()->done && !stopped_) {
+    auto page = std::move(in_flight_.front());
+    in_flight_.pop_front();
+    if (!page->status) {
+      in_flight_.push_front(std::move(page));
+      stop(in_flight_.front()->status.error());
+      break;
+    }
+    apply_page(*page);
+  }
+  // Once stopped, pages only have to come back from the device.
+  while (stopped_ && !in_flight_.empty() && in_flight_.front()->done) in_flight_.pop_front();
+  advancing_ = false;
+  release_acks();
+  applied_.notify_all();
+  schedule_pump();
+}
+
+void Group::apply_page(PageInFlight& page) {
+  for (std::size_t i = 0; i < page.records.size(); ++i) {
+    apply_record(parse(page.records[i].canonical), page.places[i]);
+    if (page.records[i].completion) acks_.push_back(page.records[i].completion);
+  }
+  head_ = page.after;
+  head_boot_ = boot_;
+}
+
+void Group::apply_record(const format::Record& record, const std::vector<Extent>& places) {
+  const auto& h = record.header;
+  switch (h.type) {
+    case RecordType::kVolumeCreate: {
+      const auto body = format::decode_volume_create(record);
+      CHECK(body.has_value());
+      auto volume = std::make_shared<VolumeCore>();
+      volume->state.id = h.volume;
+      volume->state.name = body->name;
+      volume->state.size_bytes = body->size_bytes;
+      volume->state.logical_block_bytes = body->logical_block_bytes;
+      volume->tree = {static_cast<std::uint16_t>(slot_), h.volume,
+                      format::map_height(blocks_for(body->size_bytes)), MapEntry{}, 0};
+      volumes_[h.volume] = std::move(volume);
+      next_volume_id_ = std::max(next_volume_id_, h.volume.value + 1);
+      return;
+    }
+    case RecordType::kTimeline: {
+      const auto timeline = format::decode_timeline(record);
+      history_.push_back({*timeline, Lsn{h.lsn.value - 1}, h.utc});
+      return;
+    }
+    default: break;
+  }
+  const VolumePtr volume = find_volume(h.volume);
+  if (!volume) {
+    // The write passed the record that deleted its volume: nobody maps its blocks.
+    for (const auto& e : places) {
+      for (std::uint32_t i = 0; i < e.count; ++i) {
+        dead_.add({PoolBlock{e.start.value + i}, h.lsn, h.lsn});
+      }
+    }
+    return;
+  }
+  switch (h.type) {
+    case RecordType::kWrite: return apply_write(*volume, record, places);
+    case RecordType::kDiscard:
+    case RecordType::kZero: return apply_range(*volume, record);
+    case RecordType::kVolumeResize: {
+      volume->state.size_bytes = *format::decode_volume_resize(record);
+      cache_.grow(volume->tree, format::map_height(blocks_for(volume->state.size_bytes)));
+      return;
+    }
+    case RecordType::kVolumeDelete: volume->state.being_deleted = true; return;
+    default: CHECK(false);
+  }
+}
+
+void Group::apply_write(VolumeCore& volume, const format::Record& record,
+                        const std::vector<Extent>& places) {
+  std::uint32_t i = 0;
+  for (const auto& place : places) {
+    for (std::uint32_t n = 0; n < place.count; ++n, ++i) {
+      const std::uint64_t block = record.header.first_block.value + i;
+      const MapEntry entry{PoolBlock{place.start.value + n}, record.header.lsn, record.crc(i)};
+      const MapEntry old = cache_.change(volume.tree, 0, block / format::kMapFanout,
+                                         static_cast<std::uint32_t>(block % format::kMapFanout),
+                                         entry);
+      if (old.is_hole()) ++volume.state.allocated_blocks;
+      if (old.has_data()) dead_.add({old.where, old.lsn, record.header.lsn});
+    }
+  }
+}
+
+/// Discards and zeroes touch only what exists: the leaves were pinned when the record was queued.
+void Group::apply_range(VolumeCore& volume, const format::Record& record) {
+  const bool zero = record.header.type == RecordType::kZero;
+  const MapEntry entry = zero ? MapEntry{format::kZeroBlock, record.header.lsn,
+                                         format::crc32c_of_zero_block()}
+                              : MapEntry{PoolBlock{}, record.header.lsn, 0};
+  std::uint64_t block = record.header.first_block.value;
+  const std::uint64_t end = block + record.header.block_count;
+  while (block < end) {
+    const std::uint64_t leaf = block / format::kMapFanout;
+    const std::uint64_t leaf_end = std::min(end, (leaf + 1) * format::kMapFanout);
+    const NodeRef node = cache_.peek(volume.tree, 0, leaf);
+    for (; node && block < leaf_end; ++block) {
+      const auto i = static_cast<std::uint32_t>(block % format::kMapFanout);
+      const MapEntry now = cache_.peek(volume.tree, 0, leaf)->entry(i);
+      if (!zero && now.is_hole()) continue;
+      cache_.change(volume.tree, 0, leaf, i, entry);
+      if (now.is_hole()) ++volume.state.allocated_blocks;
+      if (!zero) --volume.state.allocated_blocks;
+      if (now.has_data()) dead_.add({now.where, now.lsn, record.header.lsn});
+    }
+    block = leaf_end;
+  }
+}
+
+void Group::release_acks() {
+  const auto may_ack = [this](Lsn lsn) { return !remote_.written || lsn <= *remote_.written; };
+  while (!acks_.empty() && !stopped_ && may_ack(acks_.front()->last)) {
+    auto* completion = acks_.front();
+    acks_.pop_front();
+    completion->complete(ok());
+  }
+}
+
+/// Answers everything that waits; records already on their way may still reach the log.
+void Group::fail_waiting(const Error& error) {
+  auto queue = std::exchange(queue_, {});
+  auto acks = std::exchange(acks_, {});
+  promised_blocks_ = 0;
+  for (auto& page : in_flight_) {
+    for (auto& pending : page->records) {
+      if (pending.completion) acks.push_back(std::exchange(pending.completion, nullptr));
+    }
+  }
+  for (auto& pending : queue) {
+    if (pending.completion) acks.push_back(pending.completion);
+  }
+  for (auto* completion : acks) completion->complete(error);
+}
+
+void Group::stop(Error error) {
+  if (stopped_) return;
+  log_event(Level::kError, "group.stopped", "group={} head={} error=\"{}\"", name_,
+            head_.lsn.value, error.message);
+  stopped_ = std::move(error);
+  serving_ = false;
+  fail_waiting(refusal());
+  applied_.notify_all();
+  flushed_.notify_all();
+  remote_changed_.notify_all();
+}
+
+Task<void> Group::wait_applied(Lsn lsn) {
+  while (head_.lsn < lsn && !stopped_) co_await applied_.wait();
+}
+
+}  // namespace tandem::store
