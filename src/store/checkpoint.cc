@@ -311,10 +311,10 @@ Task<Status> Checkpoint::write_descriptor(const std::vector<PoolBlock>& chain,
 
 Task<Status> Checkpoint::commit() {
   auto& g = group_;
-  IoBatch io(g.device_);
-  io.flush();
-  Status flushed = co_await io.run();
+  Status flushed = co_await g.pool_.flush();
   if (!flushed) co_return flushed;
+  // A write that failed behind the frozen position does not matter; a stop does.
+  if (g.stopped_) co_return g.refusal();
   g.durable_ = std::max(g.durable_, descriptor_.point.lsn);
   Status anchored = co_await g.pool_.write_anchor(anchor_);
   if (!anchored) co_return anchored;

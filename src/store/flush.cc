@@ -31,15 +31,10 @@ Task<Status> Group::flush_local_to(Lsn target) {
     }
     flushing_ = true;
     const Lsn covers = head_.lsn;
-    IoBatch io(device_);
-    io.flush();
-    Status done = co_await io.run();
+    Status done = co_await pool_.flush();
     flushing_ = false;
     if (!done) {
-      // The kernel may have dropped what it could not write: trying again would lie.
-      Error why = done.error();
-      why.message += "; data that was not yet durable may be lost: check the device, then restart";
-      stop(std::move(why));
+      stop(std::move(done.error()));
     } else if (covers > durable_) {
       durable_ = covers;
     }

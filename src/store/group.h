@@ -117,6 +117,8 @@ class Group final : public ReplicatedLog {
   static Task<Result<std::unique_ptr<Group>>> open(Pool& pool, format::Anchor anchor);
   Task<void> close(Close how);
   format::Anchor anchor_of_nothing() const;
+  /// Serves nothing from now on: the device lost data, or refuses it. Sticky until a restart.
+  void stop(Error error);
   void set_node_name(std::string node) { node_ = std::move(node); }
 
  private:
@@ -161,6 +163,7 @@ class Group final : public ReplicatedLog {
     std::vector<NodeRef> pins;         // the leaves it changes
     Completion* completion = nullptr;  // on the last record of a request
     std::uint64_t request_blocks = 0;  // on the first record: blocks that the whole request needs
+    bool discards = false;             // nothing to do when it pins nothing
     bool replicated = false;           // comes with LSN and time from the primary
   };
   /// One log page on its way to the device.
@@ -194,7 +197,6 @@ class Group final : public ReplicatedLog {
   void apply_range(VolumeCore& volume, const format::Record& record);
   void release_acks();
   void fail_waiting(const Error& error);
-  void stop(Error error);
   Error refusal() const;         // why a write cannot be taken now
   Task<void> wait_applied(Lsn lsn);
 

@@ -74,7 +74,7 @@ Task<Status> Pool::format(Runtime runtime, BlockDevice& device, FormatOptions op
       if (!written) co_return written;
     }
   }
-  Status flushed = co_await flush(device);
+  Status flushed = co_await store::flush(device);
   if (!flushed) co_return flushed;
   format::encode_superblock(Page(page.bytes()), superblock);
   IoBatch io(device);
@@ -82,7 +82,7 @@ Task<Status> Pool::format(Runtime runtime, BlockDevice& device, FormatOptions op
   io.write(kBlockBytes, page.bytes());
   Status written = co_await io.run();
   if (!written) co_return written;
-  co_return co_await flush(device);
+  co_return co_await store::flush(device);
 }
 
 Task<Result<bool>> Pool::looks_formatted(BlockDevice& device) {
@@ -245,7 +245,19 @@ Task<Status> Pool::write_table_pages(std::set<std::uint32_t> pages) {
   }
   Status written = co_await io.run();
   if (!written) co_return written;
-  co_return co_await flush(device_);
+  co_return co_await flush();
+}
+
+Task<Status> Pool::flush() {
+  if (flush_failed_) co_return *flush_failed_;
+  Status done = co_await store::flush(device_);
+  if (flush_failed_) co_return *flush_failed_;
+  if (done) co_return done;
+  flush_failed_ = done.error();
+  flush_failed_->message +=
+      "; data that was not yet durable may be lost: check the device, then restart";
+  for (const auto& group : groups_) group->stop(*flush_failed_);
+  co_return *flush_failed_;
 }
 
 Task<Status> Pool::prepare_zone(ZoneId zone) {
@@ -306,7 +318,7 @@ Task<Status> Pool::write_anchor(format::Anchor anchor) {
   io.write(superblock_.anchor_at(anchor.slot, copy).value * kBlockBytes, page.bytes());
   Status written = co_await io.run();
   if (!written) co_return written;
-  co_return co_await flush(device_);
+  co_return co_await flush();
 }
 
 Task<Result<Group*>> Pool::create_group(std::string name, Uuid id, Role role,

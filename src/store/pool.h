@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -83,6 +84,9 @@ class Pool {
   std::vector<ZoneId> zones_of(std::uint32_t slot) const;
   bool owns(std::uint32_t slot, ZoneId zone) const;
   std::uint64_t zones_free() const { return free_.size(); }
+  /// Makes every completed write durable. A flush that fails may have lost writes of any group, and
+  /// the device reports that only once: every group stops, and no later flush succeeds.
+  Task<Status> flush();
   /// Writes `anchor` over the older copy of its slot, and flushes. The moment of a checkpoint.
   Task<Status> write_anchor(format::Anchor anchor);
 
@@ -107,6 +111,7 @@ class Pool {
   AsyncMutex table_lock_;              // one change of the table on disk at a time
   std::vector<std::unique_ptr<Group>> groups_;
   std::vector<BrokenGroup> broken_;
+  std::optional<Error> flush_failed_;
   std::set<std::uint32_t> slots_used_;
 };
 

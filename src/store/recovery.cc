@@ -27,9 +27,7 @@ Task<Status> Recovery::run() {
   if (!done) co_return done;
   done = co_await replay();
   if (!done) co_return done;
-  IoBatch io(group_.device_);
-  io.flush();
-  done = co_await io.run();
+  done = co_await group_.pool_.flush();
   if (!done) co_return done;
   group_.tail_ = group_.head_;
   group_.durable_ = group_.head_.lsn;

@@ -16,6 +16,8 @@ namespace {
 
 /// A discard or zero record covers at most this much, so that the leaves it pins are bounded.
 constexpr std::uint64_t kRangeBlocksMax = 64 * 1024;
+/// A discard pins the leaves that exist, so nothing may be awaited between it and the queue.
+constexpr bool kDiscardsLast[] = {false, true};
 
 }  // namespace
 
@@ -130,7 +132,8 @@ Task<Result<IoBuffer>> VolumeHandle::read_blocks(Range range) {
     if (!bad) co_return out;
     // While we read, the block may have been overwritten and its place reused: look again.
     std::vector<MapEntry> now;
-    Status again = co_await read_entries({range.first + *bad, 1}, now);
+    const Range suspect{range.first + *bad, 1};
+    Status again = co_await read_entries(suspect, now);
     if (!again) co_return Error(std::move(again.error()));
     if (now[0] == entries[*bad] || attempt == 100) {
       co_return Error{ErrorCode::kCorrupt,
@@ -184,91 +187,123 @@ Task<Result<std::vector<AllocationExtent>>> VolumeHandle::allocation(std::uint64
 
 // --- writing -----------------------------------------------------------------------------------
 
-/// Queues the records of one request together and waits until the last is acknowledged. Their
-/// leaves are pinned, and no co_await lies between the first and the last.
+/// Appends the records that write `data` to whole blocks from `first` on.
+void VolumeHandle::add_write(std::vector<Group::Pending>& records, std::uint64_t first,
+                             const IoBuffer& data) const {
+  const std::uint64_t count = data.size() / kBlockBytes;
+  std::vector<std::uint32_t> crcs;
+  for (std::uint64_t done = 0; done < count; done += crcs.size()) {
+    const auto n = std::min<std::uint64_t>(count - done, format::kRecordBlocksMax);
+    crcs.clear();
+    for (std::uint64_t i = 0; i < n; ++i) {
+      crcs.push_back(format::crc32c(data.bytes().subspan((done + i) * kBlockBytes, kBlockBytes)));
+    }
+    const RecordHeader header{.type = RecordType::kWrite,
+                              .volume = core_->state.id,
+                              .first_block = VolumeBlock{first + done},
+                              .block_count = static_cast<std::uint32_t>(n)};
+    Group::Pending pending;
+    pending.canonical.resize(format::write_record_bytes(header.block_count));
+    format::Encoder out(pending.canonical);
+    format::encode_write(out, header, crcs);
+    pending.data = data.slice(done * kBlockBytes, n * kBlockBytes);
+    records.push_back(std::move(pending));
+  }
+}
+
+/// Appends the record that discards or zeroes whole blocks.
+void VolumeHandle::add_range(std::vector<Group::Pending>& records, RecordType type,
+                             Range range) const {
+  const RecordHeader header{.type = type,
+                            .volume = core_->state.id,
+                            .first_block = VolumeBlock{range.first},
+                            .block_count = static_cast<std::uint32_t>(range.count)};
+  Group::Pending pending;
+  pending.canonical.resize(format::kRecordHeaderBytes);
+  format::Encoder out(pending.canonical);
+  format::encode_range(out, header);
+  records.push_back(std::move(pending));
+}
+
+/// Queues the records of one request together and waits until the last is acknowledged: all of it
+/// happens or, without space, nothing. No co_await lies between the last pin and the queue.
 Task<Status> VolumeHandle::submit(std::vector<Group::Pending> records) {
-  if (!group_.serving()) co_return group_.refusal();
-  Group::Completion completion;
   std::uint64_t blocks = 0;
-  for (const auto& r : records) blocks += r.data.size() / kBlockBytes;
+  for (const bool discards : kDiscardsLast) {
+    for (auto& pending : records) {
+      format::Decoder in(pending.canonical);
+      auto record = format::decode_record(in);
+      CHECK(record.has_value());
+      pending.discards = record->header.type == RecordType::kDiscard;
+      if (pending.discards != discards) continue;
+      blocks += pending.data.size() / kBlockBytes;
+      Status pinned = co_await group_.pin_leaves(*core_, *record, pending.pins);
+      if (!pinned) co_return pinned;
+    }
+  }
+  // A discard of what was never written needs no record.
+  std::erase_if(records, [](const auto& r) { return r.discards && r.pins.empty(); });
+  if (!group_.serving()) co_return group_.refusal();
+  if (records.empty()) co_return ok();
+  Group::Completion completion;
   records.front().request_blocks = blocks;
   records.back().completion = &completion;
   for (auto& record : records) group_.enqueue(std::move(record));
   co_return co_await completion;
 }
 
-Task<Status> VolumeHandle::write_blocks(Range range, IoBuffer data) {
-  std::vector<Group::Pending> records;
-  std::vector<std::uint32_t> crcs;
-  for (std::uint64_t done = 0; done < range.count; done += crcs.size()) {
-    const auto n = std::min<std::uint64_t>(range.count - done, format::kRecordBlocksMax);
-    crcs.clear();
-    for (std::uint64_t i = 0; i < n; ++i) {
-      crcs.push_back(format::crc32c(data.bytes().subspan((done + i) * kBlockBytes, kBlockBytes)));
-    }
-    RecordHeader header{.type = RecordType::kWrite,
-                        .volume = core_->state.id,
-                        .first_block = VolumeBlock{range.first + done},
-                        .block_count = static_cast<std::uint32_t>(n)};
-    Group::Pending pending;
-    pending.canonical.resize(format::write_record_bytes(static_cast<std::uint32_t>(n)));
-    format::Encoder out(pending.canonical);
-    format::encode_write(out, header, crcs);
-    pending.data = data.slice(done * kBlockBytes, n * kBlockBytes);
-    records.push_back(std::move(pending));
-  }
-  for (auto& pending : records) {
-    format::Decoder in(pending.canonical);
-    auto record = format::decode_record(in);
-    CHECK(record.has_value());
-    Status pinned = co_await group_.pin_leaves(*core_, *record, pending.pins);
-    if (!pinned) co_return pinned;
-  }
-  co_return co_await submit(std::move(records));
+/// A block that is about to be written in part; it must be locked.
+Task<Result<IoBuffer>> VolumeHandle::read_edge(std::uint64_t block) {
+  const Range range{block, 1};
+  auto edge = co_await read_blocks(range);
+  if (!edge) co_return Error(std::move(edge.error()));
+  co_return edge;
 }
 
-/// A part of one block: read, merge, write back, with the block locked against other writes.
-Task<Status> VolumeHandle::write_part(std::uint64_t offset, IoBuffer data) {
-  const Range range{offset / kBlockBytes, 1};
+/// A write that covers blocks in part: read their rest, merge, write whole blocks, with the range
+/// locked against other writes meanwhile.
+Task<Status> VolumeHandle::write_unaligned(std::uint64_t offset, IoBuffer data) {
+  const std::uint64_t end = offset + data.size();
+  const Range range{offset / kBlockBytes, blocks_for(end) - offset / kBlockBytes};
   co_await wait_until_free(core_->locked, range);
   RangeEntry lock(*core_, core_->locked, range);
-  // Writes to this block that are under way come first; new ones wait for the lock.
+  // Writes that are under way here come first; new ones wait for the lock.
   co_await wait_until_free(core_->writing, range);
-  auto before = co_await read_blocks(range);
-  if (!before) co_return Error(std::move(before.error()));
-  IoBuffer merged = group_.pool_.buffers().allocate(kBlockBytes);
-  std::memcpy(merged.data(), before->data(), kBlockBytes);
+  IoBuffer merged = group_.pool_.buffers().allocate(range.count * kBlockBytes);
+  if (offset % kBlockBytes != 0) {
+    auto edge = co_await read_edge(range.first);
+    if (!edge) co_return Error(std::move(edge.error()));
+    std::memcpy(merged.data(), edge->data(), kBlockBytes);
+  }
+  if (end % kBlockBytes != 0) {
+    auto edge = co_await read_edge(range.first + range.count - 1);
+    if (!edge) co_return Error(std::move(edge.error()));
+    const std::size_t kept_from = end % kBlockBytes;
+    std::memcpy(merged.data() + merged.size() - kBlockBytes + kept_from, edge->data() + kept_from,
+                kBlockBytes - kept_from);
+  }
   std::memcpy(merged.data() + offset % kBlockBytes, data.data(), data.size());
-  co_return co_await write_blocks(range, std::move(merged));
+  std::vector<Group::Pending> records;
+  add_write(records, range.first, merged);
+  co_return co_await submit(std::move(records));
 }
 
 Task<Status> VolumeHandle::write(std::uint64_t offset, IoBuffer data, WriteOptions options) {
   auto hold = group_.gate_.hold();
   Status done = check(offset, data.size());
   if (!done) co_return done;
-  const std::uint64_t end = offset + data.size();
-  const std::uint64_t first_whole = blocks_for(offset), last_whole = end / kBlockBytes;
-  std::uint64_t at = offset;
-  if (offset % kBlockBytes != 0) {
-    const std::uint64_t to = std::min(end, first_whole * kBlockBytes);
-    done = co_await write_part(offset, data.slice(0, to - offset));
-    if (!done) co_return done;
-    at = to;
-  }
-  if (at < end && last_whole > at / kBlockBytes) {
-    const Range range{at / kBlockBytes, last_whole - at / kBlockBytes};
-    co_await wait_until_free(core_->locked, range);
+  if (offset % kBlockBytes != 0 || data.size() % kBlockBytes != 0) {
+    done = co_await write_unaligned(offset, std::move(data));
+  } else {
+    const Range range{offset / kBlockBytes, data.size() / kBlockBytes};
+    if (!core_->locked.empty()) co_await wait_until_free(core_->locked, range);
     RangeEntry under_way(*core_, core_->writing, range);
-    done = co_await write_blocks(range, data.slice(at - offset, range.count * kBlockBytes));
-    if (!done) co_return done;
-    at = last_whole * kBlockBytes;
+    std::vector<Group::Pending> records;
+    add_write(records, range.first, data);
+    done = co_await submit(std::move(records));
   }
-  if (at < end) {
-    done = co_await write_part(at, data.slice(at - offset, end - at));
-    if (!done) co_return done;
-  }
-  if (options.fua) co_return co_await group_.flush_to(group_.head_.lsn, true);
-  co_return ok();
+  if (done && options.fua) co_return co_await group_.flush_to(group_.head_.lsn, true);
+  co_return done;
 }
 
 Task<Status> VolumeHandle::flush() {
@@ -277,35 +312,50 @@ Task<Status> VolumeHandle::flush() {
   co_return co_await group_.flush_to(group_.head_.lsn, true);
 }
 
-Task<Status> VolumeHandle::change_range(RecordType type, Range range) {
-  for (std::uint64_t done = 0; done < range.count;) {
-    const std::uint64_t n = std::min(range.count - done, kRangeBlocksMax);
-    const Range piece{range.first + done, n};
-    co_await wait_until_free(core_->locked, piece);
-    RangeEntry under_way(*core_, core_->writing, piece);
-    RecordHeader header{.type = type,
-                        .volume = core_->state.id,
-                        .first_block = VolumeBlock{piece.first},
-                        .block_count = static_cast<std::uint32_t>(n)};
-    Group::Pending pending;
-    pending.canonical.resize(format::kRecordHeaderBytes);
-    format::Encoder out(pending.canonical);
-    format::encode_range(out, header);
-    format::Decoder in(pending.canonical);
-    auto record = format::decode_record(in);
-    CHECK(record.has_value());
-    Status pinned = co_await group_.pin_leaves(*core_, *record, pending.pins);
-    if (!pinned) co_return pinned;
-    // A discard of what was never written needs no record.
-    if (type == RecordType::kDiscard && pending.pins.empty()) {
-      done += n;
-      continue;
+/// Adds a write of block `block` with zeroes in [from, to) of it.
+Task<Status> VolumeHandle::add_zeroed_edge(std::vector<Group::Pending>& records,
+                                           std::uint64_t block, std::size_t from, std::size_t to) {
+  auto edge = co_await read_edge(block);
+  if (!edge) co_return Error(std::move(edge.error()));
+  std::memset(edge->data() + from, 0, to - from);
+  add_write(records, block, *edge);
+  co_return ok();
+}
+
+/// Makes [offset, offset+length) read as zeroes: whole blocks by a record of `type`, ragged ends as
+/// data. The ends and the first piece happen together; a very long range goes on in more pieces.
+Task<Status> VolumeHandle::clear(RecordType type, std::uint64_t offset, std::uint64_t length) {
+  // The last block of a volume may be short: it ends with the volume.
+  const bool to_the_end = offset + length == core_->state.size_bytes;
+  const std::uint64_t end = to_the_end ? blocks_for(offset + length) * kBlockBytes
+                                       : offset + length;
+  const Range range{offset / kBlockBytes, blocks_for(end) - offset / kBlockBytes};
+  const std::uint64_t from = blocks_for(offset), to = end / kBlockBytes;
+  const bool ragged = offset % kBlockBytes != 0 || end % kBlockBytes != 0;
+  co_await wait_until_free(core_->locked, range);
+  RangeEntry entry(*core_, ragged ? core_->locked : core_->writing, range);
+  std::vector<Group::Pending> records;
+  if (ragged) {
+    co_await wait_until_free(core_->writing, range);
+    const bool one_block = range.count == 1;
+    if (offset % kBlockBytes != 0) {
+      const std::size_t edge_end = one_block ? (end - 1) % kBlockBytes + 1 : kBlockBytes;
+      Status edge =
+          co_await add_zeroed_edge(records, range.first, offset % kBlockBytes, edge_end);
+      if (!edge) co_return edge;
     }
-    std::vector<Group::Pending> records;
-    records.push_back(std::move(pending));
-    Status logged = co_await submit(std::move(records));
-    if (!logged) co_return logged;
-    done += n;
+    if (end % kBlockBytes != 0 && (!one_block || offset % kBlockBytes == 0)) {
+      Status edge =
+          co_await add_zeroed_edge(records, range.first + range.count - 1, 0, end % kBlockBytes);
+      if (!edge) co_return edge;
+    }
+  }
+  for (std::uint64_t at = from; at < to || !records.empty();) {
+    const Range piece{at, at < to ? std::min(to - at, kRangeBlocksMax) : 0};
+    if (piece.count != 0) add_range(records, type, piece);
+    Status done = co_await submit(std::exchange(records, {}));
+    if (!done) co_return done;
+    at += piece.count;
   }
   co_return ok();
 }
@@ -315,25 +365,7 @@ Task<Status> VolumeHandle::discard(std::uint64_t offset, std::uint64_t length,
   auto hold = group_.gate_.hold();
   Status done = check(offset, length);
   if (!done) co_return done;
-  // The last block of a volume may be partial: it ends with the volume.
-  const std::uint64_t end = offset + length;
-  const std::uint64_t to = end == core_->state.size_bytes ? blocks_for(end) : end / kBlockBytes;
-  const std::uint64_t from = blocks_for(offset);
-  if (from >= to) co_return co_await write_zeroes(offset, length, options);
-  if (offset % kBlockBytes != 0) {
-    const std::uint64_t part = from * kBlockBytes - offset;
-    IoBuffer zeroes = group_.pool_.buffers().allocate(part);
-    std::memset(zeroes.data(), 0, part);
-    done = co_await write(offset, std::move(zeroes), WriteOptions{});
-    if (!done) co_return done;
-  }
-  done = co_await change_range(RecordType::kDiscard, {from, to - from});
-  if (done && to * kBlockBytes < end) {
-    const std::uint64_t part = end - to * kBlockBytes;
-    IoBuffer zeroes = group_.pool_.buffers().allocate(part);
-    std::memset(zeroes.data(), 0, part);
-    done = co_await write(to * kBlockBytes, std::move(zeroes), WriteOptions{});
-  }
+  done = co_await clear(RecordType::kDiscard, offset, length);
   if (done && options.fua) co_return co_await group_.flush_to(group_.head_.lsn, true);
   co_return done;
 }
@@ -343,24 +375,8 @@ Task<Status> VolumeHandle::write_zeroes(std::uint64_t offset, std::uint64_t leng
   auto hold = group_.gate_.hold();
   Status done = check(offset, length);
   if (!done) co_return done;
-  const std::uint64_t end = offset + length;
-  const std::uint64_t from = blocks_for(offset), to = end / kBlockBytes;
-  if (from >= to || offset % kBlockBytes != 0 || end % kBlockBytes != 0) {
-    // The ragged ends, or all of it, as ordinary writes.
-    const std::uint64_t head = from >= to ? length : from * kBlockBytes - offset;
-    const std::uint64_t tail = from >= to ? 0 : end - to * kBlockBytes;
-    for (const auto& [at, bytes] : {std::pair{offset, head}, std::pair{end - tail, tail}}) {
-      if (bytes == 0) continue;
-      IoBuffer zeroes = group_.pool_.buffers().allocate(bytes);
-      std::memset(zeroes.data(), 0, bytes);
-      done = co_await write(at, std::move(zeroes), WriteOptions{});
-      if (!done) co_return done;
-    }
-  }
-  if (from < to) {
-    const auto type = options.no_hole ? RecordType::kZero : RecordType::kDiscard;
-    done = co_await change_range(type, {from, to - from});
-  }
+  const auto type = options.no_hole ? RecordType::kZero : RecordType::kDiscard;
+  done = co_await clear(type, offset, length);
   if (done && options.fua) co_return co_await group_.flush_to(group_.head_.lsn, true);
   co_return done;
 }

@@ -33,9 +33,14 @@ class VolumeHandle final : public Volume, public std::enable_shared_from_this<Vo
   Status check(std::uint64_t offset, std::uint64_t length) const;
   Task<Result<IoBuffer>> read_blocks(Range range);
   Task<Status> read_entries(Range range, std::vector<format::MapEntry>& entries);
-  Task<Status> write_blocks(Range range, IoBuffer data);
-  Task<Status> write_part(std::uint64_t offset, IoBuffer data);
-  Task<Status> change_range(format::RecordType type, Range range);
+  Task<Result<IoBuffer>> read_edge(std::uint64_t block);
+  Task<Status> write_unaligned(std::uint64_t offset, IoBuffer data);
+  Task<Status> clear(format::RecordType type, std::uint64_t offset, std::uint64_t length);
+  Task<Status> add_zeroed_edge(std::vector<Group::Pending>& records, std::uint64_t block,
+                               std::size_t from, std::size_t to);
+  void add_write(std::vector<Group::Pending>& records, std::uint64_t first,
+                 const IoBuffer& data) const;
+  void add_range(std::vector<Group::Pending>& records, format::RecordType type, Range range) const;
   Task<Status> submit(std::vector<Group::Pending> records);
   Task<void> wait_until_free(const std::list<Range>& taken, Range range);
 
