@@ -25,13 +25,13 @@ Group::Group(Pool& pool, const format::Anchor& anchor)
 
 Group::~Group() = default;
 
-Task<Result<std::unique_ptr<Group>>> Group::create(Pool& pool, format::Anchor anchor,
+Task<Result<std::shared_ptr<Group>>> Group::create(Pool& pool, format::Anchor anchor,
                                                    std::string name, Role role,
                                                    ReplicationMode mode) {
   if (name.empty() || name.size() > format::kVolumeNameBytesMax) {
     co_return Error{ErrorCode::kInvalid, "a group's name must have 1 to 128 bytes"};
   }
-  std::unique_ptr<Group> group(new Group(pool, anchor));
+  std::shared_ptr<Group> group(new Group(pool, anchor));
   group->name_ = std::move(name);
   group->role_ = role;
   group->mode_ = mode;
@@ -64,8 +64,8 @@ Task<Result<std::unique_ptr<Group>>> Group::create(Pool& pool, format::Anchor an
   co_return group;
 }
 
-Task<Result<std::unique_ptr<Group>>> Group::open(Pool& pool, format::Anchor anchor) {
-  std::unique_ptr<Group> group(new Group(pool, anchor));
+Task<Result<std::shared_ptr<Group>>> Group::open(Pool& pool, format::Anchor anchor) {
+  std::shared_ptr<Group> group(new Group(pool, anchor));
   Recovery recovery(*group, anchor);
   Status recovered = co_await recovery.run();
   if (!recovered) {

@@ -42,7 +42,7 @@ struct GroupUse {
 
 class VolumeHandle;
 
-class Group final : public ReplicatedLog {
+class Group final : public ReplicatedLog, public std::enable_shared_from_this<Group> {
  public:
   enum class Close { kCheckpoint, kAbandon };
   ~Group() override;
@@ -111,10 +111,10 @@ class Group final : public ReplicatedLog {
   void abandon_install() override;
 
   // --- for Pool -------------------------------------------------------------------------------
-  static Task<Result<std::unique_ptr<Group>>> create(Pool& pool, format::Anchor anchor,
+  static Task<Result<std::shared_ptr<Group>>> create(Pool& pool, format::Anchor anchor,
                                                      std::string name, Role role,
                                                      ReplicationMode mode);
-  static Task<Result<std::unique_ptr<Group>>> open(Pool& pool, format::Anchor anchor);
+  static Task<Result<std::shared_ptr<Group>>> open(Pool& pool, format::Anchor anchor);
   Task<void> close(Close how);
   format::Anchor anchor_of_nothing() const;
   /// Serves nothing from now on: the device lost data, or refuses it. Sticky until a restart.

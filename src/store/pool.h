@@ -109,7 +109,7 @@ class Pool {
   std::set<ZoneId> free_;
   std::set<ZoneId> taking_;            // chosen, on their way into the table
   AsyncMutex table_lock_;              // one change of the table on disk at a time
-  std::vector<std::unique_ptr<Group>> groups_;
+  std::vector<std::shared_ptr<Group>> groups_;  // volume handles share them
   std::vector<BrokenGroup> broken_;
   std::optional<Error> flush_failed_;
   std::set<std::uint32_t> slots_used_;

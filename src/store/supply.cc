@@ -6,6 +6,10 @@
 
 namespace tandem::store {
 
+namespace {
+constexpr std::uint64_t kZonesPlenty = 16;
+}
+
 /// Blocks that the next checkpoint may need. Kept back from data, so that a full pool can always
 /// write a checkpoint, and so delete, discard and demote.
 std::uint64_t Group::reserve() const {
@@ -38,8 +42,11 @@ std::uint64_t Group::blocks_asked() const {
   return std::max<std::uint64_t>(front.data.size() / kBlockBytes, front.request_blocks);
 }
 
+/// Two zones ahead keeps preparing them off a write's way; a pool that fills up affords less.
 bool Group::space_is_low() const {
-  return available() < std::max<std::uint64_t>(pool_.superblock().zone_blocks / 2, blocks_asked());
+  const std::uint64_t zone = pool_.superblock().zone_blocks;
+  const std::uint64_t ahead = pool_.zones_free() > kZonesPlenty ? 2 * zone : zone / 2;
+  return available() < std::max(ahead, blocks_asked());
 }
 
 void Group::supply_if_low() {

@@ -1,7 +1,7 @@
 // VolumeHandle: a volume as front ends see it. Checks requests, splits and aligns them, and reads.
 //
-// Thread: the reactor's. Keeps its group alive only in the sense that Pool does: once the group
-// closes or stops serving, every operation answers the group's refusal.
+// Thread: the reactor's. A handle may outlive its group's closing: from then on, and whenever the
+// group does not serve, every operation answers the group's refusal.
 #pragma once
 
 #include <memory>
@@ -11,10 +11,10 @@
 
 namespace tandem::store {
 
-class VolumeHandle final : public Volume, public std::enable_shared_from_this<VolumeHandle> {
+class VolumeHandle final : public Volume {
  public:
-  VolumeHandle(Group& group, std::shared_ptr<Group::VolumeCore> core)
-      : group_(group), core_(std::move(core)) {}
+  VolumeHandle(std::shared_ptr<Group> group, std::shared_ptr<Group::VolumeCore> core)
+      : owner_(std::move(group)), group_(*owner_), core_(std::move(core)) {}
 
   VolumeInfo info() const override;
   Task<Result<IoBuffer>> read(std::uint64_t offset, std::uint64_t length) override;
@@ -44,6 +44,7 @@ class VolumeHandle final : public Volume, public std::enable_shared_from_this<Vo
   Task<Status> submit(std::vector<Group::Pending> records);
   Task<void> wait_until_free(const std::list<Range>& taken, Range range);
 
+  const std::shared_ptr<Group> owner_;
   Group& group_;
   std::shared_ptr<Group::VolumeCore> core_;
 };

@@ -57,7 +57,7 @@ Result<std::shared_ptr<Volume>> Group::open_volume(std::string_view name) {
     return Error{ErrorCode::kNotFound, "no volume " + std::string(name) + " in group " + name_};
   }
   if (!serving_) return refusal();
-  return std::shared_ptr<Volume>(std::make_shared<VolumeHandle>(*this, std::move(volume)));
+  return std::shared_ptr<Volume>(std::make_shared<VolumeHandle>(shared_from_this(), std::move(volume)));
 }
 
 Task<Status> Group::append_control(std::vector<std::byte> canonical) {
