@@ -14,8 +14,8 @@ constexpr std::uint32_t kVersion = 1;
 constexpr std::size_t kCrcOffset = 8;
 
 std::size_t bytes_needed(const Descriptor& d) {
-  std::size_t n = 512 + d.name.size() + 24 * d.history.size() + 12 * d.log_zones.size() +
-                  16 * d.bitmap.size();
+  std::size_t n =
+      512 + d.name.size() + 24 * d.history.size() + 12 * d.log_zones.size() + 16 * d.bitmap.size();
   for (const auto& v : d.volumes) n += 64 + v.name.size();
   for (const auto& s : d.slots) n += 32 + s.address.size();
   return n;
@@ -67,6 +67,12 @@ void encode_volumes(Encoder& out, const std::vector<VolumeState>& volumes) {
 
 Error impossible(const char* what) {
   return {ErrorCode::kCorrupt, std::string("group descriptor: ") + what};
+}
+
+Error newer(const char* what, std::uint32_t version) {
+  return {ErrorCode::kUnsupported, std::string(what) + " has format version " +
+                                       std::to_string(version) +
+                                       ", this build knows version 1; upgrade this node"};
 }
 
 /// Counts come from disk: refuse one that the remaining bytes cannot hold.
@@ -179,8 +185,7 @@ Result<Descriptor> decode_descriptor(std::span<const std::byte> bytes) {
   Descriptor d;
   if (in.u32() != kDescriptorMagic) return impossible("wrong magic");
   if (const auto version = in.u32(); version != kVersion) {
-    return Error{ErrorCode::kUnsupported, "group descriptor has version " +
-                                              std::to_string(version) + ", this build knows 1"};
+    return newer("group descriptor", version);
   }
   d.group = in.uuid();
   d.name = in.text();
@@ -225,7 +230,9 @@ Result<ChainBlock> decode_chain_block(ConstPage page) {
   Decoder in(page);
   ChainBlock block;
   if (in.u32() != kChainMagic) return impossible("no chain block here");
-  if (in.u32() != kVersion) return Error{ErrorCode::kUnsupported, "chain block of a newer version"};
+  if (const auto version = in.u32(); version != kVersion) {
+    return newer("block of a group descriptor", version);
+  }
   in.skip(4);
   const auto payload = in.u32();
   block.next = PoolBlock{in.u64()};
@@ -259,7 +266,9 @@ void encode_dead_chunk(Page page, const DeadChunk& chunk) {
 Result<DeadChunk> decode_dead_chunk(ConstPage page) {
   Decoder in(page);
   DeadChunk chunk;
-  if (in.u32() != kDeadMagic || in.u32() != kVersion || !page_is_whole(page, kCrcOffset)) {
+  if (in.u32() != kDeadMagic) return Error{ErrorCode::kCorrupt, "no dead list chunk here"};
+  if (const auto version = in.u32(); version != kVersion) return newer("dead list chunk", version);
+  if (!page_is_whole(page, kCrcOffset)) {
     return Error{ErrorCode::kCorrupt, "dead list chunk fails its checksum"};
   }
   in.skip(4);

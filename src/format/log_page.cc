@@ -1,6 +1,7 @@
 #include "format/log_page.h"
 
 #include "format/checksum.h"
+#include "format/map_node.h"
 
 namespace tandem::format {
 namespace {
@@ -9,6 +10,12 @@ constexpr std::uint32_t kMagic = 0x474f4c54;  // "TLOG"
 constexpr std::uint16_t kVersion = 1;
 constexpr std::size_t kCrcOffset = 8;
 constexpr std::uint16_t kFlagFirstOfBoot = 1;
+
+/// A map entry holds 40 bits of block number; the two lowest blocks are the superblock's.
+bool is_possible(const Extent& e) {
+  return e.count >= 1 && e.count <= kRecordBlocksMax && e.start > kZeroBlock &&
+         e.start.value + e.count - 1 <= kPoolBlockMax;
+}
 
 }  // namespace
 
@@ -67,15 +74,19 @@ Result<LogPageHeader> decode_log_page_header(std::span<const std::byte, kBlockBy
   h.first_of_boot = (flags & kFlagFirstOfBoot) != 0;
   if (!page_is_whole(page, kCrcOffset)) return Error{ErrorCode::kCorrupt, "log page is torn"};
   if (version != kVersion) {
-    return Error{ErrorCode::kUnsupported, "log page has format version " +
-                                              std::to_string(version) + ", this build knows 1"};
+    return Error{ErrorCode::kUnsupported, "log page has format version " + std::to_string(version) +
+                                              ", this build knows version 1; upgrade this node"};
+  }
+  if ((flags & ~kFlagFirstOfBoot) != 0) {
+    return Error{ErrorCode::kUnsupported,
+                 "log page uses a feature this build does not know; upgrade this node"};
   }
   if (h.used_bytes > kLogPageBodyBytes) return Error{ErrorCode::kCorrupt, "log page overflows"};
   return h;
 }
 
-Result<std::vector<PlacedRecord>> decode_log_page_body(
-    std::span<const std::byte, kBlockBytes> page, const LogPageHeader& header) {
+Result<std::vector<PlacedRecord>> decode_log_page_body(std::span<const std::byte, kBlockBytes> page,
+                                                       const LogPageHeader& header) {
   Decoder in(page.subspan(kLogPageHeaderBytes, header.used_bytes));
   std::vector<PlacedRecord> records;
   Lsn expected = header.before.lsn;
@@ -85,8 +96,8 @@ Result<std::vector<PlacedRecord>> decode_log_page_body(
     expected = expected.next();
     if (record->header.lsn != expected) {
       return Error{ErrorCode::kCorrupt, "log page holds LSN " +
-                                            std::to_string(record->header.lsn.value) +
-                                            " where " + std::to_string(expected.value) + " is due"};
+                                            std::to_string(record->header.lsn.value) + " where " +
+                                            std::to_string(expected.value) + " is due"};
     }
     PlacedRecord placed{*record, {}};
     const auto extents = in.u32();
@@ -94,6 +105,7 @@ Result<std::vector<PlacedRecord>> decode_log_page_body(
     std::uint64_t blocks = 0;
     for (std::uint32_t e = 0; e < extents; ++e) {
       Extent extent{PoolBlock{in.u64()}, in.u32()};
+      if (!is_possible(extent)) return Error{ErrorCode::kCorrupt, "placement is wrong"};
       blocks += extent.count;
       placed.extents.push_back(extent);
     }

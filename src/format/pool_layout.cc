@@ -82,8 +82,8 @@ Result<Superblock> decode_superblock(ConstPage page) {
   const auto slots = in.u32();
   s.created = UtcNs{in.u64()};
   if (block_bytes != kBlockBytes || slots != kGroupSlots || s.zone_blocks == 0 ||
-      s.zone_blocks % 64 != 0 || std::uint64_t{s.zones} * s.zone_blocks > s.blocks ||
-      s.first_zone().value >= s.zones) {
+      s.zone_blocks % 64 != 0 || s.zones > UINT32_MAX / 2 ||
+      std::uint64_t{s.zones} * s.zone_blocks > s.blocks || s.first_zone().value >= s.zones) {
     return Error{ErrorCode::kCorrupt, "superblock describes an impossible geometry"};
   }
   return s;

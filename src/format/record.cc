@@ -17,9 +17,10 @@ void encode_header(Encoder& out, const RecordHeader& h, std::size_t body_bytes) 
 }
 
 Error corrupt(const RecordHeader& h, const char* what) {
-  return {ErrorCode::kCorrupt,
-          "record with LSN " + std::to_string(h.lsn.value) + ": " + what};
+  return {ErrorCode::kCorrupt, "record with LSN " + std::to_string(h.lsn.value) + ": " + what};
 }
+
+bool is_volume_size(std::uint64_t bytes) { return bytes >= 1 && bytes <= kVolumeBytesMax; }
 
 bool body_fits(const RecordHeader& h, std::size_t body_bytes) {
   switch (h.type) {
@@ -27,11 +28,16 @@ bool body_fits(const RecordHeader& h, std::size_t body_bytes) {
       return h.block_count >= 1 && h.block_count <= kRecordBlocksMax &&
              body_bytes == 4 * static_cast<std::size_t>(h.block_count);
     case RecordType::kDiscard:
-    case RecordType::kZero: return h.block_count >= 1 && body_bytes == 0;
-    case RecordType::kVolumeCreate: return body_bytes >= 14;
-    case RecordType::kVolumeResize: return body_bytes == 8;
-    case RecordType::kVolumeDelete: return body_bytes == 0;
-    case RecordType::kTimeline: return body_bytes == 8;
+    case RecordType::kZero:
+      return h.block_count >= 1 && h.block_count <= kRangeBlocksMax && body_bytes == 0;
+    case RecordType::kVolumeCreate:
+      return body_bytes >= 14;
+    case RecordType::kVolumeResize:
+      return body_bytes == 8;
+    case RecordType::kVolumeDelete:
+      return body_bytes == 0;
+    case RecordType::kTimeline:
+      return body_bytes == 8;
   }
   return false;
 }
@@ -85,7 +91,11 @@ Result<Record> decode_record(Decoder& in) {
                      " uses a feature this version does not know; upgrade this node"};
   }
   if (!body_fits(h, body_bytes)) return corrupt(h, "type or size of its body is wrong");
-  if (h.first_block.value > (std::uint64_t{1} << 52)) return corrupt(h, "block out of range");
+  if (h.first_block.value > kVolumeBytesMax / kBlockBytes) return corrupt(h, "block out of range");
+  // Checked here because whoever applies a resize takes its size as it is.
+  if (h.type == RecordType::kVolumeResize && !is_volume_size(load_le(record.body.data(), 8))) {
+    return corrupt(h, "size of the volume is out of range");
+  }
   record.canonical = probe.raw(kRecordHeaderBytes + body_bytes);
   return record;
 }
@@ -98,7 +108,8 @@ Result<VolumeCreateBody> decode_volume_create(const Record& record) {
   body.name = in.text();
   if (in.failed() || in.remaining() != 0 || body.name.empty() ||
       body.name.size() > kVolumeNameBytesMax ||
-      (body.logical_block_bytes != 512 && body.logical_block_bytes != 4096)) {
+      (body.logical_block_bytes != 512 && body.logical_block_bytes != 4096) ||
+      !is_volume_size(body.size_bytes) || body.size_bytes % body.logical_block_bytes != 0) {
     return corrupt(record.header, "volume description is wrong");
   }
   return body;

@@ -23,13 +23,17 @@ enum class RecordType : std::uint8_t {
   kVolumeCreate = 4,  // body: size, logical block, name
   kVolumeResize = 5,  // body: size (grows)
   kVolumeDelete = 6,
-  kTimeline = 7,      // body: the new timeline; this record is its first
+  kTimeline = 7,  // body: the new timeline; this record is its first
 };
 
 inline constexpr std::size_t kRecordHeaderBytes = 40;
 /// Larger writes are split, so that a page holds any record and small ones are not held up.
 inline constexpr std::uint32_t kRecordBlocksMax = 64;
+/// A discard or zero record covers at most this much, so that the leaves it changes are bounded.
+inline constexpr std::uint32_t kRangeBlocksMax = 64 * 1024;
 inline constexpr std::size_t kVolumeNameBytesMax = 128;
+/// 4 PiB: above this a map would need a sixth level.
+inline constexpr std::uint64_t kVolumeBytesMax = std::uint64_t{1} << 52;
 
 struct RecordHeader {
   RecordType type{};

@@ -136,6 +136,8 @@ Task<Result<RecordBatch>> Group::read_after(Lsn after, std::size_t bytes_max) {
   if (const auto start = recent_.start(); start && *start <= after) {
     co_return recent_.read_after(after, bytes_max);
   }
+  // Not kept in memory, and maybe still on its way to the device.
+  if (after >= head_.lsn) co_await wait_applied(after.next());
   co_return co_await read_log(after, bytes_max);
 }
 

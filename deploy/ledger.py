@@ -1,0 +1,153 @@
+#!/usr/bin/python3
+"""Writes stamped blocks to an NBD export and keeps a ledger of what was acknowledged.
+
+  ledger.py write URI LEDGER [--in-flight N] [--seconds S]
+      writes 4 KiB blocks at random places until the time is over or the server is gone
+  ledger.py check URI LEDGER
+      reads them back: every block must hold its last acknowledged write, or a later one that was
+      under way when the server went
+
+Each block carries its own number, the write's sequence number and a checksum, so that wrong data
+names itself. The ledger is a text file with one line for each step: "i SEQUENCE BLOCK" before a
+write is sent, "a SEQUENCE" when it was acknowledged.
+"""
+
+import argparse
+import hashlib
+import random
+import struct
+import sys
+import time
+
+import nbd
+
+BLOCK = 4096
+HEADER = struct.Struct("<8sQQ")
+MAGIC = b"tdmledgr"
+
+
+def stamp(block, sequence):
+    """The content of `block` as write `sequence` leaves it."""
+    head = HEADER.pack(MAGIC, block, sequence)
+    body = (head * (BLOCK // len(head) + 1))[: BLOCK - 16]
+    return body + hashlib.md5(body).digest()
+
+
+def read_stamp(content):
+    """(block, sequence), or None when the content is no whole stamp."""
+    magic, block, sequence = HEADER.unpack_from(content)
+    if magic != MAGIC or content != stamp(block, sequence):
+        return None
+    return block, sequence
+
+
+class Writer:
+    def __init__(self, uri, path, in_flight):
+        self.handle = nbd.NBD()
+        self.handle.connect_uri(uri)
+        self.blocks = self.handle.get_size() // BLOCK
+        # Line buffered: what was acknowledged is in the file even if this process is killed.
+        self.ledger = open(path, "a", buffering=1)
+        self.in_flight_max = in_flight
+        self.busy = {}  # block -> buffer
+        self.sequence = 0
+        self.acknowledged = 0
+        self.failed = None
+
+    def start_one(self):
+        block = random.randrange(self.blocks)
+        if block in self.busy:
+            return
+        self.sequence += 1
+        buffer = nbd.Buffer.from_bytearray(bytearray(stamp(block, self.sequence)))
+        self.busy[block] = buffer
+        self.ledger.write(f"i {self.sequence} {block}\n")
+        sequence = self.sequence
+
+        def done(error):
+            self.busy.pop(block, None)
+            code = getattr(error, "value", error)
+            if code:
+                self.failed = self.failed or f"write failed with errno {code}"
+            else:
+                self.acknowledged += 1
+                self.ledger.write(f"a {sequence}\n")
+            return 1
+
+        self.handle.aio_pwrite(buffer, block * BLOCK, done)
+
+    def run(self, seconds):
+        end = time.monotonic() + seconds if seconds else None
+        try:
+            while not self.failed and (end is None or time.monotonic() < end):
+                while len(self.busy) < self.in_flight_max and not self.failed:
+                    self.start_one()
+                self.handle.poll(1000)
+            while self.busy and not self.failed:
+                self.handle.poll(1000)
+        except nbd.Error as error:
+            self.failed = str(error)
+        self.ledger.close()
+        print(f"{self.acknowledged} writes were acknowledged" +
+              (f"; then the server was gone ({self.failed})" if self.failed else ""))
+
+
+def load(path):
+    issued, acknowledged = {}, set()
+    with open(path) as lines:
+        for line in lines:
+            if not line.endswith("\n"):
+                break  # this process was killed within the line
+            words = line.split()
+            if words[0] == "i":
+                issued[int(words[1])] = int(words[2])
+            else:
+                acknowledged.add(int(words[1]))
+    last, later = {}, {}
+    for sequence, block in issued.items():
+        if sequence in acknowledged:
+            last[block] = max(last.get(block, 0), sequence)
+    for sequence, block in issued.items():
+        if sequence not in acknowledged and sequence > last.get(block, 0):
+            later.setdefault(block, set()).add(sequence)
+    return issued, acknowledged, last, later
+
+
+def check(uri, path):
+    issued, acknowledged, last, later = load(path)
+    handle = nbd.NBD()
+    handle.connect_uri(uri)
+    wrong = 0
+    for block in sorted(last):
+        content = bytes(handle.pread(BLOCK, block * BLOCK))
+        found = read_stamp(content)
+        if found and found[0] == block and (found[1] == last[block] or
+                                            found[1] in later.get(block, ())):
+            continue
+        wrong += 1
+        if wrong <= 10:
+            what = f"block {found[0]}, write {found[1]}" if found else "no stamp at all"
+            print(f"WRONG: block {block} must hold write {last[block]}, holds {what}")
+    handle.shutdown()
+    print(f"{len(acknowledged)} acknowledged writes on {len(last)} blocks "
+          f"({len(issued) - len(acknowledged)} under way at the end): {wrong} wrong")
+    return wrong == 0 and len(acknowledged) > 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["write", "check"])
+    parser.add_argument("uri")
+    parser.add_argument("ledger")
+    parser.add_argument("--in-flight", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=0)
+    arguments = parser.parse_args()
+    if arguments.what == "write":
+        Writer(arguments.uri, arguments.ledger, arguments.in_flight).run(arguments.seconds)
+        return 0
+    return 0 if check(arguments.uri, arguments.ledger) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,466 @@
+#include "control/group_runner.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "tandem/base/check.h"
+#include "tandem/base/log.h"
+
+namespace tandem::control {
+
+namespace in = replication::role_state;
+namespace ev = replication::role_event;
+using replication::PeersHeard;
+using replication::RoleStep;
+
+namespace {
+
+constexpr Nanoseconds kPoll = std::chrono::milliseconds(1);
+/// What a clean stop or a plain demotion gives a following mirror to take the last records.
+constexpr Nanoseconds kLastRecords = std::chrono::seconds(2);
+
+double seconds(Nanoseconds d) { return std::chrono::duration<double>(d).count(); }
+
+}  // namespace
+
+GroupRunner::GroupRunner(Runtime runtime, store::Group& group, LinkDialer& dialer,
+                         PeerControl& peers, const ControlOptions& options)
+    : runtime_(runtime),
+      group_(group),
+      peers_(peers),
+      options_(options),
+      name_(group.identity().name),
+      machine_(replication::boot_state(group.role(), group.fenced_by())) {
+  since_ = runtime_.clock.utc();
+  replication::Callbacks callbacks;
+  callbacks.on_newer_timeline = [this](const TimelineHistory& history, const std::string& node) {
+    on_newer_timeline(history, node);
+  };
+  callbacks.become_mirror = [this] { return become_mirror(); };
+  replication_ = std::make_unique<replication::GroupReplication>(
+      runtime, group, dialer, options.replication, std::move(callbacks), group.role());
+}
+
+GroupRunner::~GroupRunner() { CHECK(stopping_ && work_.held() == 0); }
+
+// --- life
+// -----------------------------------------------------------------------------------------
+
+RoleStep GroupRunner::move(const replication::RoleEvent& event, std::string reason) {
+  const bool same_before = machine_.state().index() == 0;
+  const std::size_t before = machine_.state().index();
+  RoleStep step = machine_.apply(event);
+  if (step.refused) return step;
+  reason_ = std::move(reason);
+  if (machine_.state().index() != before || same_before) {
+    since_ = runtime_.clock.utc();
+    log_event(Level::kInfo, "group.state", "group={} state={} reason=\"{}\"", name_,
+              replication::name_of(machine_.state()), reason_);
+  }
+  return step;
+}
+
+void GroupRunner::start() {
+  for (const auto& slot : group_.slots()) {
+    replication::SlotOptions options{.address = slot.address, .mode = group_.mode()};
+    if (slot.written > Lsn{0}) {
+      LogPoint known;
+      known.lsn = slot.written;
+      options.last_known = known;
+      options.last_durable = slot.durable;
+    }
+    const Status added = replication_->add_slot(std::move(options));
+    CHECK(added.has_value());
+  }
+  if (std::holds_alternative<in::Starting>(machine_.state())) {
+    reason_ = fmt::format("waiting for the mirrors to answer, at most {:.0f} s",
+                          seconds(options_.peer_wait));
+    spawn(boot());
+  } else if (const auto* fenced = std::get_if<in::Fenced>(&machine_.state())) {
+    reason_ = fmt::format("timeline {} was opened on another node; this copy's data is kept",
+                          fenced->by.value);
+  }
+}
+
+Task<void> GroupRunner::boot() {
+  auto holder = work_.hold();
+  const PeersHeard heard = co_await replication_->hear_peers(options_.peer_wait);
+  if (stopping_ || !std::holds_alternative<in::Starting>(machine_.state())) co_return;
+  if (group_.stopped()) {
+    tick();
+    co_return;
+  }
+  move(ev::PeersHeard{}, heard == PeersHeard::kTimedOut
+                             ? fmt::format("serving alone: a mirror did not answer within {:.0f} s",
+                                           seconds(options_.peer_wait))
+                             : "");
+  serve();
+}
+
+void GroupRunner::serve() {
+  replication_->become_primary();
+  group_.serve(true);
+}
+
+void GroupRunner::tick() {
+  if (stopping_) return;
+  if (group_.stopped() && !std::holds_alternative<in::Stopped>(machine_.state())) {
+    const bool ships = replication::role_of(machine_.state()) == Role::kPrimary;
+    move(ev::StorageFailed{group_.stopped()->message}, group_.stopped()->message);
+    // A mirror stays one: what it is sent fails with the reason, which its primary then shows.
+    if (ships) spawn(replication_->stop_shipping(Role::kFenced));
+    return;
+  }
+  remember_slots();
+}
+
+void GroupRunner::remember_slots() {
+  if (!serves()) return;
+  for (const auto& slot : replication_->slots())
+    group_.note_slot(slot.address, slot.written, slot.durable);
+}
+
+// The group must not acknowledge another write when this returns: set_role() answers everything
+// that waits before it first suspends.
+void GroupRunner::on_newer_timeline(const TimelineHistory& history, const std::string& node) {
+  const Timeline by = replication::current_timeline(history);
+  const RoleStep step =
+      move(ev::NewerTimeline{by, node},
+           fmt::format("node {} opened timeline {}; this copy's data is kept", node, by.value));
+  const bool fence = std::find(step.actions.begin(), step.actions.end(),
+                               replication::RoleAction::kFenceNow) != step.actions.end();
+  if (fence) spawn(persist_fence(by));
+}
+
+Task<void> GroupRunner::persist_fence(Timeline by) {
+  auto holder = work_.hold();
+  const Status kept = co_await group_.set_role(Role::kFenced, by);
+  if (!kept) {
+    // Fenced in memory all the same; a restart hears the newer timeline again before it serves.
+    log_event(Level::kError, "group.fence-not-persisted", "group={} error=\"{}\"", name_,
+              kept.error().message);
+  }
+}
+
+Task<Status> GroupRunner::become_mirror() {
+  auto holder = work_.hold();
+  // Never wait for the lock here: a promotion that holds it waits for this very stream.
+  if (changing_.locked() || !std::holds_alternative<in::Fenced>(machine_.state()))
+    co_return Error{ErrorCode::kBusy, "the role of this copy is changing; dial again"};
+  auto lock = co_await changing_.lock();
+  while (group_.head().lsn < group_.tail().lsn && !group_.stopped())
+    co_await sleep_for(runtime_.executor, kPoll);
+  const Status kept = co_await group_.set_role(Role::kMirror);
+  if (!kept) co_return kept;
+  move(ev::AcceptedAsMirror{}, "");
+  co_return ok();
+}
+
+Task<void> GroupRunner::stop() {
+  if (!stopping_ && serves() && !group_.stopped()) {
+    for (const auto& slot : replication_->slots()) {
+      if (slot.state != "following") continue;
+      const Lsn tail = group_.tail().lsn;
+      (void)co_await replication_->wait_durable(slot.address, tail, kLastRecords);
+    }
+  }
+  remember_slots();  // the pool's last checkpoint keeps them
+  stopping_ = true;
+  group_.serve(false);
+  co_await replication_->stop();
+  co_await work_.close();
+}
+
+// --- volumes
+// --------------------------------------------------------------------------------------
+
+Error GroupRunner::unavailable() const {
+  const auto& state = machine_.state();
+  const auto message = [&](const char* what) {
+    return fmt::format("group {} {}{}{}", name_, what, reason_.empty() ? "" : ": ", reason_);
+  };
+  if (group_.stopped() || std::holds_alternative<in::Stopped>(state))
+    return {ErrorCode::kFenced, message("stopped on this node")};
+  if (std::holds_alternative<in::Fenced>(state))
+    return {ErrorCode::kFenced, message("is fenced on this node")};
+  if (std::holds_alternative<in::Starting>(state))
+    return {ErrorCode::kUnavailable, message("is starting")};
+  if (std::holds_alternative<in::Mirror>(state)) {
+    const auto node = replication_->upstream().node;
+    return {ErrorCode::kReadOnly, fmt::format("group {} is a mirror on this node{}{}", name_,
+                                              node.empty() ? "" : "; its primary is node ", node)};
+  }
+  return {ErrorCode::kUnavailable,
+          fmt::format("group {} is {}", name_, replication::name_of(state))};
+}
+
+Result<std::shared_ptr<Volume>> GroupRunner::open_volume(std::string_view volume) {
+  if (!serves()) return unavailable();
+  auto opened = group_.open_volume(volume);
+  if (opened) {
+    std::erase_if(handed_out_, [](const auto& weak) { return weak.expired(); });
+    handed_out_.push_back(*opened);
+  }
+  return opened;
+}
+
+bool GroupRunner::in_use() {
+  std::erase_if(handed_out_, [](const auto& weak) { return weak.expired(); });
+  return !handed_out_.empty();
+}
+
+Task<Status> GroupRunner::create_volume(const CreateVolume& request) {
+  auto holder = work_.hold();
+  auto lock = co_await changing_.lock();
+  if (!serves()) co_return unavailable();
+  std::string name = request.name;
+  auto creating =
+      group_.create_volume(std::move(name), request.size_bytes, request.logical_block_bytes);
+  co_return co_await std::move(creating);
+}
+
+Task<Status> GroupRunner::resize_volume(std::string volume, std::uint64_t size_bytes) {
+  auto holder = work_.hold();
+  auto lock = co_await changing_.lock();
+  if (!serves()) co_return unavailable();
+  auto resizing = group_.resize_volume(std::move(volume), size_bytes);
+  co_return co_await std::move(resizing);
+}
+
+Task<Status> GroupRunner::delete_volume(std::string volume) {
+  auto holder = work_.hold();
+  auto lock = co_await changing_.lock();
+  if (!serves()) co_return unavailable();
+  auto deleting = group_.delete_volume(std::move(volume));
+  co_return co_await std::move(deleting);
+}
+
+// --- mirrors
+// --------------------------------------------------------------------------------------
+
+Task<Status> GroupRunner::set_mode(ReplicationMode mode) {
+  auto holder = work_.hold();
+  auto lock = co_await changing_.lock();
+  const Status kept = co_await group_.set_mode(mode);
+  if (!kept) co_return kept;
+  replication_->set_mode(mode);
+  co_return ok();
+}
+
+Task<Status> GroupRunner::add_mirror(std::string address, ReplicationMode mode) {
+  auto holder = work_.hold();
+  auto lock = co_await changing_.lock();
+  if (!serves()) co_return unavailable();
+  const Status added = replication_->add_slot({.address = address, .mode = mode});
+  if (!added) co_return added;
+  replication_->set_mode(mode);
+  Status kept = co_await save_slots();
+  if (kept) kept = co_await group_.set_mode(mode);
+  if (!kept) {
+    auto removing = replication_->remove_slot(std::move(address));
+    (void)co_await std::move(removing);
+  }
+  co_return kept;
+}
+
+Task<Status> GroupRunner::remove_mirror(std::string address) {
+  auto holder = work_.hold();
+  auto lock = co_await changing_.lock();
+  auto removing = replication_->remove_slot(std::move(address));
+  const Status removed = co_await std::move(removing);
+  if (!removed) co_return removed;
+  co_return co_await save_slots();
+}
+
+Task<Status> GroupRunner::save_slots() {
+  std::vector<format::SlotState> slots;
+  for (const auto& status : replication_->slots()) {
+    format::SlotState slot;
+    slot.address = status.address;
+    slot.written = status.written;
+    slot.durable = status.durable;
+    slots.push_back(std::move(slot));
+  }
+  auto saving = group_.set_slots(std::move(slots));
+  co_return co_await std::move(saving);
+}
+
+// --- promotion
+// ------------------------------------------------------------------------------------
+
+Receipt GroupRunner::receipt() const {
+  Receipt receipt;
+  const UpstreamStatus upstream = replication_->upstream();
+  receipt.group = name_;
+  receipt.recovers_to = group_.head();
+  Timeline newest = std::max(group_.tail().timeline, group_.fenced_by());
+  for (const auto& fork : group_.history()) newest = std::max(newest, fork.timeline);
+  receipt.new_timeline = newest.next();
+  receipt.complete_image = !group_.awaiting_image() && group_.head().lsn > Lsn{0};
+  receipt.primary_reachable = replication_->upstream_connected();
+  receipt.head_known = upstream.primary_head.lsn > Lsn{0};
+  receipt.primary_head = upstream.primary_head;
+  receipt.missing_records = upstream.missing_records;
+  receipt.missing_bytes = upstream.missing_bytes;
+  receipt.last_contact = upstream.last_contact;
+  const UtcNs now = runtime_.clock.utc();
+  if (upstream.last_contact.value != 0 && now > upstream.last_contact)
+    receipt.contact_age_ms = (now.value - upstream.last_contact.value) / 1'000'000;
+  return receipt;
+}
+
+Task<Result<Receipt>> GroupRunner::promote(bool force) {
+  auto holder = work_.hold();
+  auto lock = co_await changing_.lock();
+  co_return co_await open_timeline(force);
+}
+
+// changing_ is held.
+Task<Result<Receipt>> GroupRunner::open_timeline(bool force) {
+  const Receipt before = receipt();
+  const RoleStep step = move(ev::Promote{force, before.primary_reachable, before.complete_image},
+                             "opening a new timeline");
+  if (step.refused) co_return *step.refused;
+  co_await replication_->hold_upstream();
+  // Only now does nothing arrive any more: this is what is recovered.
+  Receipt final_receipt = receipt();
+  auto opened = co_await group_.start_timeline(group_.fenced_by());
+  if (!opened) {
+    const RoleStep back = move(ev::PromotionFailed{}, opened.error().message);
+    (void)co_await group_.set_role(replication::role_of(back.next), group_.fenced_by());
+    replication_->release_upstream();
+    co_return opened.error();
+  }
+  final_receipt.new_timeline = opened->timeline;
+  move(ev::TimelineOpened{}, "");
+  serve();  // tells the old primary first
+  log_event(Level::kWarn, "group.promoted", "group={} timeline={} lsn={} missing_records={}", name_,
+            opened->timeline.value, final_receipt.recovers_to.lsn.value,
+            final_receipt.missing_records);
+  co_return final_receipt;
+}
+
+Task<Status> GroupRunner::demote() {
+  auto holder = work_.hold();
+  auto lock = co_await changing_.lock();
+  co_return co_await step_down(std::nullopt);
+}
+
+// changing_ is held.
+Task<Status> GroupRunner::step_down(std::optional<std::string> successor) {
+  const RoleStep step =
+      successor ? move(ev::Switchover{*successor}, fmt::format("handing over to {}", *successor))
+                : move(ev::Demote{}, "an operator asked for it");
+  if (step.refused) co_return *step.refused;
+  group_.serve(false);
+  const Status drained = co_await drain(successor);
+  if (!std::holds_alternative<in::Draining>(machine_.state())) co_return unavailable();
+  if (!drained) {
+    move(ev::DrainFailed{}, "");
+    serve();
+    co_return drained;
+  }
+  move(ev::Drained{}, "waiting for a primary");
+  co_await replication_->stop_shipping(Role::kMirror);
+  co_return co_await group_.set_role(Role::kMirror);
+}
+
+Task<Status> GroupRunner::local_drain(Nanoseconds end) {
+  // Equal in two turns: in between, what was queued behind full pages went on its way.
+  for (int quiet = 0; quiet < 2;) {
+    if (group_.stopped()) co_return unavailable();
+    if (runtime_.clock.monotonic() >= end) {
+      co_return Error{ErrorCode::kBusy,
+                      fmt::format("group {} did not finish its writes within {:.0f} s", name_,
+                                  seconds(options_.drain_limit))};
+    }
+    co_await sleep_for(runtime_.executor, kPoll);
+    quiet = group_.head().lsn == group_.tail().lsn ? quiet + 1 : 0;
+  }
+  co_return co_await group_.flush_local();
+}
+
+Task<Status> GroupRunner::drain(std::optional<std::string> successor) {
+  const auto end = runtime_.clock.monotonic() + options_.drain_limit;
+  const Status local = co_await local_drain(end);
+  if (!local) co_return local;
+  const Lsn tail = group_.tail().lsn;
+  for (const auto& slot : replication_->slots()) {
+    const bool needed = successor == slot.address;
+    if (!needed && slot.state != "following") continue;
+    const auto now = runtime_.clock.monotonic();
+    const auto limit = needed ? end - now : std::min(kLastRecords, end - now);
+    auto waiting = replication_->wait_durable(slot.address, tail, limit);
+    const Status arrived = co_await std::move(waiting);
+    if (!arrived && needed) co_return arrived;
+  }
+  co_return ok();
+}
+
+Result<std::string> GroupRunner::successor_of(std::string address) const {
+  const auto slots = replication_->slots();
+  if (address.empty()) {
+    if (slots.size() == 1) return slots[0].address;
+    return Error{
+        ErrorCode::kInvalid,
+        fmt::format("group {} has {} mirrors; name the one to switch to", name_, slots.size())};
+  }
+  for (const auto& slot : slots)
+    if (slot.address == address) return address;
+  return Error{ErrorCode::kNotFound, fmt::format("group {} has no mirror at {}", name_, address)};
+}
+
+Task<Status> GroupRunner::switchover(std::string address) {
+  auto holder = work_.hold();
+  auto lock = co_await changing_.lock();
+  auto successor = successor_of(std::move(address));
+  if (!successor) co_return successor.error();
+  const std::string to = *successor;
+  // Do not interrupt the clients for a mirror that cannot take over now.
+  for (const auto& slot : replication_->slots()) {
+    if (slot.address == to && serves() && slot.state != "following") {
+      co_return Error{ErrorCode::kRefused,
+                      fmt::format("mirror {} is not following ({}: {}); bring it up first", to,
+                                  slot.state, slot.reason)};
+    }
+  }
+  const Status down = co_await step_down(to);
+  if (!down) co_return down;
+  co_return co_await hand_over(to);
+}
+
+// We are a mirror that holds nothing the successor lacks; now it may be promoted.
+Task<Status> GroupRunner::hand_over(std::string address) {
+  auto asking = peers_.promote(address, name_, /*force=*/true, options_.peer_call_limit);
+  auto promoted = co_await std::move(asking);
+  if (!promoted && promoted.error().code == ErrorCode::kUnavailable) {
+    co_return Error{ErrorCode::kUnavailable,
+                    fmt::format("this node is a mirror now, but {} did not say whether it was "
+                                "promoted ({}); run 'tandem status', and if no node serves group "
+                                "{}, promote one of them",
+                                address, promoted.error().message, name_)};
+  }
+  if (!promoted) {
+    // It certainly did not: take the group back.
+    const Error why = promoted.error();
+    auto back = co_await open_timeline(true);
+    co_return Error{why.code, fmt::format("{} refused to be promoted: {}; {}", address, why.message,
+                                          back ? "this node is primary again"
+                                               : "this node could not become primary again: " +
+                                                     back.error().message)};
+  }
+  if (options_.service_address.empty()) co_return ok();
+  AddMirror reverse{name_, options_.service_address, group_.mode()};
+  auto adding = peers_.add_mirror(address, std::move(reverse), options_.peer_call_limit);
+  const Status added = co_await std::move(adding);
+  if (!added && added.error().code != ErrorCode::kExists) {
+    co_return Error{
+        added.error().code,
+        fmt::format("{} is primary of group {}, but does not replicate to this node: "
+                    "{}; run 'tandem mirror add {} {}' against it",
+                    address, name_, added.error().message, name_, options_.service_address)};
+  }
+  co_return ok();
+}
+
+}  // namespace tandem::control

@@ -1,0 +1,97 @@
+// GroupRunner: one group of this node at work: its store, its replication and its role.
+//
+// The role machine decides, this performs. Changes that an operator asks for run one at a time; a
+// newer timeline interrupts them at any await, so each looks at the state again.
+// Thread: the reactor's. stop() must be awaited before destruction. The store's group must outlive
+// it.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "control/options.h"
+#include "replication/group_replication.h"
+#include "replication/role_machine.h"
+#include "store/group.h"
+#include "tandem/base/sync.h"
+#include "tandem/control.h"
+#include "tandem/volume.h"
+
+namespace tandem::control {
+
+class GroupRunner {
+ public:
+  GroupRunner(Runtime runtime, store::Group& group, LinkDialer& dialer, PeerControl& peers,
+              const ControlOptions& options);
+  ~GroupRunner();
+  GroupRunner(const GroupRunner&) = delete;
+  GroupRunner& operator=(const GroupRunner&) = delete;
+
+  /// Takes up the role that is on disk. Returns at once; a primary serves after it heard its
+  /// mirrors.
+  void start();
+  /// Once a second: notices a store that stopped, remembers the mirrors' positions.
+  void tick();
+  /// Nothing is served or shipped afterwards; what mirrors follow gets a moment to arrive.
+  Task<void> stop();
+
+  const std::string& name() const { return name_; }
+  store::Group& group() { return group_; }
+  replication::GroupReplication& replication() { return *replication_; }
+  bool stopped() const { return stopping_; }
+  bool serves() const { return replication::serves(machine_.state()); }
+  /// Why volumes of this group cannot be opened or changed now.
+  Error unavailable() const;
+  /// A volume for a front end; counted until it is let go.
+  Result<std::shared_ptr<Volume>> open_volume(std::string_view volume);
+  /// Front ends still hold volumes of this group.
+  bool in_use();
+
+  Task<Status> create_volume(const CreateVolume& request);
+  Task<Status> resize_volume(std::string volume, std::uint64_t size_bytes);
+  Task<Status> delete_volume(std::string volume);
+  Task<Status> set_mode(ReplicationMode mode);
+  Task<Status> add_mirror(std::string address, ReplicationMode mode);
+  Task<Status> remove_mirror(std::string address);
+  Receipt receipt() const;
+  Task<Result<Receipt>> promote(bool force);
+  Task<Status> demote();
+  Task<Status> switchover(std::string address);
+
+  /// Exact; reads the maps where they are newer than a mirror's position.
+  Task<GroupStatus> status();
+
+ private:
+  replication::RoleStep move(const replication::RoleEvent& event, std::string reason);
+  Task<void> boot();
+  void serve();
+  void remember_slots();
+  void on_newer_timeline(const TimelineHistory& history, const std::string& node);
+  Task<void> persist_fence(Timeline by);
+  Task<Status> become_mirror();
+  Task<Status> step_down(std::optional<std::string> successor);
+  Task<Status> drain(std::optional<std::string> successor);
+  Task<Status> local_drain(Nanoseconds end);
+  Task<Result<Receipt>> open_timeline(bool force);
+  Task<Status> hand_over(std::string address);
+  Task<Status> save_slots();
+  Result<std::string> successor_of(std::string address) const;
+
+  Runtime runtime_;
+  store::Group& group_;
+  PeerControl& peers_;
+  const ControlOptions& options_;
+  const std::string name_;
+  replication::RoleMachine machine_;
+  std::unique_ptr<replication::GroupReplication> replication_;
+  std::string reason_;
+  UtcNs since_;
+  bool stopping_ = false;
+  AsyncMutex changing_;
+  Gate work_;
+  std::vector<std::weak_ptr<Volume>> handed_out_;
+};
+
+}  // namespace tandem::control

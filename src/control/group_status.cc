@@ -1,0 +1,48 @@
+// What an operator sees of one group.
+#include "control/group_runner.h"
+
+namespace tandem::control {
+
+Task<GroupStatus> GroupRunner::status() {
+  auto holder = work_.hold();
+  GroupStatus status;
+  const GroupIdentity identity = group_.identity();
+  status.name = identity.name;
+  status.id = identity.group;
+  status.role = group_.role();
+  status.mode = group_.mode();
+  status.state = replication::name_of(machine_.state());
+  status.reason = group_.stopped() ? group_.stopped()->message : reason_;
+  status.since = since_;
+  status.head = group_.head();
+  status.durable = group_.durable();
+  status.log_start = group_.log_start();
+  status.checkpoint = group_.checkpoint_lsn();
+  status.history = group_.history();
+  const store::GroupUse use = group_.use();
+  status.data_bytes = use.data_blocks * kBlockBytes;
+  status.dead_bytes = use.dead_blocks * kBlockBytes;
+  status.map_bytes = use.map_blocks * kBlockBytes;
+  status.log_bytes = use.log_blocks * kBlockBytes;
+  for (const auto& volume : group_.volumes()) {
+    status.volumes.push_back({volume.name, volume.id.value, volume.size_bytes,
+                              volume.logical_block_bytes, volume.allocated_blocks * kBlockBytes});
+  }
+  status.slots = replication_->slots();
+  for (SlotStatus& slot : status.slots) {
+    if (slot.missing_records == 0 || replication::role_of(machine_.state()) != Role::kPrimary)
+      continue;
+    auto blocks = co_await group_.blocks_newer_than(slot.written);
+    if (blocks) {
+      slot.missing_blocks = *blocks;
+      // A restart remembers the mirror's position, not how many bytes were written up to there.
+      if (slot.last_contact.value == 0) slot.missing_bytes = *blocks * kBlockBytes;
+    } else if (slot.reason.empty()) {
+      slot.reason = "missing blocks cannot be counted: " + blocks.error().message;
+    }
+  }
+  if (group_.role() != Role::kPrimary) status.upstream = replication_->upstream();
+  co_return status;
+}
+
+}  // namespace tandem::control

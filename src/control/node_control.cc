@@ -1,0 +1,379 @@
+#include "control/node_control.h"
+
+#include <algorithm>
+#include <cctype>
+#include <utility>
+
+#include "tandem/base/check.h"
+#include "tandem/base/log.h"
+
+namespace tandem::control {
+namespace {
+
+constexpr std::size_t kNameBytesMax = 100;
+
+// Names travel in URIs, file names and shell lines.
+Status check_name(const char* what, const std::string& name) {
+  const auto good = [](unsigned char c) {
+    return std::isalnum(c) != 0 || c == '.' || c == '_' || c == '-';
+  };
+  if (!name.empty() && name.size() <= kNameBytesMax &&
+      std::all_of(name.begin(), name.end(), good) &&
+      std::isalnum(static_cast<unsigned char>(name[0])) != 0) {
+    return ok();
+  }
+  return Error{ErrorCode::kInvalid,
+               fmt::format("'{}' cannot be a {}'s name: use 1 to {} letters, digits, '.', '_' and "
+                           "'-', beginning with a letter or digit",
+                           name, what, kNameBytesMax)};
+}
+
+Status check_address(const std::string& address) {
+  const auto colon = address.rfind(':');
+  const bool good =
+      colon != std::string::npos && colon > 0 && colon + 1 < address.size() &&
+      std::all_of(address.begin() + static_cast<std::ptrdiff_t>(colon) + 1, address.end(),
+                  [](unsigned char c) { return std::isdigit(c) != 0; });
+  if (good) return ok();
+  return Error{ErrorCode::kInvalid,
+               fmt::format("'{}' is not an address: write host:port, the other node's [service] "
+                           "listen address",
+                           address)};
+}
+
+Error stopping_error() { return {ErrorCode::kUnavailable, "tandemd is stopping"}; }
+
+}  // namespace
+
+NodeControl::NodeControl(Runtime runtime, store::Pool& pool, LinkDialer& dialer, PeerControl& peers,
+                         ControlOptions options)
+    : runtime_(runtime),
+      pool_(pool),
+      dialer_(dialer),
+      peers_(peers),
+      options_(std::move(options)),
+      started_(runtime.clock.monotonic()),
+      router_(runtime, options_.replication, routes()),
+      ticker_(runtime.executor, std::chrono::seconds(1), [this] {
+        for (auto& [name, runner] : runners_) runner->tick();
+      }) {}
+
+NodeControl::~NodeControl() { CHECK(runners_.empty() && work_.held() == 0); }
+
+replication::RouterCallbacks NodeControl::routes() {
+  replication::RouterCallbacks routes;
+  routes.find = [this](const Uuid& id) -> replication::GroupReplication* {
+    for (auto& [name, runner] : runners_)
+      if (runner->group().identity().group == id) return &runner->replication();
+    return nullptr;
+  };
+  routes.create = [this](const message::Hello& hello) { return create_mirror(hello); };
+  return routes;
+}
+
+NodeControl::RunnerPtr NodeControl::run(store::Group& group) {
+  group.set_node_name(options_.node);
+  auto runner = std::make_shared<GroupRunner>(runtime_, group, dialer_, peers_, options_);
+  runners_[runner->name()] = runner;
+  runner->start();
+  return runner;
+}
+
+void NodeControl::start() {
+  for (store::Group* group : pool_.groups()) run(*group);
+  ticker_.start();
+}
+
+Task<void> NodeControl::end(RunnerPtr runner) {
+  auto holder = work_.hold();
+  co_await runner->stop();
+}
+
+Task<void> NodeControl::stop() {
+  stopping_ = true;
+  ticker_.stop();
+  co_await router_.stop();
+  // Together, not one after the other: each may give its mirror a moment.
+  for (auto& [name, runner] : runners_) spawn(end(runner));
+  co_await work_.close();
+  runners_.clear();
+}
+
+// --- finding
+// ---------------------------------------------------------------------------------------
+
+Result<NodeControl::RunnerPtr> NodeControl::find_group(std::string_view name) const {
+  if (stopping_) return stopping_error();
+  const auto found = runners_.find(name);
+  if (found != runners_.end()) return found->second;
+  return Error{ErrorCode::kNotFound, fmt::format("no group {} on node {}", name, options_.node)};
+}
+
+Result<NodeControl::RunnerPtr> NodeControl::find_volume(std::string_view name) const {
+  if (stopping_) return stopping_error();
+  RunnerPtr elsewhere;
+  for (const auto& [group, runner] : runners_) {
+    for (const auto& volume : runner->group().volumes()) {
+      if (volume.name != name) continue;
+      if (runner->serves()) return runner;
+      elsewhere = runner;
+    }
+  }
+  if (elsewhere) return elsewhere;
+  return Error{ErrorCode::kNotFound, fmt::format("no volume {} on node {}", name, options_.node)};
+}
+
+// --- volumes
+// ---------------------------------------------------------------------------------------
+
+std::vector<VolumeInfo> NodeControl::list() const {
+  std::vector<VolumeInfo> all;
+  for (const auto& [group, runner] : runners_) {
+    if (!runner->serves()) continue;
+    for (const auto& volume : runner->group().volumes())
+      all.push_back({volume.name, volume.size_bytes, volume.logical_block_bytes, false});
+  }
+  return all;
+}
+
+Result<std::shared_ptr<Volume>> NodeControl::open(std::string_view name) {
+  auto runner = find_volume(name);
+  if (!runner) return runner.error();
+  return (*runner)->open_volume(name);
+}
+
+/// The group to put a new volume into, made if there is none.
+Task<Result<NodeControl::RunnerPtr>> NodeControl::group_for(const CreateVolume& request,
+                                                            bool& created) {
+  const std::string name = request.group.empty() ? request.name : request.group;
+  const Status named = check_name("group", name);
+  if (!named) co_return named.error();
+  auto found = find_group(name);
+  if (found || found.error().code != ErrorCode::kNotFound) co_return found;
+  auto making = pool_.create_group(name, Uuid{}, Role::kPrimary, ReplicationMode::kAsync);
+  auto made = co_await std::move(making);
+  if (!made) co_return made.error();
+  created = true;
+  co_return run(**made);
+}
+
+Task<Status> NodeControl::create_volume(CreateVolume request) {
+  auto holder = work_.hold();
+  auto lock = co_await pool_lock_.lock();
+  const Status named = check_name("volume", request.name);
+  if (!named) co_return named;
+  const auto taken = find_volume(request.name);
+  if (stopping_) co_return stopping_error();
+  if (taken) {
+    co_return Error{ErrorCode::kExists,
+                    fmt::format("volume {} exists in group {}", request.name, (*taken)->name())};
+  }
+  bool created = false;
+  auto runner = co_await group_for(request, created);
+  if (!runner) co_return runner.error();
+  // A group without mirrors serves at once; this only lets its first turn pass.
+  for (int i = 0; created && i < 100 && !(*runner)->serves(); ++i)
+    co_await sleep_for(runtime_.executor, std::chrono::milliseconds(1));
+  const Status made = co_await (*runner)->create_volume(request);
+  if (!made && created && !stopping_) {
+    std::string name = (*runner)->name();
+    runner->reset();
+    auto dropping = drop_group(std::move(name));
+    (void)co_await std::move(dropping);
+  }
+  co_return made;
+}
+
+Task<Status> NodeControl::resize_volume(std::string name, std::uint64_t size_bytes) {
+  auto holder = work_.hold();
+  auto runner = find_volume(name);
+  if (!runner) co_return runner.error();
+  auto resizing = (*runner)->resize_volume(std::move(name), size_bytes);
+  co_return co_await std::move(resizing);
+}
+
+Task<Status> NodeControl::delete_volume(std::string name) {
+  auto holder = work_.hold();
+  auto runner = find_volume(name);
+  if (!runner) co_return runner.error();
+  auto deleting = (*runner)->delete_volume(std::move(name));
+  co_return co_await std::move(deleting);
+}
+
+// --- groups
+// ----------------------------------------------------------------------------------------
+
+Task<Status> NodeControl::delete_group(std::string name) {
+  auto holder = work_.hold();
+  auto lock = co_await pool_lock_.lock();
+  auto runner = find_group(name);
+  if (!runner) co_return runner.error();
+  const bool idle = (*runner)->serves() && (*runner)->group().volumes().empty();
+  const bool serving = (*runner)->group().role() == Role::kPrimary && !(*runner)->group().stopped();
+  if (serving && !idle) {
+    co_return Error{ErrorCode::kRefused,
+                    fmt::format("group {} serves on this node; demote it here first, or delete its "
+                                "volumes",
+                                name)};
+  }
+  if ((*runner)->in_use()) {
+    co_return Error{
+        ErrorCode::kBusy,
+        fmt::format("clients still hold volumes of group {}; disconnect them first", name)};
+  }
+  runner->reset();
+  auto dropping = drop_group(std::move(name));
+  co_return co_await std::move(dropping);
+}
+
+// pool_lock_ is held.
+Task<Status> NodeControl::drop_group(std::string name) {
+  const auto found = runners_.find(name);
+  if (found == runners_.end()) co_return Error{ErrorCode::kNotFound, "no group " + name};
+  const RunnerPtr runner = std::move(found->second);
+  runners_.erase(found);  // nobody finds it any more
+  co_await runner->stop();
+  auto deleting = pool_.delete_group(name);
+  const Status deleted = co_await std::move(deleting);
+  if (deleted) log_event(Level::kInfo, "group.deleted", "group={}", name);
+  co_return deleted;
+}
+
+/// First contact of a primary: an empty copy of the same identity and name.
+Task<Result<replication::GroupReplication*>> NodeControl::create_mirror(message::Hello hello) {
+  auto holder = work_.hold();
+  auto lock = co_await pool_lock_.lock();
+  if (stopping_) co_return stopping_error();
+  for (auto& [name, runner] : runners_) {
+    if (runner->group().identity().group == hello.identity.group) co_return &runner->replication();
+  }
+  const Status named = check_name("group", hello.identity.name);
+  if (!named) co_return named.error();
+  for (const auto& broken : pool_.broken_groups()) {
+    if (broken.id == hello.identity.group) {
+      co_return Error{ErrorCode::kCorrupt, fmt::format("node {}'s copy is damaged: {}",
+                                                       options_.node, broken.error.message)};
+    }
+  }
+  if (runners_.count(hello.identity.name) != 0) {
+    co_return Error{ErrorCode::kExists,
+                    fmt::format("node {} has another group of that name; delete or keep it there, "
+                                "but it cannot become a mirror of this one",
+                                options_.node)};
+  }
+  auto making =
+      pool_.create_group(hello.identity.name, hello.identity.group, Role::kMirror, hello.mode);
+  auto made = co_await std::move(making);
+  if (!made) co_return made.error();
+  if (stopping_) co_return stopping_error();
+  log_event(Level::kInfo, "mirror.created", "group={} primary={}", hello.identity.name,
+            hello.identity.node);
+  co_return &run(**made)->replication();
+}
+
+Task<Status> NodeControl::set_mode(std::string group, ReplicationMode mode) {
+  auto holder = work_.hold();
+  auto runner = find_group(group);
+  if (!runner) co_return runner.error();
+  co_return co_await (*runner)->set_mode(mode);
+}
+
+Task<Status> NodeControl::add_mirror(AddMirror request) {
+  auto holder = work_.hold();
+  const Status good = check_address(request.address);
+  if (!good) co_return good;
+  if (request.address == options_.service_address) {
+    co_return Error{ErrorCode::kInvalid,
+                    fmt::format("{} is this node itself; name the other node", request.address)};
+  }
+  auto runner = find_group(request.group);
+  if (!runner) co_return runner.error();
+  auto adding = (*runner)->add_mirror(std::move(request.address), request.mode);
+  co_return co_await std::move(adding);
+}
+
+Task<Status> NodeControl::remove_mirror(std::string group, std::string address) {
+  auto holder = work_.hold();
+  auto runner = find_group(group);
+  if (!runner) co_return runner.error();
+  auto removing = (*runner)->remove_mirror(std::move(address));
+  co_return co_await std::move(removing);
+}
+
+Task<Result<Receipt>> NodeControl::receipt(std::string group) {
+  auto runner = find_group(group);
+  if (!runner) co_return runner.error();
+  co_return (*runner)->receipt();
+}
+
+Task<Result<Receipt>> NodeControl::promote(std::string group, bool force) {
+  auto holder = work_.hold();
+  auto runner = find_group(group);
+  if (!runner) co_return runner.error();
+  co_return co_await (*runner)->promote(force);
+}
+
+Task<Status> NodeControl::demote(std::string group) {
+  auto holder = work_.hold();
+  auto runner = find_group(group);
+  if (!runner) co_return runner.error();
+  co_return co_await (*runner)->demote();
+}
+
+Task<Status> NodeControl::switchover(std::string group, std::string address) {
+  auto holder = work_.hold();
+  auto runner = find_group(group);
+  if (!runner) co_return runner.error();
+  auto switching = (*runner)->switchover(std::move(address));
+  co_return co_await std::move(switching);
+}
+
+// --- status
+// ----------------------------------------------------------------------------------------
+
+PoolStatus NodeControl::pool_status(const std::vector<GroupStatus>& groups) const {
+  PoolStatus status;
+  const auto& superblock = pool_.superblock();
+  const store::PoolUse use = pool_.use();
+  status.id = superblock.pool;
+  status.path = pool_.device().name();
+  status.size_bytes = superblock.blocks * kBlockBytes;
+  status.zone_bytes = std::uint64_t{superblock.zone_blocks} * kBlockBytes;
+  status.zones_total = use.zones_total;
+  status.zones_free = use.zones_free;
+  for (const GroupStatus& group : groups)
+    status.used_bytes += group.data_bytes + group.dead_bytes + group.map_bytes + group.log_bytes;
+  return status;
+}
+
+Task<NodeStatus> NodeControl::status() {
+  auto holder = work_.hold();
+  NodeStatus status;
+  status.node = options_.node;
+  status.version = options_.version;
+  status.control_address = options_.service_address;
+  status.now = runtime_.clock.utc();
+  status.uptime_seconds = static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::seconds>(runtime_.clock.monotonic() - started_)
+          .count());
+  std::vector<RunnerPtr> runners;  // the map may change while one of them counts
+  for (const auto& [name, runner] : runners_) runners.push_back(runner);
+  for (const RunnerPtr& runner : runners) {
+    if (runner->stopped()) continue;
+    auto group = co_await runner->status();
+    status.groups.push_back(std::move(group));
+  }
+  for (const auto& broken : pool_.broken_groups()) {
+    GroupStatus group;
+    group.name = fmt::format("(slot {})", broken.slot);
+    group.id = broken.id;
+    group.role = Role::kFenced;
+    group.state = "stopped";
+    group.reason = broken.error.message;
+    status.groups.push_back(std::move(group));
+  }
+  status.pool = pool_status(status.groups);
+  co_return status;
+}
+
+}  // namespace tandem::control

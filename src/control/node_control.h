@@ -1,0 +1,83 @@
+// NodeControl: everything an operator and the front ends can ask of this node.
+//
+// It runs every group of the pool, takes the streams of other nodes, creates mirror copies on first
+// contact, and answers Control and VolumeDirectory.
+// Thread: the reactor's. Life: construct, start(), …, stop() (awaited), then the pool may close.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "control/group_runner.h"
+#include "control/options.h"
+#include "replication/link_router.h"
+#include "store/pool.h"
+#include "tandem/control.h"
+#include "tandem/volume.h"
+
+namespace tandem::control {
+
+class NodeControl final : public Control, public VolumeDirectory {
+ public:
+  NodeControl(Runtime runtime, store::Pool& pool, LinkDialer& dialer, PeerControl& peers,
+              ControlOptions options);
+  ~NodeControl() override;
+  NodeControl(const NodeControl&) = delete;
+  NodeControl& operator=(const NodeControl&) = delete;
+
+  /// Starts every group in its role; returns at once, groups may still be starting.
+  void start();
+  /// Refuses everything new, lets mirrors have the last records, ends replication. Front ends have
+  /// to be stopped before. Afterwards close the pool.
+  Task<void> stop();
+  /// Where streams of other nodes go.
+  LinkAcceptor& acceptor() { return router_; }
+
+  // --- Control --------------------------------------------------------------------------------
+  Task<NodeStatus> status() override;
+  Task<Status> create_volume(CreateVolume request) override;
+  Task<Status> resize_volume(std::string name, std::uint64_t size_bytes) override;
+  Task<Status> delete_volume(std::string name) override;
+  Task<Status> delete_group(std::string name) override;
+  Task<Status> set_mode(std::string group, ReplicationMode mode) override;
+  Task<Status> add_mirror(AddMirror request) override;
+  Task<Status> remove_mirror(std::string group, std::string address) override;
+  Task<Result<Receipt>> receipt(std::string group) override;
+  Task<Result<Receipt>> promote(std::string group, bool force) override;
+  Task<Status> demote(std::string group) override;
+  Task<Status> switchover(std::string group, std::string address) override;
+
+  // --- VolumeDirectory --------------------------------------------------------------------------
+  std::vector<VolumeInfo> list() const override;
+  Result<std::shared_ptr<Volume>> open(std::string_view name) override;
+
+ private:
+  using RunnerPtr = std::shared_ptr<GroupRunner>;
+
+  RunnerPtr run(store::Group& group);
+  Task<void> end(RunnerPtr runner);
+  Result<RunnerPtr> find_group(std::string_view name) const;
+  Result<RunnerPtr> find_volume(std::string_view name) const;
+  Task<Result<replication::GroupReplication*>> create_mirror(message::Hello hello);
+  Task<Result<RunnerPtr>> group_for(const CreateVolume& request, bool& created);
+  Task<Status> drop_group(std::string name);
+  replication::RouterCallbacks routes();
+  PoolStatus pool_status(const std::vector<GroupStatus>& groups) const;
+
+  Runtime runtime_;
+  store::Pool& pool_;
+  LinkDialer& dialer_;
+  PeerControl& peers_;
+  const ControlOptions options_;
+  const Nanoseconds started_;
+  replication::LinkRouter router_;
+  replication::Ticker ticker_;
+  std::map<std::string, RunnerPtr, std::less<>> runners_;
+  AsyncMutex pool_lock_;  // making and deleting groups
+  Gate work_;
+  bool stopping_ = false;
+};
+
+}  // namespace tandem::control

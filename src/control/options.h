@@ -1,0 +1,37 @@
+// What the daemon tells control, and what control needs of other nodes.
+#pragma once
+
+#include <chrono>
+#include <string>
+
+#include "replication/options.h"
+#include "tandem/base/result.h"
+#include "tandem/base/task.h"
+#include "tandem/control.h"
+#include "tandem/port/executor.h"
+
+namespace tandem::control {
+
+struct ControlOptions {
+  std::string node;  // this node's name
+  std::string version;
+  std::string service_address;  // host:port where other nodes reach this one; "" if not known
+  /// A primary that starts waits at most so long for its mirrors before it serves.
+  Nanoseconds peer_wait = std::chrono::seconds(10);
+  /// A demotion or switchover gives up when draining takes longer.
+  Nanoseconds drain_limit = std::chrono::seconds(30);
+  Nanoseconds peer_call_limit = std::chrono::seconds(10);
+  replication::ReplicationOptions replication;
+};
+
+/// Control calls to other nodes, for a planned switchover. Thread: the reactor's. Errors: the other
+/// node's own; kUnavailable when it did not answer in time, so that nobody knows what it did.
+class PeerControl {
+ public:
+  virtual ~PeerControl() = default;
+  virtual Task<Result<Receipt>> promote(std::string address, std::string group, bool force,
+                                        Nanoseconds limit) = 0;
+  virtual Task<Status> add_mirror(std::string address, AddMirror request, Nanoseconds limit) = 0;
+};
+
+}  // namespace tandem::control

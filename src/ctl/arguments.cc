@@ -1,0 +1,219 @@
+#include "ctl/arguments.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <iostream>
+#include <optional>
+
+#include "ctl/commands.h"
+#include "ctl/format.h"
+
+namespace tandem::ctl {
+namespace {
+
+constexpr const char* kFooter =
+    "Nodes and certificates may also come from TANDEM_NODE (comma-separated), TANDEM_CA,\n"
+    "TANDEM_CERTIFICATE and TANDEM_KEY, or from ~/.config/tandem/client.toml or\n"
+    "/etc/tandem/client.toml: [client] node = [\"HOST:PORT\"], ca, certificate, key.\n"
+    "With several nodes, status and lists ask all of them; a command goes to the one that holds\n"
+    "the group in the right role.\n"
+    "\n"
+    "Exit codes: 0 done; 1 failed; 2 usage or configuration; 3 node unreachable;\n"
+    "4 refused (a precondition or the confirmation is missing); 5 not found.\n";
+
+/// What the words of the command line ended in.
+struct Words {
+  Settings settings;
+  std::string timeout, watch, size, mode, to;
+  std::string name, group, address;
+  std::uint32_t block_size = 512;
+  bool yes = false, force = false;
+  CLI::Option* watch_option = nullptr;
+};
+
+using Action = std::function<Exit(Context&)>;
+
+CLI::App* command(CLI::App& parent, const char* name, const char* description, Action& chosen,
+                  Action action) {
+  auto* app = parent.add_subcommand(name, description);
+  app->callback([&chosen, action = std::move(action)] { chosen = action; });
+  return app;
+}
+
+void add_global_options(CLI::App& app, Words& w) {
+  app.add_option("--node", w.settings.nodes, "A node's service, HOST:PORT; may be repeated")
+      ->type_name("HOST:PORT")
+      ->allow_extra_args(false);
+  app.add_option("--ca", w.settings.ca, "The CA that signed the nodes' certificates")
+      ->type_name("FILE");
+  app.add_option("--certificate", w.settings.certificate, "Our certificate")->type_name("FILE");
+  app.add_option("--key", w.settings.key, "Its key")->type_name("FILE");
+  app.add_flag("--insecure", w.settings.insecure, "No TLS (nodes with tls = false)");
+  app.add_option("--timeout", w.timeout,
+                 "How long to wait for a node (10s; 60s where it drains first)")
+      ->type_name("TIME");
+  app.add_flag("--json", w.settings.json, "Print JSON, exact; errors as JSON on stderr");
+}
+
+void add_status_commands(CLI::App& app, Words& w, Action& chosen) {
+  auto* status = command(app, "status", "All nodes and groups, and what the mirrors lack", chosen,
+                         [&w](Context& context) {
+                           if (w.watch_option->count() == 0) return run_status(context, {});
+                           const auto every = parse_duration(w.watch.empty() ? "2s" : w.watch);
+                           if (!every) return fail_usage(context, every.error().message);
+                           return run_status(context, *every);
+                         });
+  w.watch_option = status->add_option("--watch", w.watch, "Again every so often (2s)")
+                       ->type_name("SECONDS")
+                       ->expected(0, 1);
+  auto* pool = app.add_subcommand("pool", "The space that nodes store in")->require_subcommand(1);
+  command(*pool, "show", "Size and use of each node's pool", chosen, run_pool_show);
+}
+
+void add_volume_commands(CLI::App& app, Words& w, Action& chosen) {
+  auto* volume = app.add_subcommand("volume", "Virtual disks")->require_subcommand(1);
+  auto* create = command(*volume, "create", "Make a volume", chosen, [&w](Context& context) {
+    const auto size = parse_size(w.size);
+    if (!size) return fail_usage(context, size.error().message);
+    return run_volume_create(context, {w.name, w.group, *size, w.block_size});
+  });
+  create->add_option("NAME", w.name)->required();
+  create->add_option("--size", w.size, "As in 1GiB")->required()->type_name("SIZE");
+  create->add_option("--group", w.group, "Its consistency group; a new one of its name without it")
+      ->type_name("GROUP");
+  create->add_option("--block-size", w.block_size, "Logical block")
+      ->check(CLI::IsMember({512, 4096}))
+      ->type_name("512|4096");
+  command(*volume, "list", "All volumes", chosen, run_volume_list);
+  auto* resize = command(*volume, "resize", "Grow a volume", chosen, [&w](Context& context) {
+    const auto size = parse_size(w.size);
+    if (!size) return fail_usage(context, size.error().message);
+    return run_volume_resize(context, w.name, *size);
+  });
+  resize->add_option("NAME", w.name)->required();
+  resize->add_option("--size", w.size, "The new size, as in 2GiB")->required()->type_name("SIZE");
+  auto* remove =
+      command(*volume, "delete", "Delete a volume and its data", chosen,
+              [&w](Context& context) { return run_volume_delete(context, w.name, w.yes); });
+  remove->add_option("NAME", w.name)->required();
+  remove->add_flag("--yes", w.yes, "Do not ask");
+}
+
+void add_group_commands(CLI::App& app, Words& w, Action& chosen) {
+  auto* group = app.add_subcommand("group", "Consistency groups")->require_subcommand(1);
+  command(*group, "list", "All groups", chosen, run_group_list);
+  command(*group, "show", "Everything about a group", chosen,
+          [&w](Context& context) { return run_group_show(context, w.group); })
+      ->add_option("GROUP", w.group)
+      ->required();
+  auto* remove =
+      command(*group, "delete", "Delete one node's copy of a group", chosen,
+              [&w](Context& context) { return run_group_delete(context, w.group, w.yes); });
+  remove->add_option("GROUP", w.group)->required();
+  remove->add_flag("--yes", w.yes, "Do not ask");
+
+  auto* mode = command(app, "mode", "What a write waits for", chosen, [&w](Context& context) {
+    const auto parsed = parse_mode(w.mode);
+    if (!parsed) return fail_usage(context, parsed.error().message);
+    return run_mode(context, w.group, *parsed);
+  });
+  mode->add_option("GROUP", w.group)->required();
+  mode->add_option("MODE", w.mode, "async, flush or sync")->required();
+
+  auto* mirror = app.add_subcommand("mirror", "Where a group is copied to")->require_subcommand(1);
+  auto* add =
+      command(*mirror, "add", "Mirror a group to another node", chosen, [&w](Context& context) {
+        const auto parsed = parse_mode(w.mode.empty() ? "sync" : w.mode);
+        if (!parsed) return fail_usage(context, parsed.error().message);
+        return run_mirror_add(context, {w.group, w.address, *parsed});
+      });
+  add->add_option("GROUP", w.group)->required();
+  add->add_option("ADDRESS", w.address, "The other node's service, HOST:PORT")->required();
+  add->add_option("--mode", w.mode, "async, flush or sync (sync)")->type_name("MODE");
+  auto* drop =
+      command(*mirror, "remove", "Mirror a group no longer", chosen,
+              [&w](Context& context) { return run_mirror_remove(context, w.group, w.address); });
+  drop->add_option("GROUP", w.group)->required();
+  drop->add_option("ADDRESS", w.address)->required();
+}
+
+void add_role_commands(CLI::App& app, Words& w, Action& chosen) {
+  command(app, "receipt", "What a promotion would recover and lose", chosen,
+          [&w](Context& context) { return run_receipt(context, w.group); })
+      ->add_option("GROUP", w.group)
+      ->required();
+  auto* promote =
+      command(app, "promote", "Make a mirror serve: the primary is gone", chosen,
+              [&w](Context& context) { return run_promote(context, w.group, w.yes, w.force); });
+  promote->add_option("GROUP", w.group)->required();
+  promote->add_flag("--yes", w.yes, "Do not ask; the receipt is printed all the same");
+  promote->add_flag("--force", w.force, "Even though the primary answers");
+  command(app, "demote", "Stop serving and wait for a primary", chosen,
+          [&w](Context& context) { return run_demote(context, w.group); })
+      ->add_option("GROUP", w.group)
+      ->required();
+  auto* switchover =
+      command(app, "switchover", "Change roles without loss: both nodes are up", chosen,
+              [&w](Context& context) { return run_switchover(context, w.group, w.to); });
+  switchover->add_option("GROUP", w.group)->required();
+  switchover->add_option("--to", w.to, "Which mirror, when there are several")
+      ->type_name("HOST:PORT");
+}
+
+/// Options of the whole command may stand behind the subcommand, too.
+void let_options_fall_through(CLI::App& app) {
+  for (auto* sub : app.get_subcommands([](CLI::App*) { return true; })) {
+    sub->fallthrough();
+    let_options_fall_through(*sub);
+  }
+}
+
+}  // namespace
+
+int run(std::vector<std::string> words, Context& context, const Environment& environment,
+        const std::vector<std::string>& files) {
+  Words w;
+  Action chosen;
+  CLI::App app("The operator's command of Tandem: two nodes, one replicated SAN.", "tandem");
+  app.footer(kFooter);
+  app.set_version_flag("--version", std::string(TANDEM_VERSION));
+  app.require_subcommand(1);
+  add_global_options(app, w);
+  add_status_commands(app, w, chosen);
+  add_volume_commands(app, w, chosen);
+  add_group_commands(app, w, chosen);
+  add_role_commands(app, w, chosen);
+  let_options_fall_through(app);
+
+  // Errors of the line itself are JSON, too, when --json is anywhere on it.
+  const bool json = std::find(words.begin(), words.end(), "--json") != words.end();
+  std::reverse(words.begin(), words.end());  // CLI11 takes them from the end
+  try {
+    app.parse(words);
+  } catch (const CLI::Success& success) {  // --help, --version
+    app.exit(success, context.out, context.err);
+    return static_cast<int>(Exit::kOk);
+  } catch (const CLI::ParseError& error) {
+    context.settings.json = json;
+    return static_cast<int>(
+        fail_usage(context, std::string(error.what()) + "; see 'tandem --help'"));
+  }
+  context.settings = w.settings;
+  if (!w.timeout.empty()) {
+    const auto timeout = parse_duration(w.timeout);
+    if (!timeout) return static_cast<int>(fail_usage(context, timeout.error().message));
+    context.settings.timeout = *timeout;
+    context.settings.timeout_given = true;
+  }
+  if (const auto done = complete(context.settings, environment, files); !done)
+    return static_cast<int>(fail(context, done.error(), false));
+  const auto& set = context.settings;
+  if (!set.insecure && (set.ca.empty() || set.certificate.empty() || set.key.empty()))
+    return static_cast<int>(fail_usage(
+        context,
+        "no certificates: give --ca, --certificate and --key (or TANDEM_CA, TANDEM_CERTIFICATE and "
+        "TANDEM_KEY, or a client.toml), or --insecure for nodes that have tls = false"));
+  return static_cast<int>(chosen(context));
+}
+
+}  // namespace tandem::ctl

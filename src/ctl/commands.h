@@ -1,0 +1,35 @@
+// The commands. Each does one thing, says what it did, and gives the exit code.
+#pragma once
+
+#include <chrono>
+#include <optional>
+#include <string>
+
+#include "ctl/context.h"
+
+namespace tandem::ctl {
+
+// status_commands.cc
+/// All nodes named, and the mirrors that they name; repeated every `watch`.
+Exit run_status(Context& context, std::optional<std::chrono::milliseconds> watch);
+Exit run_pool_show(Context& context);
+Exit run_volume_list(Context& context);
+Exit run_group_list(Context& context);
+Exit run_group_show(Context& context, const std::string& group);
+
+// volume_commands.cc
+Exit run_volume_create(Context& context, const CreateVolume& request);
+Exit run_volume_resize(Context& context, const std::string& name, std::uint64_t size_bytes);
+Exit run_volume_delete(Context& context, const std::string& name, bool yes);
+
+// group_commands.cc
+Exit run_group_delete(Context& context, const std::string& group, bool yes);
+Exit run_mode(Context& context, const std::string& group, ReplicationMode mode);
+Exit run_mirror_add(Context& context, const AddMirror& request);
+Exit run_mirror_remove(Context& context, const std::string& group, const std::string& address);
+Exit run_receipt(Context& context, const std::string& group);
+Exit run_promote(Context& context, const std::string& group, bool yes, bool force);
+Exit run_demote(Context& context, const std::string& group);
+Exit run_switchover(Context& context, const std::string& group, const std::string& address);
+
+}  // namespace tandem::ctl

@@ -1,0 +1,119 @@
+// Groups: mode, mirrors, and who is primary.
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "ctl/commands.h"
+#include "ctl/format.h"
+#include "ctl/json.h"
+
+namespace tandem::ctl {
+
+Exit run_group_delete(Context& context, const std::string& group, bool yes) {
+  auto chosen =
+      choose(context, context.settings.timeout, "a copy of group " + group, holds_group(group));
+  if (!chosen.client) return chosen.exit;
+  const auto& address = chosen.client->address();
+  if (!confirmed(context, yes,
+                 "This deletes the copy of group " + group + " at " + address +
+                     " with all its data. Copies on other nodes stay.",
+                 group))
+    return Exit::kRefused;
+  const auto status = chosen.client->delete_group(group);
+  return finish(context, *chosen.client, status,
+                "The copy of group " + group + " at " + address + " was deleted.");
+}
+
+Exit run_mode(Context& context, const std::string& group, ReplicationMode mode) {
+  auto chosen = choose(context, context.settings.timeout, "group " + group + " as primary",
+                       holds_group(group, Role::kPrimary));
+  if (!chosen.client) return chosen.exit;
+  const auto status = chosen.client->set_mode(group, mode);
+  return finish(context, *chosen.client, status,
+                "Group " + group + " replicates in mode " + to_string(mode) + " now.");
+}
+
+Exit run_mirror_add(Context& context, const AddMirror& request) {
+  auto chosen = choose(context, context.settings.timeout, "group " + request.group + " as primary",
+                       holds_group(request.group, Role::kPrimary));
+  if (!chosen.client) return chosen.exit;
+  const auto status = chosen.client->add_mirror(request);
+  return finish(context, *chosen.client, status,
+                "Group " + request.group + " is mirrored to " + request.address + " in mode " +
+                    to_string(request.mode) + " now; 'tandem status' shows how far it is.");
+}
+
+Exit run_mirror_remove(Context& context, const std::string& group, const std::string& address) {
+  auto chosen = choose(context, context.settings.timeout, "group " + group + " as primary",
+                       holds_group(group, Role::kPrimary));
+  if (!chosen.client) return chosen.exit;
+  const auto status = chosen.client->remove_mirror(group, address);
+  return finish(context, *chosen.client, status,
+                "Group " + group + " is not mirrored to " + address +
+                    " any more. The copy there stays until 'tandem group delete' deletes it.");
+}
+
+Exit run_receipt(Context& context, const std::string& group) {
+  auto chosen = choose(context, context.settings.timeout, "group " + group + " as mirror",
+                       holds_group(group, Role::kMirror));
+  if (!chosen.client) return chosen.exit;
+  const auto receipt = chosen.client->receipt(group);
+  if (!receipt) return fail(context, receipt.error(), chosen.client->reached());
+  if (context.settings.json) {
+    context.out << json_text(to_json(*receipt));
+  } else {
+    context.out << receipt_text(*receipt, false);
+  }
+  return Exit::kOk;
+}
+
+Exit run_promote(Context& context, const std::string& group, bool yes, bool force) {
+  auto chosen = choose(context, patient(context.settings), "group " + group + " as mirror",
+                       holds_group(group, Role::kMirror));
+  if (!chosen.client) return chosen.exit;
+  auto& client = *chosen.client;
+  const auto before = client.receipt(group);
+  if (!before) return fail(context, before.error(), client.reached());
+  if (!context.settings.json) context.out << receipt_text(*before, false) << std::flush;
+  if (!before->complete_image)
+    return refuse(context, "not promoted: the first full copy of group " + group +
+                               " never finished, so there is no consistent state here");
+  if (before->primary_reachable && !force)
+    return refuse(context, "not promoted: the primary of group " + group +
+                               " is alive. 'tandem switchover " + group +
+                               "' at the primary changes roles without loss; --force promotes "
+                               "anyway and leaves what the primary acknowledges from now on on a "
+                               "branch");
+  if (!confirmed(context, yes, "Promoting is for when the primary is gone. What is lost is above.",
+                 group))
+    return Exit::kRefused;
+  const auto after = client.promote(group, force);
+  if (!after) return fail(context, after.error(), client.reached());
+  if (context.settings.json) {
+    context.out << json_text(to_json(*after));
+  } else {
+    context.out << receipt_text(*after, true);
+  }
+  return Exit::kOk;
+}
+
+Exit run_demote(Context& context, const std::string& group) {
+  auto chosen = choose(context, patient(context.settings), "group " + group + " as primary",
+                       holds_group(group, Role::kPrimary));
+  if (!chosen.client) return chosen.exit;
+  const auto status = chosen.client->demote(group);
+  return finish(context, *chosen.client, status,
+                "Group " + group + " at " + chosen.client->address() +
+                    " is a mirror now and waits for a primary.");
+}
+
+Exit run_switchover(Context& context, const std::string& group, const std::string& address) {
+  auto chosen = choose(context, patient(context.settings), "group " + group + " as primary",
+                       holds_group(group, Role::kPrimary));
+  if (!chosen.client) return chosen.exit;
+  const auto status = chosen.client->switchover(group, address);
+  return finish(context, *chosen.client, status,
+                "Group " + group + " is served by " + (address.empty() ? "its mirror" : address) +
+                    " now; nothing was lost. Clients connect there.");
+}
+
+}  // namespace tandem::ctl

@@ -1,0 +1,135 @@
+#include "ctl/json.h"
+
+#include <nlohmann/json.hpp>
+
+namespace tandem::ctl {
+namespace {
+
+/// 64 hexadecimal bits: many readers of JSON would round the number.
+std::string hex(Digest digest) {
+  char out[17];
+  std::snprintf(out, sizeof out, "%016llx", static_cast<unsigned long long>(digest.value));
+  return out;
+}
+
+std::string id_text(const Uuid& id) { return id.is_nil() ? "" : id.text(); }
+
+Json to_json(const TimelineHistory& history) {
+  auto list = Json::array();
+  for (const auto& fork : history)
+    list.push_back(
+        {{"timeline", fork.timeline.value}, {"fork", fork.fork.value}, {"utc_ns", fork.utc.value}});
+  return list;
+}
+
+Json to_json(const SlotStatus& slot) {
+  return {{"node", slot.node},
+          {"address", slot.address},
+          {"state", slot.state},
+          {"reason", slot.reason},
+          {"since_utc_ns", slot.since.value},
+          {"received", slot.received.value},
+          {"written", slot.written.value},
+          {"durable", slot.durable.value},
+          {"missing_records", slot.missing_records},
+          {"missing_bytes", slot.missing_bytes},
+          {"missing_blocks", slot.missing_blocks},
+          {"in_sync", slot.in_sync},
+          {"last_contact_utc_ns", slot.last_contact.value},
+          {"progress_done", slot.progress_done},
+          {"progress_total", slot.progress_total}};
+}
+
+Json to_json(const UpstreamStatus& upstream) {
+  return {{"node", upstream.node},
+          {"state", upstream.state},
+          {"reason", upstream.reason},
+          {"since_utc_ns", upstream.since.value},
+          {"last_contact_utc_ns", upstream.last_contact.value},
+          {"primary_head", ctl::to_json(upstream.primary_head)},
+          {"missing_records", upstream.missing_records},
+          {"missing_bytes", upstream.missing_bytes}};
+}
+
+}  // namespace
+
+Json to_json(const LogPoint& point) {
+  return {{"timeline", point.timeline.value},
+          {"lsn", point.lsn.value},
+          {"digest", hex(point.digest)},
+          {"utc_ns", point.utc.value},
+          {"payload_bytes", point.payload_bytes}};
+}
+
+Json to_json(const VolumeStatus& volume) {
+  return {{"name", volume.name},
+          {"id", volume.id},
+          {"size_bytes", volume.size_bytes},
+          {"logical_block_bytes", volume.logical_block_bytes},
+          {"allocated_bytes", volume.allocated_bytes}};
+}
+
+Json to_json(const GroupStatus& group) {
+  Json out = {{"name", group.name},
+              {"id", id_text(group.id)},
+              {"role", to_string(group.role)},
+              {"mode", to_string(group.mode)},
+              {"state", group.state},
+              {"reason", group.reason},
+              {"since_utc_ns", group.since.value},
+              {"head", to_json(group.head)},
+              {"durable", group.durable.value},
+              {"log_start", group.log_start.value},
+              {"checkpoint", group.checkpoint.value},
+              {"history", to_json(group.history)},
+              {"data_bytes", group.data_bytes},
+              {"log_bytes", group.log_bytes},
+              {"map_bytes", group.map_bytes},
+              {"dead_bytes", group.dead_bytes},
+              {"volumes", Json::array()},
+              {"slots", Json::array()},
+              {"upstream", nullptr}};
+  for (const auto& volume : group.volumes) out["volumes"].push_back(to_json(volume));
+  for (const auto& slot : group.slots) out["slots"].push_back(to_json(slot));
+  if (group.upstream) out["upstream"] = to_json(*group.upstream);
+  return out;
+}
+
+Json to_json(const PoolStatus& pool) {
+  return {{"id", id_text(pool.id)},          {"path", pool.path},
+          {"size_bytes", pool.size_bytes},   {"zone_bytes", pool.zone_bytes},
+          {"zones_total", pool.zones_total}, {"zones_free", pool.zones_free},
+          {"used_bytes", pool.used_bytes}};
+}
+
+Json to_json(const NodeStatus& node) {
+  Json out = {{"node", node.node},
+              {"version", node.version},
+              {"control_address", node.control_address},
+              {"now_utc_ns", node.now.value},
+              {"uptime_seconds", node.uptime_seconds},
+              {"pool", to_json(node.pool)},
+              {"groups", Json::array()}};
+  for (const auto& group : node.groups) out["groups"].push_back(to_json(group));
+  return out;
+}
+
+Json to_json(const Receipt& receipt) {
+  return {{"group", receipt.group},
+          {"recovers_to", to_json(receipt.recovers_to)},
+          {"new_timeline", receipt.new_timeline.value},
+          {"complete_image", receipt.complete_image},
+          {"primary_reachable", receipt.primary_reachable},
+          {"head_known", receipt.head_known},
+          {"primary_head", to_json(receipt.primary_head)},
+          {"missing_records", receipt.missing_records},
+          {"missing_bytes", receipt.missing_bytes},
+          {"last_contact_utc_ns", receipt.last_contact.value},
+          {"contact_age_ms", receipt.contact_age_ms}};
+}
+
+std::string json_text(const Json& value) {
+  return value.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace tandem::ctl

@@ -1,0 +1,394 @@
+// What is: nodes, pools, groups, volumes, and what the mirrors lack.
+#include <algorithm>
+#include <future>
+#include <iostream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "ctl/commands.h"
+#include "ctl/format.h"
+#include "ctl/json.h"
+#include "ctl/verdict.h"
+
+namespace tandem::ctl {
+namespace {
+
+/// A mirror that the operator did not name is asked for its own view, but not waited for long.
+constexpr std::chrono::milliseconds kPeerTimeout{2000};
+
+struct Answer {
+  std::string address;
+  bool named = true;  // by the operator; else by another node
+  Result<NodeStatus> status = Error{ErrorCode::kUnavailable, "not asked"};
+};
+
+/// Asks all of `addresses` at once.
+std::vector<Answer> ask(Context& context, const std::vector<std::string>& addresses, bool named,
+                        std::chrono::milliseconds timeout) {
+  std::vector<std::future<Answer>> running;
+  for (const auto& address : addresses) {
+    running.push_back(std::async(std::launch::async, [&context, address, named, timeout] {
+      Answer answer{.address = address, .named = named};
+      auto client = context.connect(address, timeout);
+      if (client) {
+        answer.status = (*client)->status();
+      } else {
+        answer.status = client.error();
+      }
+      return answer;
+    }));
+  }
+  std::vector<Answer> answers;
+  for (auto& one : running) answers.push_back(one.get());
+  return answers;
+}
+
+bool answered(const std::vector<Answer>& answers) {
+  return std::any_of(answers.begin(), answers.end(),
+                     [](const Answer& a) { return a.status.has_value(); });
+}
+
+/// The addresses of mirrors that nobody named and whose node has not answered under another name.
+std::vector<std::string> unasked_mirrors(const std::vector<Answer>& answers) {
+  std::vector<std::string> found;
+  const auto is_known = [&](const SlotStatus& slot) {
+    if (std::find(found.begin(), found.end(), slot.address) != found.end()) return true;
+    return std::any_of(answers.begin(), answers.end(), [&](const Answer& a) {
+      return a.address == slot.address ||
+             (a.status && (a.status->control_address == slot.address ||
+                           (!slot.node.empty() && a.status->node == slot.node)));
+    });
+  };
+  for (const auto& answer : answers) {
+    if (!answer.status) continue;
+    for (const auto& group : answer.status->groups) {
+      for (const auto& slot : group.slots) {
+        if (!is_known(slot)) found.push_back(slot.address);
+      }
+    }
+  }
+  return found;
+}
+
+std::vector<Answer> collect(Context& context) {
+  auto answers = ask(context, context.settings.nodes, true, context.settings.timeout);
+  const auto mirrors = unasked_mirrors(answers);
+  for (auto& peer :
+       ask(context, mirrors, false, std::min(context.settings.timeout, kPeerTimeout))) {
+    // The same node under another address (a name and a number, say) is not shown twice.
+    const bool twice = std::any_of(answers.begin(), answers.end(), [&](const Answer& a) {
+      return a.status && peer.status && a.status->node == peer.status->node &&
+             a.status->pool.id == peer.status->pool.id;
+    });
+    if (!twice) answers.push_back(std::move(peer));
+  }
+  return answers;
+}
+
+/// Each group's views, by name in order of first sight.
+std::vector<std::pair<std::string, std::vector<View>>> by_group(
+    const std::vector<Answer>& answers) {
+  std::vector<std::pair<std::string, std::vector<View>>> groups;
+  for (const auto& answer : answers) {
+    if (!answer.status) continue;
+    for (const auto& group : answer.status->groups) {
+      auto at = std::find_if(groups.begin(), groups.end(),
+                             [&](const auto& entry) { return entry.first == group.name; });
+      if (at == groups.end()) at = groups.insert(at, {group.name, {}});
+      at->second.push_back({answer.status->node, answer.status->now, &group});
+    }
+  }
+  return groups;
+}
+
+std::vector<std::string> silent_nodes(const std::vector<Answer>& answers) {
+  std::vector<std::string> silent;
+  for (const auto& answer : answers) {
+    if (!answer.status) silent.push_back(answer.address);
+  }
+  return silent;
+}
+
+std::uint64_t free_bytes(const PoolStatus& pool) { return pool.zones_free * pool.zone_bytes; }
+
+std::string pool_text(const PoolStatus& pool) {
+  const auto percent = pool.zones_total == 0 ? 0 : pool.zones_free * 100 / pool.zones_total;
+  return size_text(pool.size_bytes) + ", " + size_text(free_bytes(pool)) + " free (" +
+         std::to_string(percent) + " %)";
+}
+
+/// The other side of a group, as this node sees it.
+std::string partner_text(const View& view) {
+  std::string text;
+  for (const auto& slot : view.group->slots) {
+    if (!text.empty()) text += "; ";
+    text += "mirror " + (slot.node.empty() ? slot.address : slot.node) + " " + slot.state;
+    if (slot.in_sync) text += ", in sync";
+    text += ", " + missing_text(slot);
+  }
+  if (const auto& up = view.group->upstream) {
+    if (!text.empty()) text += "; ";
+    text += "primary " + (up->node.empty() ? "unknown" : up->node) + " " + up->state + ", heard " +
+            age_text(up->last_contact, view.now);
+  }
+  return text.empty() ? "none" : text;
+}
+
+std::string position_text(const LogPoint& head) {
+  return std::to_string(head.timeline.value) + ":" + std::to_string(head.lsn.value);
+}
+
+std::string status_text(const std::vector<Answer>& answers) {
+  std::string out;
+  for (const auto& answer : answers) {
+    if (!answer.status) {
+      out += "NODE " + answer.address + ": NOT ANSWERING: " + answer.status.error().message + "\n";
+      continue;
+    }
+    const auto& node = *answer.status;
+    out += "NODE " + node.node + " at " + answer.address + ": up " +
+           duration_text(std::chrono::seconds(node.uptime_seconds)) + ", version " + node.version +
+           "; pool " + node.pool.path + ": " + pool_text(node.pool) + "\n";
+  }
+  const auto groups = by_group(answers);
+  if (groups.empty()) {
+    if (answered(answers)) out += "\nNo groups yet: 'tandem volume create NAME --size 10GiB'.\n";
+    return out;
+  }
+  Table table({"GROUP", "NODE", "ROLE", "STATE", "MODE", "HEAD", "PARTNER"});
+  for (const auto& [name, views] : groups) {
+    for (const auto& view : views) {
+      const auto& g = *view.group;
+      table.row({name, view.node, to_string(g.role), g.state, to_string(g.mode),
+                 position_text(g.head), partner_text(view)});
+    }
+  }
+  out += "\n" + table.text() + "\n";
+  const auto silent = silent_nodes(answers);
+  for (const auto& [name, views] : groups) out += name + ": " + judge(views, silent).text + ".\n";
+  return out;
+}
+
+Json error_json(const Error& error) {
+  return {{"code", to_string(error.code)}, {"message", error.message}};
+}
+
+Json status_json(const std::vector<Answer>& answers) {
+  Json out = {{"nodes", Json::array()}, {"verdicts", Json::array()}};
+  for (const auto& answer : answers) {
+    Json node = {{"address", answer.address},
+                 {"named", answer.named},
+                 {"reachable", answer.status.has_value()}};
+    if (answer.status) {
+      node.update(to_json(*answer.status));
+    } else {
+      node["error"] = error_json(answer.status.error());
+    }
+    out["nodes"].push_back(std::move(node));
+  }
+  const auto silent = silent_nodes(answers);
+  for (const auto& [name, views] : by_group(answers)) {
+    const auto verdict = judge(views, silent);
+    out["verdicts"].push_back({{"group", name}, {"good", verdict.good}, {"text", verdict.text}});
+  }
+  return out;
+}
+
+/// The exit code of a listing: bad only when none of the named nodes answered.
+Exit listing_end(Context& context, const std::vector<Answer>& answers) {
+  std::optional<Error> error;
+  for (const auto& answer : answers) {
+    if (answer.named && answer.status) return Exit::kOk;
+    if (answer.named && !answer.status && !error) error = answer.status.error();
+  }
+  return error ? fail(context, *error, false) : Exit::kOk;
+}
+
+/// Says which nodes are missing from a listing.
+void warn_silent(Context& context, const std::vector<Answer>& answers) {
+  if (context.settings.json || !answered(answers)) return;
+  for (const auto& answer : answers) {
+    if (!answer.status)
+      context.err << "tandem: not answering: " << answer.status.error().message << "\n";
+  }
+}
+
+}  // namespace
+
+Exit run_status(Context& context, std::optional<std::chrono::milliseconds> watch) {
+  for (;;) {
+    const auto answers = collect(context);
+    if (context.settings.json) {
+      context.out << json_text(status_json(answers));
+    } else {
+      if (watch && context.terminal) context.out << "\x1b[H\x1b[2J";
+      context.out << status_text(answers);
+    }
+    context.out << std::flush;
+    if (!watch) return listing_end(context, answers);
+    if (!context.out) return Exit::kFailed;
+    std::this_thread::sleep_for(*watch);
+  }
+}
+
+Exit run_pool_show(Context& context) {
+  const auto answers = ask(context, context.settings.nodes, true, context.settings.timeout);
+  if (context.settings.json) {
+    auto list = Json::array();
+    for (const auto& a : answers) {
+      if (!a.status) continue;
+      Json pool = {{"node", a.status->node}};
+      pool.update(to_json(a.status->pool));
+      list.push_back(std::move(pool));
+    }
+    context.out << json_text({{"pools", std::move(list)}});
+    return listing_end(context, answers);
+  }
+  Table table({"NODE", "POOL", "SIZE", "FREE", "IN USE", "ZONES FREE", "PATH"});
+  for (const auto& a : answers) {
+    if (!a.status) continue;
+    const auto& pool = a.status->pool;
+    table.row({a.status->node, pool.id.text(), size_text(pool.size_bytes),
+               size_text(free_bytes(pool)), size_text(pool.used_bytes),
+               std::to_string(pool.zones_free) + " of " + std::to_string(pool.zones_total) +
+                   " of " + size_text(pool.zone_bytes),
+               pool.path});
+  }
+  if (!table.empty()) context.out << table.text();
+  warn_silent(context, answers);
+  return listing_end(context, answers);
+}
+
+Exit run_volume_list(Context& context) {
+  const auto answers = ask(context, context.settings.nodes, true, context.settings.timeout);
+  auto list = Json::array();
+  Table table({"VOLUME", "GROUP", "NODE", "ROLE", "SIZE", "ALLOCATED", "BLOCK"});
+  for (const auto& a : answers) {
+    if (!a.status) continue;
+    for (const auto& group : a.status->groups) {
+      for (const auto& volume : group.volumes) {
+        Json entry = to_json(volume);
+        entry.update(
+            {{"group", group.name}, {"node", a.status->node}, {"role", to_string(group.role)}});
+        list.push_back(std::move(entry));
+        table.row({volume.name, group.name, a.status->node, to_string(group.role),
+                   size_text(volume.size_bytes), size_text(volume.allocated_bytes),
+                   std::to_string(volume.logical_block_bytes)});
+      }
+    }
+  }
+  if (context.settings.json) {
+    context.out << json_text({{"volumes", std::move(list)}});
+  } else if (!table.empty()) {
+    context.out << table.text();
+  } else if (answered(answers)) {
+    context.out << "No volumes yet: 'tandem volume create NAME --size 10GiB'.\n";
+  }
+  warn_silent(context, answers);
+  return listing_end(context, answers);
+}
+
+Exit run_group_list(Context& context) {
+  const auto answers = ask(context, context.settings.nodes, true, context.settings.timeout);
+  auto list = Json::array();
+  Table table({"GROUP", "NODE", "ROLE", "STATE", "MODE", "VOLUMES", "DATA", "LOG", "HEAD"});
+  for (const auto& a : answers) {
+    if (!a.status) continue;
+    for (const auto& group : a.status->groups) {
+      Json entry = {{"node", a.status->node}};
+      entry.update(to_json(group));
+      list.push_back(std::move(entry));
+      table.row({group.name, a.status->node, to_string(group.role), group.state,
+                 to_string(group.mode), std::to_string(group.volumes.size()),
+                 size_text(group.data_bytes), size_text(group.log_bytes),
+                 position_text(group.head)});
+    }
+  }
+  if (context.settings.json) {
+    context.out << json_text({{"groups", std::move(list)}});
+  } else if (!table.empty()) {
+    context.out << table.text();
+  } else if (answered(answers)) {
+    context.out << "No groups yet: 'tandem volume create NAME --size 10GiB' makes one.\n";
+  }
+  warn_silent(context, answers);
+  return listing_end(context, answers);
+}
+
+namespace {
+
+/// Everything about one node's copy of a group.
+std::string group_text(const View& view) {
+  const auto& g = *view.group;
+  std::string out = "Group " + g.name + " on node " + view.node + "\n";
+  const auto line = [&](std::string name, const std::string& value) {
+    name.resize(std::max<std::size_t>(name.size(), 14), ' ');
+    out += "  " + name + value + "\n";
+  };
+  line("id", g.id.text());
+  line("role", to_string(g.role));
+  line("state", g.state + (g.reason.empty() ? "" : " (" + g.reason + ")") + ", since " +
+                    age_text(g.since, view.now));
+  line("mode", to_string(g.mode));
+  line("head", point_text(g.head));
+  line("durable", "record " + std::to_string(g.durable.value) + "; checkpoint at " +
+                      std::to_string(g.checkpoint.value) + ", log from " +
+                      std::to_string(g.log_start.value));
+  std::string history;
+  for (const auto& fork : g.history) {
+    history += (history.empty() ? "" : ", ") + std::to_string(fork.timeline.value) + " from " +
+               std::to_string(fork.fork.value);
+  }
+  line("timelines", history);
+  line("space", "data " + size_text(g.data_bytes) + ", log " + size_text(g.log_bytes) + ", map " +
+                    size_text(g.map_bytes) + ", to be freed " + size_text(g.dead_bytes));
+  for (const auto& volume : g.volumes)
+    line("volume", volume.name + ": " + size_text(volume.size_bytes) + ", allocated " +
+                       size_text(volume.allocated_bytes) + ", blocks of " +
+                       std::to_string(volume.logical_block_bytes));
+  for (const auto& slot : g.slots) {
+    line("mirror", (slot.node.empty() ? "" : slot.node + " at ") + slot.address + ": " +
+                       slot.state + (slot.reason.empty() ? "" : " (" + slot.reason + ")") +
+                       (slot.in_sync ? ", in sync, " : ", ") + missing_text(slot) + "; received " +
+                       std::to_string(slot.received.value) + ", written " +
+                       std::to_string(slot.written.value) + ", durable " +
+                       std::to_string(slot.durable.value) + "; heard " +
+                       age_text(slot.last_contact, view.now));
+  }
+  if (g.upstream) {
+    line("primary", (g.upstream->node.empty() ? "unknown" : g.upstream->node) + ": " +
+                        g.upstream->state +
+                        (g.upstream->reason.empty() ? "" : " (" + g.upstream->reason + ")") +
+                        ", heard " + age_text(g.upstream->last_contact, view.now) + ", then at " +
+                        point_text(g.upstream->primary_head));
+  }
+  return out;
+}
+
+}  // namespace
+
+Exit run_group_show(Context& context, const std::string& group) {
+  const auto answers = ask(context, context.settings.nodes, true, context.settings.timeout);
+  auto list = Json::array();
+  bool found = false;
+  for (const auto& [name, views] : by_group(answers)) {
+    if (name != group) continue;
+    found = true;
+    for (const auto& view : views) {
+      Json entry = {{"node", view.node}};
+      entry.update(to_json(*view.group));
+      list.push_back(std::move(entry));
+      if (!context.settings.json) context.out << group_text(view);
+    }
+    if (!context.settings.json) context.out << judge(views, silent_nodes(answers)).text << ".\n";
+  }
+  if (!found && answered(answers))
+    return fail(context, {ErrorCode::kNotFound,
+                          "there is no group " + group + "; 'tandem group list' shows all"});
+  if (context.settings.json && found) context.out << json_text({{"groups", std::move(list)}});
+  warn_silent(context, answers);
+  return listing_end(context, answers);
+}
+
+}  // namespace tandem::ctl

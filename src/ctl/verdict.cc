@@ -1,0 +1,132 @@
+#include "ctl/verdict.h"
+
+#include <algorithm>
+
+#include "ctl/format.h"
+
+namespace tandem::ctl {
+namespace {
+
+std::string because(const std::string& reason) { return reason.empty() ? "" : " (" + reason + ")"; }
+
+std::string name_of(const SlotStatus& slot) { return slot.node.empty() ? slot.address : slot.node; }
+
+/// A primary's mirror, as the primary sees it.
+Verdict judge_slot(const View& primary, const SlotStatus& slot) {
+  const auto name = name_of(slot);
+  if (slot.state == "following") {
+    if (slot.in_sync)
+      return {true, name + " is in sync: every write is on both nodes before it is acknowledged"};
+    if (slot.missing_records == 0)
+      return {true,
+              name + " follows (" + to_string(primary.group->mode) + ") and lacks nothing now"};
+    return {true,
+            name + " follows (" + to_string(primary.group->mode) + ") and " + missing_text(slot)};
+  }
+  auto text = "NOT PROTECTED: " + name + " is not following: " + slot.state + because(slot.reason);
+  if (slot.progress_total != 0)
+    text += ", " + std::to_string(slot.progress_done * 100 / slot.progress_total) +
+            " % of the full copy done";
+  if (slot.since.value != 0) text += ", since " + age_text(slot.since, primary.now);
+  return {false, text + "; it " + missing_text(slot)};
+}
+
+Verdict judge_primary(const View& primary) {
+  const auto& group = *primary.group;
+  auto head = primary.node + " serves";
+  if (group.state == "starting") head = primary.node + " is starting" + because(group.reason);
+  if (group.state != "serving" && group.state != "starting")
+    return {false, "NOT SERVED: " + primary.node + " is primary but " + group.state +
+                       because(group.reason)};
+  if (group.slots.empty())
+    return {false, head + ". NOT PROTECTED: it has no mirror; 'tandem mirror add " + group.name +
+                       " HOST:PORT' gives it one"};
+  Verdict all{group.state == "serving", head};
+  for (const auto& slot : group.slots) {
+    const auto one = judge_slot(primary, slot);
+    all.good = all.good && one.good;
+    all.text += ". " + one.text;
+  }
+  return all;
+}
+
+Verdict judge_mirror_alone(const View& mirror) {
+  const auto& group = *mirror.group;
+  const auto& up = group.upstream;
+  if (up && !up->state.empty() && up->state != "lost" && up->state != "never") {
+    return {true, mirror.node + " mirrors " + (up->node.empty() ? "its primary" : up->node) + ": " +
+                      up->state + because(up->reason) + ", last heard " +
+                      age_text(up->last_contact, mirror.now)};
+  }
+  std::string text = "NOT SERVED by any node that answers: " + mirror.node + " is a mirror";
+  if (up && up->last_contact.value != 0) {
+    text += " that last heard its primary " + (up->node.empty() ? "" : up->node + " ") +
+            age_text(up->last_contact, mirror.now);
+  } else {
+    text += " without a primary";
+  }
+  return {false, text + ". If the primary is gone for good: 'tandem receipt " + group.name +
+                     "' shows what a promotion would lose, 'tandem promote " + group.name +
+                     "' makes this node serve"};
+}
+
+Verdict judge_split(const std::vector<const View*>& primaries) {
+  Verdict split{false, "SPLIT: more than one node is primary:"};
+  for (const auto* view : primaries)
+    split.text += " " + view->node + " (timeline " +
+                  std::to_string(view->group->head.timeline.value) + ", " + view->group->state +
+                  ")";
+  split.text += ". The lower timeline is the old one: keep clients away from that node";
+  return split;
+}
+
+}  // namespace
+
+std::string missing_text(const SlotStatus& slot) {
+  if (slot.missing_records == 0 && slot.missing_blocks == 0 && slot.missing_bytes == 0)
+    return "lacks nothing";
+  return "lacks " + count_text(slot.missing_records, "record") + " (" +
+         size_text(slot.missing_bytes) + " of data, " + count_text(slot.missing_blocks, "block") +
+         ")";
+}
+
+Verdict judge(const std::vector<View>& views, const std::vector<std::string>& silent) {
+  std::vector<const View*> primaries;
+  const View* mirror = nullptr;
+  const View* fenced = nullptr;
+  for (const auto& view : views) {
+    switch (view.group->role) {
+      case Role::kPrimary:
+        primaries.push_back(&view);
+        break;
+      case Role::kMirror:
+        mirror = mirror ? mirror : &view;
+        break;
+      case Role::kFenced:
+        fenced = fenced ? fenced : &view;
+        break;
+    }
+  }
+  Verdict verdict;
+  if (primaries.size() > 1) {
+    verdict = judge_split(primaries);
+  } else if (primaries.size() == 1) {
+    verdict = judge_primary(*primaries.front());
+  } else if (mirror) {
+    verdict = judge_mirror_alone(*mirror);
+  } else {
+    verdict = {false, "NOT SERVED by any node that answers"};
+  }
+  if (fenced) {
+    verdict.good = false;
+    verdict.text += ". " + fenced->node + " is fenced" + because(fenced->group->reason) +
+                    ": it serves nothing and keeps its data";
+  }
+  if (primaries.empty() && !silent.empty()) {
+    verdict.text += ". Not answering:";
+    for (const auto& node : silent) verdict.text += " " + node;
+  }
+  return verdict;
+}
+
+}  // namespace tandem::ctl

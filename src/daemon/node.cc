@@ -1,0 +1,243 @@
+#include "daemon/node.h"
+
+#include <unistd.h>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <filesystem>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "control/node_control.h"
+#include "daemon/notify.h"
+#include "daemon/peer_control.h"
+#include "daemon/storage.h"
+#include "frontend/nbd/server.h"
+#include "rpc/credentials.h"
+#include "rpc/service.h"
+#include "tandem/base/log.h"
+
+namespace tandem::daemon {
+namespace {
+
+constexpr Nanoseconds kDrainMax = std::chrono::seconds(10);
+// A stop that takes longer than this is given up: a crash is safe, only the next start is slower.
+constexpr Nanoseconds kStopMax = std::chrono::seconds(60);
+// How soon clients of a volume that is served no more are sent away. Until then their requests are
+// answered with an error, so this is about how fast they look elsewhere, not about safety.
+constexpr Nanoseconds kExportsCheck = std::chrono::milliseconds(200);
+
+rpc::ServiceOptions service_options(const Config& config) {
+  rpc::ServiceOptions options;
+  options.listen = config.service.listen.text();
+  options.tls = config.service.tls;
+  options.files = {.ca = config.service.files.ca,
+                   .certificate = config.service.files.certificate,
+                   .key = config.service.files.key};
+  return options;
+}
+
+rpc::ClientOptions client_options(const Config& config) {
+  rpc::ClientOptions options;
+  options.tls = config.service.tls;
+  options.files = service_options(config).files;
+  return options;
+}
+
+control::ControlOptions control_options(const Config& config, const std::string& version) {
+  control::ControlOptions options;
+  options.node = config.node.name;
+  options.version = version;
+  options.service_address = config.service.advertise;
+  options.peer_wait = config.replication.peer_wait;
+  options.replication.heartbeat_interval = config.replication.heartbeat;
+  options.replication.timeout = config.replication.timeout;
+  return options;
+}
+
+nbd::Options nbd_options(const Config& config) {
+  nbd::Options options;
+  options.connections_max = config.nbd.connections_max;
+  options.payload_bytes_max = config.nbd.request_bytes_max;
+  options.unix_socket_mode = config.nbd.unix_socket_mode;
+  if (config.nbd.tls) {
+    options.tls = nbd::TlsOptions{.certificate = config.nbd.tls->certificate,
+                                  .key = config.nbd.tls->key,
+                                  .client_ca = config.nbd.tls->ca,
+                                  .required = config.nbd.tls_required};
+  }
+  return options;
+}
+
+Status check_readable(const char* key, const std::string& path) {
+  if (path.empty() || ::access(path.c_str(), R_OK) == 0) return ok();
+  return Error{ErrorCode::kInvalid, std::string(key) + ": " + path +
+                                        " cannot be read: " + std::strerror(errno) +
+                                        "; correct the path or the file's permissions"};
+}
+
+}  // namespace
+
+struct Node::Impl {
+  explicit Impl(NodeOptions o) : options(std::move(o)) {}
+
+  Status start();
+  Status start_front_ends();
+  Task<void> stop();
+  void watch_signals();
+  void watch_exports();
+
+  device::Reactor& reactor() { return storage->reactor(); }
+
+  NodeOptions options;
+  // Destroyed from the last to the first.
+  std::unique_ptr<Storage> storage;
+  std::unique_ptr<rpc::Service> service;
+  std::unique_ptr<PeerControl> peers;
+  std::unique_ptr<control::NodeControl> control;
+  std::unique_ptr<nbd::Server> nbd;
+  std::unique_ptr<boost::asio::signal_set> signals;
+  std::set<std::string> exports;  // as of the last check
+  TimerId exports_check = 0;
+  Gate disconnecting;
+};
+
+namespace {
+
+Task<void> disconnect(nbd::Server& server, std::string export_name, Gate::Holder) {
+  co_await server.disconnect(std::move(export_name));
+}
+
+}  // namespace
+
+void Node::Impl::watch_exports() {
+  std::set<std::string> now;
+  for (auto& volume : control->list()) now.insert(std::move(volume.name));
+  for (const auto& name : exports) {
+    if (!now.contains(name)) spawn(disconnect(*nbd, name, disconnecting.hold()));
+  }
+  exports = std::move(now);
+  exports_check = reactor().schedule_after(kExportsCheck, [this] { watch_exports(); });
+}
+
+Status Node::Impl::start() {
+  const Config& config = options.config;
+  log_event(Level::kInfo, "node.start", "node={} version={} pool={} pid={}", config.node.name,
+            options.version, config.pool.path, ::getpid());
+  auto opened = Storage::open(config, options.create_pool);
+  if (!opened) return Error(std::move(opened.error()));
+  storage = std::move(*opened);
+  if (!config.service.tls) {
+    log_event(Level::kWarn, "service.plain",
+              "listen={} effect=\"anybody who reaches this port controls the node\"",
+              config.service.listen.text());
+  }
+  auto created = rpc::Service::create(reactor(), storage->buffers(), service_options(config));
+  if (!created) return Error(std::move(created.error()));
+  service = std::move(*created);
+  peers = std::make_unique<PeerControl>(reactor(), service->peers(), client_options(config));
+  control = std::make_unique<control::NodeControl>(reactor().runtime(), storage->pool(),
+                                                   service->dialer(), *peers,
+                                                   control_options(config, options.version));
+  TANDEM_TRY(start_front_ends());
+  control->start();
+  watch_exports();
+  watch_signals();
+  std::string endpoints;
+  for (const auto& endpoint : nbd->endpoints()) {
+    endpoints += (endpoints.empty() ? "" : ",") + endpoint;
+  }
+  log_event(Level::kInfo, "node.ready", "node={} service={} nbd={}", config.node.name,
+            config.service.listen.text(), endpoints.empty() ? "none" : endpoints);
+  notify_ready("Node " + config.node.name + " answers at " + config.service.listen.text());
+  return ok();
+}
+
+Status Node::Impl::start_front_ends() {
+  nbd = std::make_unique<nbd::Server>(reactor().io_context(), storage->buffers(), *control,
+                                      nbd_options(options.config));
+  for (const auto& address : options.config.nbd.listen) TANDEM_TRY(nbd->listen(address.text()));
+  return service->start(*control, control->acceptor());
+}
+
+void Node::Impl::watch_signals() {
+  signals = std::make_unique<boost::asio::signal_set>(reactor().io_context(), SIGTERM, SIGINT);
+  signals->async_wait([this](const boost::system::error_code& error, int number) {
+    if (error) return;
+    log_event(Level::kInfo, "node.signal", "signal={}", ::strsignal(number));
+    signals->async_wait([](const boost::system::error_code& again, int) {
+      if (again) return;
+      log_event(Level::kWarn, "node.killed", "reason=\"a second signal came while stopping\"");
+      ::_exit(1);
+    });
+    reactor().stop();
+  });
+}
+
+Task<void> Node::Impl::stop() {
+  const TimerId limit = reactor().schedule_after(kStopMax, [] {
+    log_event(Level::kError, "node.stop.late",
+              "reason=\"stopping took too long\" effect=\"ended without a checkpoint; the next "
+              "start replays the log\"");
+    ::_exit(1);
+  });
+  reactor().cancel(exports_check);
+  if (nbd) co_await nbd->stop();
+  co_await disconnecting.close();
+  if (service) co_await service->drain(kDrainMax);
+  if (control) co_await control->stop();
+  nbd.reset();
+  if (service) service->stop();
+  control.reset();
+  if (storage) co_await storage->close();
+  signals.reset();
+  reactor().cancel(limit);
+}
+
+Node::Node(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Node::~Node() = default;
+
+Result<std::unique_ptr<Node>> Node::start(NodeOptions options) {
+  auto impl = std::make_unique<Impl>(std::move(options));
+  const Status started = impl->start();
+  if (!started) {
+    if (impl->storage) impl->reactor().wait_for(impl->stop());
+    return Error(started.error());
+  }
+  return std::unique_ptr<Node>(new Node(std::move(impl)));
+}
+
+void Node::run() {
+  impl_->reactor().run();
+  log_event(Level::kInfo, "node.stop", "node={}", impl_->options.config.node.name);
+  notify_stopping();
+  impl_->reactor().wait_for(impl_->stop());
+  log_event(Level::kInfo, "node.stopped", "node={}", impl_->options.config.node.name);
+}
+
+void Node::request_stop() { impl_->reactor().stop(); }
+
+Status check_node(const Config& config) {
+  if (config.service.tls) {
+    auto certificates = rpc::load_certificates(service_options(config).files);
+    if (!certificates) return Error(std::move(certificates.error()));
+  }
+  if (config.nbd.tls) {
+    TANDEM_TRY(check_readable("nbd.certificate", config.nbd.tls->certificate));
+    TANDEM_TRY(check_readable("nbd.key", config.nbd.tls->key));
+    TANDEM_TRY(check_readable("nbd.client_ca", config.nbd.tls->ca));
+  }
+  const auto directory = std::filesystem::path(config.pool.path).parent_path();
+  std::error_code error;
+  if (!std::filesystem::is_directory(directory, error)) {
+    return Error{ErrorCode::kInvalid, "pool.path: the directory " + directory.string() +
+                                          " does not exist; make it, or correct the path"};
+  }
+  return ok();
+}
+
+}  // namespace tandem::daemon

@@ -1,0 +1,129 @@
+// Reactor: the one thread on which a node's store, replication and sockets live.
+//
+// It serves, in one loop, the work posted to it, its timers, the sockets of a Boost.Asio io_context
+// and one io_uring. A turn runs what is ready, then hands every request of that turn to the kernel
+// in one system call; the thread sleeps (in epoll, with the ring's eventfd registered) only when
+// nothing was ready. A hop between threads costs more than anything else on a write's way, so
+// completions, sockets and the store all run here.
+//
+// Thread: run(), run_until() and wait_for() make the calling thread the reactor's thread; only one
+// thread may drive a reactor at a time. post() and stop() may be called from any thread.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "tandem/base/result.h"
+#include "tandem/base/task.h"
+#include "tandem/port/executor.h"
+
+namespace boost::asio {
+class io_context;
+}
+
+namespace tandem::device {
+
+class Ring;
+
+struct ReactorOptions {
+  /// Slots of the submission queue; four times as many requests may be in flight, more wait here.
+  unsigned ring_entries = 512;
+  /// While a disk request is in flight or somebody expects a post soon (ExpectSoon), poll this long
+  /// before sleeping, yielding at each step. After a yield that took over 100 µs (the core is
+  /// wanted by others) there is no polling for 100 ms. Zero: always sleep.
+  Nanoseconds spin{0};
+};
+
+class Reactor final : public Executor, public Clock, public Random {
+ public:
+  /// Errors: kUnsupported when the kernel has no (usable) io_uring; the message says what to do.
+  static Result<std::unique_ptr<Reactor>> create(ReactorOptions options = {});
+  /// Every device must be gone and every request complete. Posted work is dropped, not run.
+  ~Reactor() override;
+  Reactor(const Reactor&) = delete;
+  Reactor& operator=(const Reactor&) = delete;
+
+  /// Serves until stop(); a stop() that came before makes the next run() return at once.
+  void run();
+  /// Any thread; run() returns after the turn that is under way.
+  void stop();
+  /// Serves until `done` is true (whatever stop() says): for start-up, shut-down and tests.
+  void run_until(const bool& done);
+  /// Starts `task` and serves until it has completed.
+  template <class T>
+  T wait_for(Task<T> task) {
+    std::optional<T> result;
+    bool done = false;
+    adopt_thread();
+    spawn(store_result(std::move(task), result, done));
+    run_until(done);
+    return std::move(*result);
+  }
+  void wait_for(Task<void> task) {
+    bool done = false;
+    adopt_thread();
+    spawn(mark_done(std::move(task), done));
+    run_until(done);
+  }
+
+  /// For the sockets of the front ends; its handlers run on the reactor's thread. Never run it.
+  boost::asio::io_context& io_context();
+
+  // Executor
+  void post(std::function<void()> work) override;
+  TimerId schedule_after(Nanoseconds delay, std::function<void()> work) override;
+  void cancel(TimerId timer) override;
+  bool is_here() const override;
+  // Clock
+  Nanoseconds monotonic() const override;
+  UtcNs utc() const override;
+  // Random: from the kernel; reactor's thread only.
+  std::uint64_t next() override;
+
+  Runtime runtime() { return {*this, *this, *this}; }
+
+  /// While one is alive the reactor polls (see ReactorOptions::spin) instead of sleeping at once: a
+  /// post from another thread, the acknowledgement of a mirror say, is due within microseconds.
+  class ExpectSoon {
+   public:
+    explicit ExpectSoon(Reactor& reactor) : reactor_(reactor) { ++reactor_.expected_soon_; }
+    ExpectSoon(const ExpectSoon&) = delete;
+    ExpectSoon& operator=(const ExpectSoon&) = delete;
+    ~ExpectSoon() { --reactor_.expected_soon_; }
+
+   private:
+    Reactor& reactor_;
+  };
+
+  /// For open_device() only.
+  Ring& ring();
+
+ private:
+  struct Impl;
+  explicit Reactor(std::unique_ptr<Impl> impl);
+
+  template <class T>
+  static Task<void> store_result(Task<T> task, std::optional<T>& result, bool& done) {
+    auto value = co_await std::move(task);
+    result.emplace(std::move(value));
+    done = true;
+  }
+  static Task<void> mark_done(Task<void> task, bool& done) {
+    co_await std::move(task);
+    done = true;
+  }
+  void adopt_thread();
+  void turn();
+  std::size_t run_posted();
+  std::size_t run_timers();
+  void sleep_until_something_happens();
+  bool spin_helped();
+
+  std::size_t expected_soon_ = 0;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace tandem::device

@@ -1,0 +1,59 @@
+// nbd::Server: serves the volumes of a VolumeDirectory to NBD clients.
+//
+//   nbd::Server server(io, pool, directory, {.connections_max = 64});
+//   Status bound = server.listen("unix:/run/tandem/nbd.sock");
+//   …
+//   co_await server.stop();
+//
+// Thread: every call, and everything it does, on the thread that runs `io`; it makes no thread.
+// Lifetime: `io`, `pool` and `directory` outlive the server; await stop() before destroying it.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "frontend/nbd/options.h"
+#include "tandem/base/buffer.h"
+#include "tandem/base/result.h"
+#include "tandem/base/task.h"
+#include "tandem/volume.h"
+
+namespace boost::asio {
+class io_context;
+}
+
+namespace tandem::nbd {
+
+class Server {
+ public:
+  Server(boost::asio::io_context& io, BufferPool& pool, VolumeDirectory& directory,
+         Options options = {});
+  ~Server();
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  /// Accepts clients on "unix:/path" (a stale socket is replaced) or "host:port" ("[::1]:port";
+  /// port 0 picks one), from now on. May be called several times.
+  /// Errors: kInvalid (not an endpoint; a TLS file is unusable), kBusy, kExists, kIo.
+  Status listen(std::string endpoint);
+  /// What was bound, in the order of the calls, with real port numbers.
+  std::vector<std::string> endpoints() const;
+
+  /// Accepts nobody any more, answers what is under way, closes every connection and waits for all
+  /// of that. A client that does not take its replies is cut off after Options::drain_max.
+  Task<void> stop();
+
+  /// Ends the connections that use `export_name`, as stop() does, so that their clients look for
+  /// the volume elsewhere (a node that was demoted or fenced). Returns when they are closed.
+  Task<void> disconnect(std::string export_name);
+
+  Stats stats() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace tandem::nbd

@@ -1,0 +1,255 @@
+#include "replication/group_replication.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "tandem/base/check.h"
+#include "tandem/base/log.h"
+
+namespace tandem::replication {
+
+GroupReplication::GroupReplication(Runtime runtime, ReplicatedLog& log, LinkDialer& dialer,
+                                   ReplicationOptions options, Callbacks callbacks, Role role)
+    : runtime_(runtime),
+      log_(log),
+      dialer_(dialer),
+      options_(options),
+      callbacks_(std::move(callbacks)),
+      role_(role),
+      applier_(runtime, log, options_, *this) {}
+
+GroupReplication::~GroupReplication() {
+  CHECK(stopping_);
+  CHECK(work_.held() == 0);
+}
+
+// --- role ---------------------------------------------------------------------------------------
+
+Task<PeersHeard> GroupReplication::hear_peers(Nanoseconds peer_wait) {
+  auto holder = work_.hold();
+  CHECK(role_ == Role::kPrimary);
+  hearing_ = true;
+  log_.set_append_listener([this] {
+    for (auto& slot : slots_)
+      if (slot.shipper) slot.shipper->wake();
+  });
+  for (Slot& slot : slots_) start_slot(slot);
+  const auto end = runtime_.clock.monotonic() + peer_wait;
+  PeersHeard outcome = PeersHeard::kAll;
+  while (true) {
+    const auto now = runtime_.clock.monotonic();
+    if (stopping_) {
+      outcome = PeersHeard::kStopped;
+    } else if (role_ != Role::kPrimary) {
+      outcome = PeersHeard::kFenced;
+    } else if (all_settled()) {
+      outcome = PeersHeard::kAll;
+    } else if (now >= end && !any_fetching()) {
+      outcome = PeersHeard::kTimedOut;
+    } else {
+      // Beyond the limit only a fetch is waited for, which has time-outs of its own.
+      const auto pause = now < end ? end - now : tick_period(options_);
+      co_await wait_at_most(runtime_.executor, heard_, pause);
+      continue;
+    }
+    break;
+  }
+  hearing_ = false;
+  co_return outcome;
+}
+
+void GroupReplication::become_primary() {
+  CHECK(!stopping_);
+  role_ = Role::kPrimary;
+  const auto history = log_.history();
+  applier_.release(message::Refuse{
+      ErrorCode::kFenced,
+      fmt::format("node {} was promoted and is primary of group {} on timeline {}",
+                  log_.identity().node, log_.identity().name, current_timeline(history).value),
+      history});
+  log_.set_append_listener([this] {
+    for (auto& slot : slots_)
+      if (slot.shipper) slot.shipper->wake();
+  });
+  for (Slot& slot : slots_) start_slot(slot);
+}
+
+Task<void> GroupReplication::stop_shipping(Role role) {
+  auto holder = work_.hold();
+  role_ = role;
+  log_.set_append_listener(nullptr);
+  for (Slot& slot : slots_)
+    if (slot.shipper) slot.shipper->request_stop();
+  co_await end_slots();
+}
+
+void GroupReplication::newer_timeline(const TimelineHistory& history, const std::string& node) {
+  if (role_ != Role::kPrimary || stopping_) return;
+  role_ = Role::kFenced;  // first: from here on slot_changed() releases no writer
+  log_event(Level::kWarn, "group.newer-timeline", "group={} own_timeline={} timeline={} node={}",
+            log_.identity().name, current_timeline(log_.history()).value,
+            current_timeline(history).value, node);
+  callbacks_.on_newer_timeline(history, node);
+  for (Slot& slot : slots_)
+    if (slot.shipper) slot.shipper->request_stop();
+  spawn(stop_shipping(Role::kFenced));
+  heard_.notify_all();
+}
+
+Task<Status> GroupReplication::become_mirror() {
+  if (role_ == Role::kMirror) co_return ok();
+  // What the fence left running must have ended before records are applied.
+  co_await end_slots();
+  auto changed = co_await callbacks_.become_mirror();
+  if (changed && role_ == Role::kFenced) role_ = Role::kMirror;
+  co_return changed;
+}
+
+// --- slots --------------------------------------------------------------------------------------
+
+void GroupReplication::start_slot(Slot& slot) {
+  if (slot.shipper || role_ != Role::kPrimary || stopping_) return;
+  slot.shipper = std::make_unique<Shipper>(runtime_, log_, dialer_, options_, slot.options,
+                                           static_cast<ShipperOwner&>(*this));
+  slot.shipper->start();
+  update_hold();
+}
+
+Task<void> GroupReplication::end_slots() {
+  // The lock makes a second caller wait for the shippers that the first one took out.
+  auto lock = co_await slots_lock_.lock();
+  std::vector<std::unique_ptr<Shipper>> ending;
+  for (Slot& slot : slots_) {
+    if (!slot.shipper) continue;
+    slot.options = slot.shipper->slot();
+    ending.push_back(std::move(slot.shipper));
+  }
+  for (auto& shipper : ending) shipper->request_stop();
+  for (auto& shipper : ending) co_await shipper->stop();
+}
+
+Status GroupReplication::add_slot(SlotOptions slot) {
+  const std::string address = slot.address;
+  for (const Slot& other : slots_) {
+    if (other.options.address == address) {
+      return Error{ErrorCode::kExists, fmt::format("group {} has a mirror at {} already",
+                                                   log_.identity().name, address)};
+    }
+  }
+  slots_.push_back({std::move(slot), nullptr});
+  start_slot(slots_.back());
+  return ok();
+}
+
+Task<Status> GroupReplication::remove_slot(std::string address) {
+  auto holder = work_.hold();
+  const auto found = std::find_if(slots_.begin(), slots_.end(), [&](const Slot& slot) {
+    return slot.options.address == address;
+  });
+  if (found == slots_.end()) {
+    co_return Error{ErrorCode::kNotFound,
+                    fmt::format("group {} has no mirror at {}", log_.identity().name, address)};
+  }
+  std::unique_ptr<Shipper> shipper = std::move(found->shipper);
+  slots_.erase(found);
+  if (shipper) co_await shipper->stop();
+  slot_changed();
+  co_return ok();
+}
+
+void GroupReplication::set_mode(ReplicationMode mode) {
+  for (Slot& slot : slots_) {
+    slot.options.mode = mode;
+    if (slot.shipper) slot.shipper->set_mode(mode);
+  }
+}
+
+Task<Status> GroupReplication::wait_durable(std::string address, Lsn upto, Nanoseconds limit) {
+  auto holder = work_.hold();
+  for (Slot& slot : slots_) {
+    if (slot.options.address == address && slot.shipper)
+      co_return co_await slot.shipper->wait_durable(upto, limit);
+  }
+  co_return Error{ErrorCode::kNotFound, fmt::format("group {} does not ship to a mirror at {}",
+                                                    log_.identity().name, address)};
+}
+
+// Runs on the way of every acknowledgement: short, no I/O.
+void GroupReplication::slot_changed() {
+  heard_.notify_all();
+  // A fenced group's writers are failed by the store, never released.
+  if (role_ != Role::kPrimary) return;
+  gates_.clear();
+  for (const Slot& slot : slots_)
+    if (slot.shipper) gates_.push_back(slot.shipper->gate());
+  log_.set_remote_ack(remote_ack(gates_));
+  update_hold();
+}
+
+void GroupReplication::update_hold() {
+  std::optional<Lsn> hold;
+  for (const Slot& slot : slots_) {
+    if (!slot.shipper) continue;
+    const Lsn needed = slot.shipper->hold();
+    // A slot that the log no longer reaches gets an image: it has no use for what is left.
+    if (needed < log_.log_start()) continue;
+    hold = hold ? std::min(*hold, needed) : needed;
+  }
+  log_.set_log_hold(hold);
+}
+
+bool GroupReplication::all_settled() const {
+  return std::all_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
+    return slot.shipper && slot.shipper->settled() && !slot.shipper->fetching();
+  });
+}
+
+bool GroupReplication::any_fetching() const {
+  return std::any_of(slots_.begin(), slots_.end(),
+                     [](const Slot& slot) { return slot.shipper && slot.shipper->fetching(); });
+}
+
+// --- streams, status, end ------------------------------------------------------------------------
+
+void GroupReplication::accept(std::unique_ptr<Link> link, message::Hello hello) {
+  if (stopping_) return;  // destroying the link closes it
+  applier_.accept(std::move(link), std::move(hello));
+}
+
+std::vector<SlotOptions> GroupReplication::slot_options() const {
+  std::vector<SlotOptions> all;
+  for (const Slot& slot : slots_) all.push_back(slot.shipper ? slot.shipper->slot() : slot.options);
+  return all;
+}
+
+std::vector<SlotStatus> GroupReplication::slots() const {
+  std::vector<SlotStatus> all;
+  for (const Slot& slot : slots_) {
+    if (slot.shipper) {
+      all.push_back(slot.shipper->status());
+      continue;
+    }
+    SlotStatus idle;
+    idle.address = slot.options.address;
+    idle.state = "stopped";
+    idle.reason = fmt::format("this node is {} of the group", to_string(role_));
+    all.push_back(std::move(idle));
+  }
+  return all;
+}
+
+Task<void> GroupReplication::stop() {
+  if (!stopping_) {
+    stopping_ = true;
+    heard_.notify_all();
+    log_.set_append_listener(nullptr);
+    for (Slot& slot : slots_)
+      if (slot.shipper) slot.shipper->request_stop();
+  }
+  co_await applier_.stop();
+  co_await end_slots();
+  co_await work_.close();
+  if (role_ == Role::kPrimary) log_.set_remote_ack({});
+}
+
+}  // namespace tandem::replication

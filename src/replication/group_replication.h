@@ -1,0 +1,124 @@
+// GroupReplication: everything about one group's peers on one node. A primary ships to its slots; a
+// mirror applies what it is sent; a fenced copy waits for a primary that may take it back.
+//
+// Who decides: control/ owns the role (role_machine.h) and tells it here; only a newer timeline and
+// the acceptance of a fenced copy start here, as callbacks.
+// Thread: the reactor's. stop() must be awaited before destruction; no callback after it.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "replication/applier.h"
+#include "replication/options.h"
+#include "replication/shipper.h"
+#include "tandem/base/sync.h"
+#include "tandem/control.h"
+#include "tandem/port/executor.h"
+#include "tandem/port/link.h"
+#include "tandem/replicated_log.h"
+
+namespace tandem::replication {
+
+struct Callbacks {
+  /// The peer shows a newer timeline while we are primary. When this returns the group must not
+  /// acknowledge another write. The role here is kFenced already and shipping ends.
+  std::function<void(const TimelineHistory& history, const std::string& node)> on_newer_timeline;
+  /// A fenced copy may follow: make the role durable. On success the role here becomes kMirror.
+  std::function<Task<Status>()> become_mirror;
+};
+
+/// How hear_peers() ended.
+enum class PeersHeard {
+  kAll,       // every slot answered, and what had to be fetched was
+  kTimedOut,  // at least one did not answer in time
+  kFenced,    // one showed a newer timeline
+  kStopped,
+};
+
+class GroupReplication final : private ShipperOwner, private ApplierOwner {
+ public:
+  GroupReplication(Runtime runtime, ReplicatedLog& log, LinkDialer& dialer,
+                   ReplicationOptions options, Callbacks callbacks, Role role);
+  ~GroupReplication() override;
+
+  // --- role, told by control ----------------------------------------------------------------
+  Role role() const override { return role_; }
+  /// A primary that starts: dials its slots and waits until each was heard, `peer_wait` at most
+  /// (a fetch under way is waited for beyond it). Afterwards nothing is fetched any more, so the
+  /// caller may serve. With no slots it returns at once.
+  Task<PeersHeard> hear_peers(Nanoseconds peer_wait);
+  /// Role primary from now on, ready to serve: dials the slots. After hold_upstream(), the old
+  /// primary is told of our newer timeline.
+  void become_primary();
+  /// Role mirror or fenced from now on: shipping has ended when this returns.
+  Task<void> stop_shipping(Role role);
+  /// See Applier::hold; become_primary() or release_upstream() ends it.
+  Task<void> hold_upstream() { return applier_.hold(); }
+  void release_upstream() { applier_.release(std::nullopt); }
+
+  // --- slots ----------------------------------------------------------------------------------
+  /// kExists when the address has a slot. Dials at once on a primary.
+  Status add_slot(SlotOptions slot);
+  /// Ends the slot's stream; writers do not wait for it any more. kNotFound.
+  Task<Status> remove_slot(std::string address);
+  /// Every slot's mode, also while shipping.
+  void set_mode(ReplicationMode mode);
+  /// Completes when the mirror at `address` holds durably everything up to `upto`.
+  Task<Status> wait_durable(std::string address, Lsn upto, Nanoseconds limit);
+
+  // --- streams --------------------------------------------------------------------------------
+  /// A stream whose Hello names this group (LinkRouter). Answers it, whatever the role.
+  void accept(std::unique_ptr<Link> link, message::Hello hello);
+
+  // --- status ---------------------------------------------------------------------------------
+  std::vector<SlotStatus> slots() const;
+  std::vector<SlotOptions> slot_options() const;
+  UpstreamStatus upstream() const { return applier_.status(); }
+  /// A primary streams to us and was heard lately.
+  bool upstream_connected() const { return applier_.connected(); }
+
+  Task<void> stop();
+
+ private:
+  struct Slot {
+    SlotOptions options;
+    std::unique_ptr<Shipper> shipper;  // while we are primary
+  };
+
+  // ShipperOwner
+  void slot_changed() override;
+  void newer_timeline(const TimelineHistory& history, const std::string& node) override;
+  bool may_fetch() const override { return hearing_ && role_ == Role::kPrimary; }
+  AsyncMutex& image_lock() override { return image_lock_; }
+  AsyncMutex& fetch_lock() override { return fetch_lock_; }
+  // ApplierOwner
+  Task<Status> become_mirror() override;
+
+  void start_slot(Slot& slot);
+  Task<void> end_slots();
+  void update_hold();
+  bool all_settled() const;
+  bool any_fetching() const;
+
+  Runtime runtime_;
+  ReplicatedLog& log_;
+  LinkDialer& dialer_;
+  const ReplicationOptions options_;
+  Callbacks callbacks_;
+  Role role_;
+  bool hearing_ = false;
+  bool stopping_ = false;
+  AsyncMutex image_lock_;
+  AsyncMutex fetch_lock_;
+  AsyncMutex slots_lock_;  // starting and ending shippers
+  std::vector<Slot> slots_;
+  std::vector<SlotGate> gates_;  // scratch of slot_changed()
+  Condition heard_;
+  Applier applier_;
+  Gate work_;
+};
+
+}  // namespace tandem::replication

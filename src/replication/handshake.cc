@@ -1,0 +1,202 @@
+#include "replication/handshake.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+
+namespace tandem::replication {
+namespace {
+
+message::Refuse refuse(const CopyState& ours, ErrorCode code, std::string reason) {
+  return {.code = code, .reason = std::move(reason), .history = ours.history};
+}
+
+// The first entry's time is when a copy was created, which differs between nodes.
+bool same_fork(const TimelineFork& a, const TimelineFork& b, std::size_t index) {
+  return a.timeline == b.timeline && a.fork == b.fork && (index == 0 || a.utc == b.utc);
+}
+
+std::string hints_for_divergence(const std::string& group) {
+  return fmt::format(
+      "nothing was changed and both copies keep their data; to give up the copy on the mirror's "
+      "node run 'tandem group delete {}' there, and the primary copies the group anew",
+      group);
+}
+
+// Rows that do not depend on logs: version, group, a node that talks to itself.
+std::optional<message::Refuse> judge_identity(const CopyState& ours, std::uint32_t version,
+                                              const GroupIdentity& theirs) {
+  if (version != message::kProtocolVersion) {
+    return refuse(ours, ErrorCode::kUnsupported,
+                  fmt::format("node {} speaks replication protocol version {}, node {} version {}; "
+                              "run the same release of tandemd on both nodes",
+                              theirs.node, version, ours.identity.node, message::kProtocolVersion));
+  }
+  if (theirs.group != ours.identity.group) {
+    return refuse(ours, ErrorCode::kInvalid,
+                  fmt::format("group {} on node {} has the identity {}, on node {} it is {}: they "
+                              "are different groups; check the mirror's address",
+                              ours.identity.name, ours.identity.node, ours.identity.group.text(),
+                              theirs.node, theirs.group.text()));
+  }
+  if (theirs.pool == ours.identity.pool) {
+    return refuse(ours, ErrorCode::kInvalid,
+                  fmt::format("node {} reached its own pool {}; set the mirror's address to the "
+                              "other node",
+                              theirs.node, theirs.pool.text()));
+  }
+  return std::nullopt;
+}
+
+message::Refuse divergence(const CopyState& ours, const std::string& their_node, Lsn their_end,
+                           const TimelineHistory& theirs) {
+  const Lsn common = common_end(ours.history, ours.head.lsn, theirs, their_end);
+  return refuse(
+      ours, ErrorCode::kRefused,
+      fmt::format("the copies of group {} diverge behind LSN {}: node {} goes on to LSN {} on "
+                  "timeline {}, node {} to LSN {} on timeline {}; {}",
+                  ours.identity.name, common.value, ours.identity.node, ours.head.lsn.value,
+                  current_timeline(ours.history).value, their_node, their_end.value,
+                  current_timeline(theirs).value, hints_for_divergence(ours.identity.name)));
+}
+
+HelloVerdict judge_hello_as_primary(const CopyState& ours, const message::Hello& hello) {
+  using Kind = HelloVerdict::Kind;
+  const auto mine = current_timeline(ours.history).value;
+  const auto their = current_timeline(hello.history).value;
+  if (is_newer(hello.history, ours.history)) {
+    return {Kind::kFenceOurselves,
+            refuse(ours, ErrorCode::kBusy,
+                   fmt::format("node {} was primary of group {} on timeline {} and stops serving "
+                               "because of timeline {}; dial again to make it a mirror",
+                               ours.identity.node, ours.identity.name, mine, their))};
+  }
+  if (is_newer(ours.history, hello.history)) {
+    return {Kind::kRefuse,
+            refuse(ours, ErrorCode::kFenced,
+                   fmt::format("node {} is primary of group {} on the newer timeline {}; node {} "
+                               "must not serve timeline {} any more",
+                               ours.identity.node, ours.identity.name, mine, hello.identity.node,
+                               their))};
+  }
+  return {
+      Kind::kRefuse,
+      refuse(ours, ErrorCode::kRefused,
+             fmt::format("nodes {} and {} are both primary of group {} on a timeline {}; compare "
+                         "their data, then run 'tandem demote {}' on the one to give up",
+                         ours.identity.node, hello.identity.node, ours.identity.name, mine,
+                         ours.identity.name))};
+}
+
+}  // namespace
+
+Timeline current_timeline(const TimelineHistory& history) {
+  return history.empty() ? Timeline{1} : history.back().timeline;
+}
+
+bool is_newer(const TimelineHistory& a, const TimelineHistory& b) {
+  return current_timeline(a) > current_timeline(b);
+}
+
+bool lies_on(const TimelineHistory& part, Lsn end, const TimelineHistory& whole) {
+  if (end == Lsn{0}) return true;  // nothing lies on everything
+  if (part.size() > whole.size()) return false;
+  for (std::size_t i = 0; i < part.size(); ++i)
+    if (!same_fork(part[i], whole[i], i)) return false;
+  return part.size() == whole.size() || end <= whole[part.size()].fork;
+}
+
+Lsn common_end(const TimelineHistory& a, Lsn a_end, const TimelineHistory& b, Lsn b_end) {
+  Lsn end = std::min(a_end, b_end);
+  std::size_t shared = 0;
+  while (shared < a.size() && shared < b.size() && same_fork(a[shared], b[shared], shared))
+    ++shared;
+  if (shared < a.size()) end = std::min(end, a[shared].fork);
+  if (shared < b.size()) end = std::min(end, b[shared].fork);
+  return end;
+}
+
+HelloVerdict judge_hello(const CopyState& ours, const message::Hello& hello) {
+  using Kind = HelloVerdict::Kind;
+  if (auto refusal = judge_identity(ours, hello.version, hello.identity))
+    return {Kind::kRefuse, *refusal};
+  if (hello.role != Role::kPrimary) {
+    return {Kind::kRefuse,
+            refuse(ours, ErrorCode::kInvalid,
+                   fmt::format("node {} dialled group {} as {}; only a primary dials",
+                               hello.identity.node, ours.identity.name, to_string(hello.role)))};
+  }
+  if (ours.role == Role::kPrimary) return judge_hello_as_primary(ours, hello);
+
+  const auto mine = current_timeline(ours.history).value;
+  const auto their = current_timeline(hello.history).value;
+  if (is_newer(ours.history, hello.history)) {
+    return {Kind::kRefuse,
+            refuse(ours, ErrorCode::kFenced,
+                   fmt::format(
+                       "node {} follows the newer timeline {} of group {}; node {} must not "
+                       "serve timeline {} any more",
+                       ours.identity.node, mine, ours.identity.name, hello.identity.node, their))};
+  }
+  if (ours.role == Role::kFenced && !is_newer(hello.history, ours.history)) {
+    return {Kind::kRefuse,
+            refuse(ours, ErrorCode::kRefused,
+                   fmt::format("node {} was fenced on timeline {} of group {} and follows only a "
+                               "newer one, not timeline {} of node {}",
+                               ours.identity.node, mine, ours.identity.name, their,
+                               hello.identity.node))};
+  }
+  const bool we_are_behind = ours.head.lsn <= hello.head.lsn;
+  if (we_are_behind && lies_on(ours.history, ours.head.lsn, hello.history))
+    return {Kind::kWelcome, {}};
+  if (!we_are_behind && ours.role == Role::kMirror && !is_newer(hello.history, ours.history) &&
+      lies_on(hello.history, hello.head.lsn, ours.history)) {
+    return {Kind::kVerifyDialer, {}};
+  }
+  return {Kind::kRefuse, divergence(ours, hello.identity.node, hello.head.lsn, hello.history)};
+}
+
+WelcomeVerdict judge_welcome(const CopyState& ours, Lsn log_start, bool may_fetch,
+                             const message::Welcome& welcome) {
+  using Kind = WelcomeVerdict::Kind;
+  if (auto refusal = judge_identity(ours, welcome.version, welcome.identity))
+    return {Kind::kRefuse, *refusal};
+  if (is_newer(welcome.history, ours.history)) return {Kind::kFenceOurselves, {}};
+  if (welcome.role == Role::kPrimary) {
+    return {Kind::kRefuse, refuse(ours, ErrorCode::kRefused,
+                                  fmt::format("node {} is primary of group {} too",
+                                              welcome.identity.node, ours.identity.name))};
+  }
+  const Lsn their_end = welcome.head.lsn;
+  if (their_end == Lsn{0}) return {log_start == Lsn{0} ? Kind::kShipAll : Kind::kImage, {}};
+  if (their_end <= ours.head.lsn) {
+    if (!lies_on(welcome.history, their_end, ours.history))
+      return {Kind::kRefuse, divergence(ours, welcome.identity.node, their_end, welcome.history)};
+    return {their_end < log_start ? Kind::kImage : Kind::kShip, {}};
+  }
+  const bool continues_ours = current_timeline(welcome.history) == current_timeline(ours.history) &&
+                              lies_on(ours.history, ours.head.lsn, welcome.history);
+  if (!continues_ours)
+    return {Kind::kRefuse, divergence(ours, welcome.identity.node, their_end, welcome.history)};
+  if (may_fetch) return {Kind::kFetch, {}};
+  return {
+      Kind::kRefuse,
+      refuse(ours, ErrorCode::kRefused,
+             fmt::format("node {} holds group {} up to LSN {}, but this primary serves since it "
+                         "lost everything behind LSN {}; restart tandemd on node {} while the "
+                         "mirror is reachable and it fetches them, if nothing was written since",
+                         welcome.identity.node, ours.identity.name, their_end.value,
+                         ours.head.lsn.value, ours.identity.node))};
+}
+
+message::Refuse digest_refusal(const CopyState& ours, const std::string& their_node, Lsn at) {
+  return refuse(
+      ours, ErrorCode::kRefused,
+      fmt::format("the copies of group {} on nodes {} and {} hold different records up to "
+                  "LSN {} of the same timeline (the primary lost its last records in a "
+                  "crash and served without this mirror); {}",
+                  ours.identity.name, ours.identity.node, their_node, at.value,
+                  hints_for_divergence(ours.identity.name)));
+}
+
+}  // namespace tandem::replication

@@ -1,0 +1,379 @@
+#include "replication/shipper.h"
+
+#include <utility>
+
+#include "tandem/base/check.h"
+#include "tandem/base/log.h"
+
+namespace tandem::replication {
+namespace {
+
+double seconds(Nanoseconds d) { return std::chrono::duration<double>(d).count(); }
+
+}  // namespace
+
+Shipper::Shipper(Runtime runtime, ReplicatedLog& log, LinkDialer& dialer,
+                 const ReplicationOptions& options, SlotOptions slot, ShipperOwner& owner)
+    : executor_(runtime.executor),
+      clock_(runtime.clock),
+      log_(log),
+      dialer_(dialer),
+      options_(options),
+      owner_(owner),
+      slot_(std::move(slot)),
+      backoff_(runtime.random, options.backoff_first, options.backoff_max),
+      ticker_(runtime.executor, tick_period(options), [this] { tick(); }) {
+  since_ = clock_.utc();
+  if (slot_.last_known) {
+    position_known_ = true;
+    acked_ = {slot_.last_known->lsn, slot_.last_known->lsn, slot_.last_durable};
+    acked_payload_ = slot_.last_known->payload_bytes;
+  }
+}
+
+Shipper::~Shipper() { CHECK(!link_ && running_.held() == 0); }
+
+void Shipper::start() {
+  ticker_.start();
+  spawn(run());
+}
+
+void Shipper::request_stop() {
+  if (stopping_) return;
+  stopping_ = true;
+  ticker_.stop();
+  fail_link("replication stops on this node");
+  retry_.notify_all();
+  settled_or_acked_.notify_all();
+}
+
+Task<void> Shipper::stop() {
+  request_stop();
+  co_await running_.close();
+  set_state(State::kStopped, "this node does not ship this group");
+}
+
+Lsn Shipper::hold() const {
+  if (image_point_) return *image_point_;
+  return confirmed_ ? acked_.durable : log_.log_start();
+}
+
+SlotOptions Shipper::slot() const {
+  SlotOptions slot = slot_;
+  if (position_known_) {
+    LogPoint point;
+    point.lsn = acked_.written;
+    point.payload_bytes = acked_payload_;
+    slot.last_known = point;
+    slot.last_durable = acked_.durable;
+  }
+  return slot;
+}
+
+const char* Shipper::text(State state) {
+  switch (state) {
+    case State::kConnecting:
+      return "connecting";
+    case State::kHandshake:
+      return "handshake";
+    case State::kFetching:
+      return "fetching";
+    case State::kImage:
+      return "image";
+    case State::kCatchUp:
+      return "catch-up";
+    case State::kFollowing:
+      return "following";
+    case State::kRefused:
+      return "refused";
+    case State::kStopped:
+      return "stopped";
+  }
+  return "unknown";
+}
+
+SlotStatus Shipper::status() const {
+  SlotStatus status;
+  status.node = node_;
+  status.address = slot_.address;
+  status.state = text(state_);
+  status.reason = reason_;
+  status.since = since_;
+  status.received = acked_.received;
+  status.written = acked_.written;
+  status.durable = acked_.durable;
+  status.missing_records = lag_records();
+  status.missing_bytes = lag_bytes();
+  status.in_sync = gating_ && slot_.mode == ReplicationMode::kSync && acked_.written >= barrier_;
+  status.last_contact = last_contact_utc_;
+  status.progress_done = image_done_;
+  status.progress_total = image_total_;
+  return status;
+}
+
+void Shipper::set_state(State state, std::string reason) {
+  reason_ = std::move(reason);
+  if (state == state_) return;
+  state_ = state;
+  since_ = clock_.utc();
+  log_event(state == State::kRefused ? Level::kWarn : Level::kInfo, "slot.state",
+            "group={} mirror={} node={} state={} reason=\"{}\"", log_.identity().name,
+            slot_.address, node_, text(state), reason_);
+}
+
+CopyState Shipper::our_state() const {
+  // The tail counts, not the head: a mirror may have received what is still in flight here.
+  return {log_.identity(), Role::kPrimary, log_.tail(), log_.history()};
+}
+
+void Shipper::fail_link(std::string reason) {
+  if (!link_ || link_failed_) return;
+  link_failed_ = true;
+  link_reason_ = std::move(reason);
+  link_->close();
+  wake_.notify_all();
+}
+
+Task<void> Shipper::run() {
+  auto holder = running_.hold();
+  while (!stopping_) {
+    co_await session();
+    if (stopping_) break;
+    co_await wait_at_most(executor_, retry_, backoff_.next());
+  }
+}
+
+Task<void> Shipper::session() {
+  link_failed_ = false;
+  link_reason_.clear();
+  link_ = dialer_.dial(slot_.address);
+  deadline_ = clock_.monotonic() + options_.handshake_timeout;
+  message::Hello hello;
+  hello.identity = log_.identity();
+  hello.role = Role::kPrimary;
+  hello.mode = slot_.mode;
+  hello.head = log_.tail();
+  hello.history = log_.history();
+  auto welcome = co_await exchange_hello(hello);
+  if (!welcome) {
+    // A refusal has set state and reason already; a link that never came up keeps its old reason.
+    if (state_ != State::kRefused || welcome.error().code != ErrorCode::kRefused)
+      set_state(State::kConnecting, welcome.error().message);
+  } else {
+    auto plan = co_await judge(hello, *welcome);
+    if (plan) co_await stream(*plan);
+  }
+  link_.reset();
+}
+
+// Returns the Welcome; a Refuse is heeded here and reported as kRefused.
+Task<Result<message::Welcome>> Shipper::exchange_hello(const message::Hello& hello) {
+  link_->send(Message(hello));
+  auto answer = co_await link_->receive();
+  if (!answer) {
+    co_return Error{ErrorCode::kUnavailable, link_failed_ ? link_reason_ : answer.error().message};
+  }
+  if (link_failed_) co_return Error{ErrorCode::kUnavailable, link_reason_};
+  last_contact_ = clock_.monotonic();
+  last_contact_utc_ = clock_.utc();
+  if (auto* refusal = std::get_if<message::Refuse>(&*answer)) {
+    heed_refusal(*refusal, link_->peer().empty() ? slot_.address : link_->peer());
+    co_return Error{ErrorCode::kRefused, refusal->reason};
+  }
+  auto* welcome = std::get_if<message::Welcome>(&*answer);
+  if (welcome == nullptr) {
+    co_return Error{ErrorCode::kUnavailable,
+                    "the peer answered the Hello with something else than Welcome or Refuse; check "
+                    "that both nodes run the same release of tandemd"};
+  }
+  node_ = welcome->identity.node;
+  co_return std::move(*welcome);
+}
+
+void Shipper::heed_refusal(const message::Refuse& refusal, const std::string& node) {
+  if (stopping_) return;
+  if (is_newer(refusal.history, log_.history())) {
+    owner_.newer_timeline(refusal.history, node);
+    return;
+  }
+  // kBusy and kUnavailable pass by themselves, so they are no answer to "does the peer know more".
+  const bool transient =
+      refusal.code == ErrorCode::kBusy || refusal.code == ErrorCode::kUnavailable;
+  set_state(State::kRefused, refusal.reason);
+  if (!transient) settled_ = true;
+  owner_.slot_changed();
+}
+
+// Sends a refusal and waits until the peer closes, so that it is not lost with the link.
+Task<void> Shipper::refuse(message::Refuse refusal) {
+  set_state(State::kRefused, refusal.reason);
+  settled_ = true;
+  owner_.slot_changed();
+  if (link_failed_) co_return;
+  link_->send(Message(std::move(refusal)));
+  deadline_ = clock_.monotonic() + options_.parting_time;
+  while (true) {
+    auto answer = co_await link_->receive();
+    if (!answer) co_return;
+  }
+}
+
+Task<Result<Shipper::Plan>> Shipper::judge(const message::Hello& hello,
+                                           const message::Welcome& welcome) {
+  using Kind = WelcomeVerdict::Kind;
+  if (state_ != State::kRefused) set_state(State::kHandshake, "comparing histories");
+  const WelcomeVerdict verdict =
+      judge_welcome(our_state(), log_.log_start(), owner_.may_fetch(), welcome);
+  const Error given_up{ErrorCode::kRefused, "no plan"};
+  Plan plan{.image = false, .after = welcome.head.lsn};
+  switch (verdict.kind) {
+    case Kind::kFenceOurselves:
+      owner_.newer_timeline(welcome.history, welcome.identity.node);
+      co_return given_up;
+    case Kind::kRefuse:
+      co_await refuse(verdict.refusal);
+      co_return given_up;
+    case Kind::kFetch: {
+      auto fetched = co_await fetch(hello, welcome);
+      if (!fetched) set_state(State::kConnecting, fetched.error().message);
+      co_return fetched;
+    }
+    case Kind::kShipAll:
+      acked_payload_ = 0;
+      break;
+    case Kind::kImage:
+    case Kind::kShip: {
+      // Also before an image: what an image would replace must be ours, if that can still be told.
+      plan.image = verdict.kind == Kind::kImage;
+      if (welcome.head.lsn == Lsn{0}) break;
+      auto digest = co_await log_.digest_at(welcome.head.lsn);
+      if (link_failed_) co_return Error{ErrorCode::kUnavailable, link_reason_};
+      if (!digest && digest.error().code == ErrorCode::kNotFound) {
+        plan.image = true;
+      } else if (!digest) {
+        set_state(State::kConnecting, digest.error().message);
+        co_return digest.error();
+      } else if (*digest != welcome.head.digest) {
+        co_await refuse(digest_refusal(our_state(), welcome.identity.node, welcome.head.lsn));
+        co_return given_up;
+      }
+      break;
+    }
+  }
+  position_known_ = confirmed_ = true;
+  acked_ = {welcome.head.lsn, welcome.head.lsn, welcome.durable};
+  acked_payload_ = welcome.head.payload_bytes;
+  co_return plan;
+}
+
+// The mirror holds records of our own timeline that we lost in a crash: take them before serving.
+Task<Result<Shipper::Plan>> Shipper::fetch(const message::Hello& hello,
+                                           const message::Welcome& welcome) {
+  set_state(State::kFetching, "taking the records that this node lost in its crash");
+  auto lock = co_await owner_.fetch_lock().lock();
+  if (link_failed_) co_return Error{ErrorCode::kUnavailable, link_reason_};
+  if (log_.tail() != hello.head || !owner_.may_fetch()) {
+    co_return Error{ErrorCode::kUnavailable, "the log grew during the handshake; dialling again"};
+  }
+  link_->send(Message(message::Start{.after = hello.head.lsn, .from_image = false}));
+  last_contact_ = clock_.monotonic();
+  deadline_ = last_contact_ + options_.handshake_timeout;
+  while (log_.head().lsn < welcome.head.lsn) {
+    auto answer = co_await link_->receive();
+    if (!answer || link_failed_) {
+      co_return Error{ErrorCode::kUnavailable,
+                      link_failed_ ? link_reason_ : answer.error().message};
+    }
+    deadline_ = clock_.monotonic() + options_.handshake_timeout;
+    auto* records = std::get_if<message::Records>(&*answer);
+    if (records == nullptr) {
+      co_return Error{ErrorCode::kUnavailable,
+                      "the peer sent something else than the records "
+                      "that this node lacks; dialling again"};
+    }
+    auto taking = take_record_batch(std::move(*records));
+    auto taken = co_await std::move(taking);
+    if (!taken) co_return taken.error();
+  }
+  auto flushed = co_await log_.flush_local();
+  if (!flushed) co_return flushed.error();
+  if (link_failed_) co_return Error{ErrorCode::kUnavailable, link_reason_};
+  if (log_.head().digest != welcome.head.digest) {
+    co_await refuse(digest_refusal(our_state(), welcome.identity.node, welcome.head.lsn));
+    co_return Error{ErrorCode::kRefused, "no plan"};
+  }
+  log_event(Level::kInfo, "slot.fetched", "group={} mirror={} from_lsn={} to_lsn={}",
+            log_.identity().name, slot_.address, hello.head.lsn.value, welcome.head.lsn.value);
+  position_known_ = confirmed_ = true;
+  acked_ = {welcome.head.lsn, welcome.head.lsn, welcome.durable};
+  acked_payload_ = welcome.head.payload_bytes;
+  co_return Plan{.image = false, .after = welcome.head.lsn};
+}
+
+Task<Status> Shipper::take_record_batch(message::Records records) {
+  const Lsn last = records.batch.last;
+  auto applying = log_.apply(std::move(records.batch));
+  auto applied = co_await std::move(applying);
+  if (applied) link_->send(Message(message::Ack{last, last, log_.durable()}));
+  co_return applied;
+}
+
+void Shipper::tick() {
+  if (!link_ || link_failed_) return;
+  const auto now = clock_.monotonic();
+  if (!streaming_) {
+    if (now >= deadline_) {
+      fail_link(fmt::format("{} did not answer within {:.0f} s", slot_.address,
+                            seconds(options_.handshake_timeout)));
+    }
+    return;
+  }
+  if (now - last_contact_ >= options_.timeout) {
+    fail_link(fmt::format("{} has been silent for {:.0f} s", slot_.address,
+                          seconds(now - last_contact_)));
+    return;
+  }
+  check_stall(now);
+  // Half a tick of slack: a timer that fires a little early must not skip a heartbeat.
+  if (now - last_heartbeat_ >= options_.heartbeat_interval - tick_period(options_) / 2 &&
+      link_->backlog_bytes() < options_.link_backlog_bytes) {
+    send_heartbeat(false);
+  }
+}
+
+// A mirror that answers but does not get on (a dying disk, say) must not hold the writers for ever.
+void Shipper::check_stall(Nanoseconds now) {
+  if (!gating_) return;
+  const bool writes_stall = acked_.written < sent_ && now - last_progress_ >= options_.timeout;
+  const bool flush_stalls = flush_asked_ && now - flush_asked_at_ >= options_.timeout;
+  if (!writes_stall && !flush_stalls) return;
+  stalled_until_ = sent_;
+  open_gate(fmt::format("the mirror answers but has not {} anything for {:.0f} s; look at its disk",
+                        writes_stall ? "written" : "flushed", seconds(options_.timeout)));
+}
+
+void Shipper::set_mode(ReplicationMode mode) {
+  slot_.mode = mode;
+  update_gate();
+  owner_.slot_changed();
+}
+
+Task<Status> Shipper::wait_durable(Lsn upto, Nanoseconds limit) {
+  auto holder = running_.hold();
+  const auto end = clock_.monotonic() + limit;
+  while (!stopping_) {
+    if (acked_.durable >= upto && streaming_) co_return ok();
+    const auto now = clock_.monotonic();
+    if (now >= end) {
+      co_return Error{ErrorCode::kUnavailable,
+                      fmt::format("mirror {} holds durably only up to LSN {} of {}: {}",
+                                  slot_.address, acked_.durable.value, upto.value, reason_)};
+    }
+    durable_wanted_ = std::max(durable_wanted_.value_or(Lsn{0}), upto);
+    wake_.notify_all();
+    co_await wait_at_most(executor_, settled_or_acked_, end - now);
+  }
+  co_return Error{ErrorCode::kCancelled, "replication of this group stops"};
+}
+
+}  // namespace tandem::replication

@@ -1,0 +1,185 @@
+// Shipper: the primary's side of one slot. It dials the mirror, agrees on a starting point, ships
+// the log in order, and turns the mirror's acknowledgements into what writers wait for.
+//
+//   connecting ──Welcome──► handshake ─┬─ equal prefix ─────────────► catch-up ◄──► following
+//       ▲                              ├─ log gone or mirror empty ─► image ──► catch-up
+//       │ back-off                     ├─ mirror ahead, we start ───► fetching ─► catch-up
+//       └───────── link lost ──────────┴─ anything else ────────────► refused (tried again)
+//
+// Thread: the reactor's. Lifetime: start() once; stop() must be awaited before destruction. No
+// callback to the owner happens after stop() returned.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <string>
+
+#include "replication/ack_policy.h"
+#include "replication/handshake.h"
+#include "replication/options.h"
+#include "replication/timing.h"
+#include "tandem/base/sync.h"
+#include "tandem/control.h"
+#include "tandem/port/executor.h"
+#include "tandem/port/link.h"
+#include "tandem/replicated_log.h"
+
+namespace tandem::replication {
+
+/// What a shipper needs from its group.
+class ShipperOwner {
+ public:
+  virtual ~ShipperOwner() = default;
+  /// Some slot's positions or gate changed: compute RemoteAck and the log hold anew, now.
+  virtual void slot_changed() = 0;
+  /// The peer shows a newer timeline. The group must not acknowledge another write after this
+  /// returns. Called from within the shipper; it ends by itself afterwards.
+  virtual void newer_timeline(const TimelineHistory& history, const std::string& node) = 0;
+  /// True while this primary has not served since it started, so that it may take records.
+  virtual bool may_fetch() const = 0;
+  /// The log pins one image at a time, and takes records from one peer at a time.
+  virtual AsyncMutex& image_lock() = 0;
+  virtual AsyncMutex& fetch_lock() = 0;
+};
+
+class Shipper {
+ public:
+  Shipper(Runtime runtime, ReplicatedLog& log, LinkDialer& dialer,
+          const ReplicationOptions& options, SlotOptions slot, ShipperOwner& owner);
+  Shipper(const Shipper&) = delete;
+  Shipper& operator=(const Shipper&) = delete;
+  ~Shipper();
+
+  void start();
+  /// Ends the stream now and dials no more; what runs still has to be awaited with stop().
+  void request_stop();
+  Task<void> stop();
+
+  /// The log grew or a flush waits: ship.
+  void wake() { wake_.notify_all(); }
+  void set_mode(ReplicationMode mode);
+
+  const std::string& address() const { return slot_.address; }
+  SlotGate gate() const { return {slot_.mode, gating_, acked_.written, acked_.durable}; }
+  /// Oldest position behind which this slot may still need records.
+  Lsn hold() const;
+  /// The mirror was heard since start() and nothing has to be fetched from it any more.
+  bool settled() const { return settled_; }
+  bool fetching() const { return state_ == State::kFetching; }
+  /// Completes when the mirror holds durably everything up to `upto`, or with kUnavailable after
+  /// `limit` or when the link is lost for longer.
+  Task<Status> wait_durable(Lsn upto, Nanoseconds limit);
+  SlotStatus status() const;
+  /// What to hand to the next shipper of this slot.
+  SlotOptions slot() const;
+
+ private:
+  enum class State {
+    kConnecting,
+    kHandshake,
+    kFetching,
+    kImage,
+    kCatchUp,
+    kFollowing,
+    kRefused,
+    kStopped
+  };
+  struct InFlight {
+    Lsn last;
+    std::uint64_t payload_end;  // payload bytes of the log up to `last`
+    std::size_t bytes;
+  };
+  struct Plan {
+    bool image = false;
+    Lsn after;
+  };
+
+  // shipper.cc: connection, handshake, time
+  Task<void> run();
+  Task<void> session();
+  Task<Result<message::Welcome>> exchange_hello(const message::Hello& hello);
+  Task<Result<Plan>> judge(const message::Hello& hello, const message::Welcome& welcome);
+  Task<Result<Plan>> fetch(const message::Hello& hello, const message::Welcome& welcome);
+  Task<Status> take_record_batch(message::Records records);
+  Task<void> refuse(message::Refuse refusal);
+  void heed_refusal(const message::Refuse& refusal, const std::string& node);
+  void tick();
+  void check_stall(Nanoseconds now);
+  void fail_link(std::string reason);
+  void set_state(State state, std::string reason);
+  CopyState our_state() const;
+  static const char* text(State state);
+
+  // shipper_stream.cc: shipping and acknowledgements
+  Task<void> stream(Plan plan);
+  Task<void> send_loop(bool image);
+  Task<Status> send_image();
+  Task<Status> ship_next();
+  Task<void> receive_loop();
+  void send_heartbeat(bool flush);
+  bool flush_due();
+  bool window_full() const;
+  void on_ack(const message::Ack& ack);
+  void update_gate();
+  void open_gate(std::string reason);
+  std::uint64_t lag_records() const;
+  std::uint64_t lag_bytes() const;
+
+  Executor& executor_;
+  Clock& clock_;
+  ReplicatedLog& log_;
+  LinkDialer& dialer_;
+  const ReplicationOptions& options_;
+  ShipperOwner& owner_;
+  SlotOptions slot_;
+  Backoff backoff_;
+  Ticker ticker_;
+  Gate running_;
+  bool stopping_ = false;
+  Condition retry_;             // ends the back-off
+  Condition settled_or_acked_;  // wait_durable() and tests of progress
+
+  // What the operator sees.
+  State state_ = State::kConnecting;
+  std::string reason_ = "not dialled yet";
+  UtcNs since_;
+  UtcNs last_contact_utc_;
+  std::string node_;
+  std::uint64_t image_done_ = 0, image_total_ = 0;
+
+  // The mirror's place; survives a lost link.
+  bool position_known_ = false;  // at least as it was when the slot was last heard
+  bool confirmed_ = false;       // by the mirror itself, since start()
+  message::Ack acked_;
+  std::uint64_t acked_payload_ = 0;
+  bool settled_ = false;
+
+  // One session.
+  std::unique_ptr<Link> link_;
+  bool link_failed_ = false;
+  std::string link_reason_;
+  Nanoseconds deadline_{};  // of the present phase, for the handshake
+  Nanoseconds last_contact_{};
+  Nanoseconds last_heartbeat_{};
+  Nanoseconds last_progress_{};
+  bool streaming_ = false;
+  bool sender_running_ = false;
+  Condition sender_done_;
+  Condition wake_;
+  Lsn sent_;
+  std::uint64_t sent_payload_ = 0;
+  std::deque<InFlight> in_flight_;
+  std::size_t in_flight_bytes_ = 0;
+  std::optional<Lsn> image_point_;
+
+  // Gate and flushes.
+  bool gating_ = false;
+  Lsn barrier_;  // in sync once the mirror has written up to here
+  std::optional<Lsn> stalled_until_;
+  std::optional<Lsn> flush_wanted_;  // a flush waits for at most this position
+  std::optional<Lsn> flush_asked_;   // the mirror was asked to be durable up to here
+  Nanoseconds flush_asked_at_{};
+  std::optional<Lsn> durable_wanted_;  // wait_durable()
+};
+
+}  // namespace tandem::replication

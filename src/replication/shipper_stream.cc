@@ -1,0 +1,290 @@
+// The streaming part of Shipper: the order of records, the window, acknowledgements, the gate.
+#include <algorithm>
+#include <utility>
+
+#include "replication/shipper.h"
+#include "tandem/base/check.h"
+#include "tandem/base/log.h"
+
+namespace tandem::replication {
+
+Task<void> Shipper::stream(Plan plan) {
+  if (link_failed_) co_return;
+  link_->send(Message(message::Start{.after = plan.after, .from_image = plan.image}));
+  sent_ = plan.after;
+  sent_payload_ = acked_payload_;
+  in_flight_.clear();
+  in_flight_bytes_ = 0;
+  stalled_until_.reset();
+  flush_wanted_.reset();
+  flush_asked_.reset();
+  const auto now = clock_.monotonic();
+  last_contact_ = last_heartbeat_ = last_progress_ = now;
+  streaming_ = true;
+  settled_ = true;
+  backoff_.reset();
+  if (plan.image) {
+    set_state(State::kImage, "the mirror's position is not in the log: copying the whole group");
+  } else {
+    set_state(State::kCatchUp, "shipping the log from the mirror's position");
+  }
+  update_gate();
+  send_heartbeat(false);
+  owner_.slot_changed();
+
+  sender_running_ = true;
+  spawn(send_loop(plan.image));
+  co_await receive_loop();
+  if (!link_failed_) fail_link("the stream ended");
+  while (sender_running_) co_await sender_done_.wait();
+
+  streaming_ = false;
+  in_flight_.clear();
+  in_flight_bytes_ = 0;
+  image_done_ = image_total_ = 0;
+  image_point_.reset();
+  if (!stopping_ && state_ != State::kRefused) set_state(State::kConnecting, link_reason_);
+  open_gate(link_reason_);
+}
+
+Task<void> Shipper::receive_loop() {
+  while (!link_failed_) {
+    auto received = co_await link_->receive();
+    if (!received) {
+      fail_link(received.error().message);
+      co_return;
+    }
+    if (link_failed_) co_return;
+    last_contact_ = clock_.monotonic();
+    last_contact_utc_ = clock_.utc();
+    if (const auto* ack = std::get_if<message::Ack>(&*received)) {
+      on_ack(*ack);
+    } else if (const auto* refusal = std::get_if<message::Refuse>(&*received)) {
+      // Before anything is released: the owner may have to fence first.
+      heed_refusal(*refusal, node_);
+      fail_link(refusal->reason);
+    } else {
+      fail_link(
+          "the mirror sent a message that only a primary sends; check that both nodes run "
+          "the same release of tandemd");
+    }
+  }
+}
+
+Task<void> Shipper::send_loop(bool image) {
+  Status status = ok();
+  if (image) {
+    auto sent = co_await send_image();
+    if (!sent) status = sent;
+  }
+  while (status && !link_failed_) {
+    if (link_->backlog_bytes() >= options_.link_backlog_bytes) {
+      co_await link_->drained_below(options_.link_backlog_bytes);
+      continue;
+    }
+    if (sent_ < log_.tail().lsn && !window_full()) {
+      auto shipped = co_await ship_next();
+      if (!shipped) status = shipped;
+      continue;
+    }
+    if (flush_due()) {
+      send_heartbeat(true);
+      continue;
+    }
+    co_await wake_.wait();
+  }
+  if (!status && !link_failed_) {
+    log_event(Level::kWarn, "slot.ship-failed", "group={} mirror={} after_lsn={} reason=\"{}\"",
+              log_.identity().name, slot_.address, sent_.value, status.error().message);
+    fail_link(status.error().message);
+  }
+  sender_running_ = false;
+  sender_done_.notify_all();
+}
+
+Task<Status> Shipper::ship_next() {
+  const std::size_t bytes = gating_ ? options_.batch_bytes : options_.bulk_bytes;
+  const Lsn after = sent_;
+  auto read = co_await log_.read_after(after, bytes);
+  if (link_failed_) co_return ok();
+  if (!read) {
+    // kNotFound: the log was let go while the mirror lagged. The next handshake copies an image.
+    co_return read.error();
+  }
+  if (read->empty()) {
+    // The records are on their way to the local device and not readable yet: a moment later.
+    co_await next_turn(executor_);
+    co_return ok();
+  }
+  CHECK(read->first == after.next());
+  if (in_flight_.empty()) last_progress_ = clock_.monotonic();
+  const std::size_t payload = read->payload_bytes();
+  sent_ = read->last;
+  sent_payload_ += payload;
+  in_flight_.push_back({sent_, sent_payload_, payload + read->records.size()});
+  in_flight_bytes_ += in_flight_.back().bytes;
+  const bool flush = flush_due();
+  if (flush) {
+    flush_asked_ = sent_;
+    flush_asked_at_ = clock_.monotonic();
+  }
+  link_->send(Message(message::Records{std::move(*read), flush}));
+  co_return ok();
+}
+
+bool Shipper::window_full() const {
+  return in_flight_bytes_ >= options_.window_bytes || in_flight_.size() >= options_.window_batches;
+}
+
+// True when the next message should ask for durability. At most one request is on its way, so that
+// one flush of the mirror serves every flush that waits here; the answer asks again if need be.
+bool Shipper::flush_due() {
+  if (flush_asked_ || image_point_) return false;
+  if (!flush_wanted_) {
+    if (gating_ && log_.flush_waits_for_remote()) flush_wanted_ = log_.tail().lsn;
+    if (durable_wanted_) flush_wanted_ = std::max(flush_wanted_.value_or(Lsn{0}), *durable_wanted_);
+  }
+  if (!flush_wanted_) return false;
+  if (*flush_wanted_ <= acked_.durable) {
+    flush_wanted_.reset();  // was covered meanwhile
+    return false;
+  }
+  return sent_ >= *flush_wanted_;
+}
+
+void Shipper::send_heartbeat(bool flush) {
+  last_heartbeat_ = clock_.monotonic();
+  if (flush) {
+    flush_asked_ = sent_;
+    flush_asked_at_ = last_heartbeat_;
+  }
+  link_->send(Message(message::Heartbeat{log_.head(), log_.durable(), clock_.utc(), flush}));
+}
+
+Task<Status> Shipper::send_image() {
+  auto lock = co_await owner_.image_lock().lock();
+  if (link_failed_) co_return ok();
+  image_point_ = std::max(log_.log_start(), log_.head().lsn);
+  owner_.slot_changed();
+  auto begun = co_await log_.begin_image();
+  if (!begun) {
+    image_point_.reset();
+    co_return begun.error();
+  }
+  const LogPoint point = begun->point;
+  image_point_ = point.lsn;
+  image_total_ = begun->blocks_total;
+  image_done_ = 0;
+  owner_.slot_changed();
+  Status status = ok();
+  if (!link_failed_) link_->send(Message(std::move(*begun)));
+  while (!link_failed_) {
+    co_await link_->drained_below(options_.link_backlog_bytes);
+    if (link_failed_) break;
+    auto blocks = co_await log_.read_image(options_.bulk_bytes);
+    if (!blocks) {
+      status = blocks.error();
+      break;
+    }
+    if (link_failed_ || blocks->entries.empty()) break;
+    image_done_ += blocks->entries.size();
+    link_->send(Message(std::move(*blocks)));
+  }
+  log_.end_image();
+  if (status && !link_failed_) {
+    link_->send(Message(message::ImageEnd{point}));
+    sent_ = point.lsn;
+    sent_payload_ = point.payload_bytes;
+    in_flight_.push_back({sent_, sent_payload_, 0});
+    last_progress_ = clock_.monotonic();
+    set_state(State::kCatchUp, "the image was sent; shipping the log behind it");
+  } else {
+    image_point_.reset();
+  }
+  co_return status;
+}
+
+void Shipper::on_ack(const message::Ack& ack) {
+  if (ack.written > sent_ || ack.received > sent_ || ack.durable > ack.written) {
+    fail_link(
+        "the mirror acknowledged what it was never sent; check that both nodes run the same "
+        "release of tandemd");
+    return;
+  }
+  const bool had_full_window = window_full();
+  if (ack.written > acked_.written) last_progress_ = last_contact_;
+  acked_.received = std::max(acked_.received, ack.received);
+  acked_.written = std::max(acked_.written, ack.written);
+  acked_.durable = std::max(acked_.durable, ack.durable);
+  while (!in_flight_.empty() && in_flight_.front().last <= acked_.written) {
+    acked_payload_ = in_flight_.front().payload_end;
+    in_flight_bytes_ -= in_flight_.front().bytes;
+    in_flight_.pop_front();
+  }
+  if (image_point_ && acked_.durable >= *image_point_) image_point_.reset();
+  bool ask_again = false;
+  if (flush_asked_ && acked_.durable >= *flush_asked_) {
+    flush_asked_.reset();
+    flush_wanted_.reset();
+    ask_again = true;
+  }
+  if (durable_wanted_ && acked_.durable >= *durable_wanted_) durable_wanted_.reset();
+  update_gate();
+  owner_.slot_changed();
+  settled_or_acked_.notify_all();
+  if (ask_again || (had_full_window && !window_full())) wake_.notify_all();
+}
+
+std::uint64_t Shipper::lag_records() const {
+  const auto tail = log_.tail().lsn.value;
+  return tail > acked_.written.value ? tail - acked_.written.value : 0;
+}
+
+std::uint64_t Shipper::lag_bytes() const {
+  const auto tail = log_.tail().payload_bytes;
+  return tail > acked_payload_ ? tail - acked_payload_ : 0;
+}
+
+// Decides whether the mirror follows, and whether writers wait for it.
+void Shipper::update_gate() {
+  if (!streaming_ || state_ == State::kImage || image_point_) return;
+  if (stalled_until_) {
+    if (acked_.written < *stalled_until_ || flush_asked_) return;
+    stalled_until_.reset();
+  }
+  const std::uint64_t records = lag_records();
+  const std::uint64_t bytes = lag_bytes();
+  const bool near =
+      records <= options_.following_lag_records && bytes <= options_.following_lag_bytes;
+  // A wide band between the two, so that a busy group does not change state all the time.
+  const bool far =
+      records > 16 * options_.following_lag_records || bytes > 16 * options_.following_lag_bytes;
+  if (slot_.mode == ReplicationMode::kAsync) {
+    gating_ = false;
+  } else if (!gating_ && near) {
+    gating_ = true;
+    barrier_ = log_.tail().lsn;
+    last_progress_ = clock_.monotonic();
+    log_event(Level::kInfo, "slot.gated", "group={} mirror={} mode={} lsn={}", log_.identity().name,
+              slot_.address, to_string(slot_.mode), barrier_.value);
+  }
+  if (near && state_ != State::kFollowing) {
+    set_state(State::kFollowing, "");
+  } else if (far && !gating_ && state_ == State::kFollowing) {
+    set_state(State::kCatchUp, "the mirror or the network is slower than the writers");
+  }
+}
+
+// Policy "degrade": writers that wait for this mirror are released, and it is said why.
+void Shipper::open_gate(std::string reason) {
+  if (gating_) {
+    gating_ = false;
+    log_event(Level::kWarn, "slot.degraded",
+              "group={} mirror={} mode={} written_lsn={} reason=\"{}\"", log_.identity().name,
+              slot_.address, to_string(slot_.mode), acked_.written.value, reason);
+    if (streaming_) set_state(State::kCatchUp, std::move(reason));
+  }
+  owner_.slot_changed();
+}
+
+}  // namespace tandem::replication

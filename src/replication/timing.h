@@ -1,0 +1,80 @@
+// Time in coroutines, on the executor port only: a periodic tick, a wait that ends, a back-off.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <utility>
+
+#include "tandem/base/sync.h"
+#include "tandem/base/task.h"
+#include "tandem/port/executor.h"
+
+namespace tandem::replication {
+
+/// Calls `work` every `period` between start() and stop(). One timer for all deadlines of an
+/// object, so that no timer is armed or cancelled on the way of a write.
+class Ticker {
+ public:
+  Ticker(Executor& executor, Nanoseconds period, std::function<void()> work)
+      : executor_(executor), period_(period), work_(std::move(work)) {}
+  Ticker(const Ticker&) = delete;
+  Ticker& operator=(const Ticker&) = delete;
+  ~Ticker() { stop(); }
+
+  void start() {
+    if (running_) return;
+    running_ = true;
+    arm();
+  }
+  /// `work` is not called after this returns; it may be called from within `work`.
+  void stop() {
+    if (!running_) return;
+    running_ = false;
+    executor_.cancel(timer_);
+  }
+
+ private:
+  void arm() {
+    timer_ = executor_.schedule_after(period_, [this] { fire(); });
+  }
+  void fire() {
+    arm();  // first, so that stop() within work_ finds a timer to cancel
+    work_();
+  }
+  Executor& executor_;
+  Nanoseconds period_;
+  std::function<void()> work_;
+  TimerId timer_ = 0;
+  bool running_ = false;
+};
+
+/// Returns when `condition` was notified or `limit` has passed, whichever is first; the caller
+/// looks at the state to learn which.
+inline Task<void> wait_at_most(Executor& executor, Condition& condition, Nanoseconds limit) {
+  const TimerId timer = executor.schedule_after(limit, [&condition] { condition.notify_all(); });
+  co_await condition.wait();
+  executor.cancel(timer);
+}
+
+/// Doubling pauses with jitter, so that two nodes that come back together do not stay in step.
+class Backoff {
+ public:
+  Backoff(Random& random, Nanoseconds first, Nanoseconds max)
+      : random_(random), first_(first), max_(max), next_(first) {}
+  void reset() { next_ = first_; }
+  Nanoseconds next() {
+    const auto base = next_;
+    next_ = std::min(next_ * 2, max_);
+    const auto half = static_cast<std::uint64_t>(base.count()) / 2 + 1;
+    return base - Nanoseconds(random_.next() % half);
+  }
+
+ private:
+  Random& random_;
+  Nanoseconds first_;
+  Nanoseconds max_;
+  Nanoseconds next_;
+};
+
+}  // namespace tandem::replication

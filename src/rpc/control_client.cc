@@ -1,0 +1,150 @@
+#include "rpc/control_client.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "rpc/address.h"
+#include "rpc/channel.h"
+#include "rpc/control_translation.h"
+#include "rpc/credentials.h"
+#include "rpc/errors.h"
+#include "rpc/translation.h"
+#include "tandem/v1/control.grpc.pb.h"
+
+namespace tandem::rpc {
+namespace {
+
+using Stub = v1::Control::Stub;
+
+class GrpcControlClient final : public ControlClient {
+ public:
+  GrpcControlClient(ClientOptions options, const Certificates& certificates)
+      : options_(std::move(options)),
+        stub_(make_channel(options_.address, channel_credentials(options_.tls, certificates),
+                           std::max(options_.timeout, std::chrono::milliseconds(1)),
+                           std::chrono::milliseconds(10000), std::chrono::milliseconds(5000))) {}
+
+  const std::string& address() const override { return options_.address; }
+  bool reached() const override { return reached_; }
+
+  Result<NodeStatus> status() override {
+    v1::NodeStatus answer;
+    TANDEM_TRY(call(&Stub::GetStatus, v1::GetStatusRequest(), answer));
+    return from_proto(answer);
+  }
+  Status create_volume(const CreateVolume& in) override {
+    v1::CreateVolumeRequest request;
+    request.set_name(in.name);
+    request.set_group(in.group);
+    request.set_size_bytes(in.size_bytes);
+    request.set_logical_block_bytes(in.logical_block_bytes);
+    v1::CreateVolumeResponse answer;
+    return call(&Stub::CreateVolume, request, answer);
+  }
+  Status resize_volume(const std::string& name, std::uint64_t size_bytes) override {
+    v1::ResizeVolumeRequest request;
+    request.set_name(name);
+    request.set_size_bytes(size_bytes);
+    v1::ResizeVolumeResponse answer;
+    return call(&Stub::ResizeVolume, request, answer);
+  }
+  Status delete_volume(const std::string& name) override {
+    v1::DeleteVolumeRequest request;
+    request.set_name(name);
+    v1::DeleteVolumeResponse answer;
+    return call(&Stub::DeleteVolume, request, answer);
+  }
+  Status delete_group(const std::string& name) override {
+    v1::DeleteGroupRequest request;
+    request.set_name(name);
+    v1::DeleteGroupResponse answer;
+    return call(&Stub::DeleteGroup, request, answer);
+  }
+  Status set_mode(const std::string& group, ReplicationMode mode) override {
+    v1::SetModeRequest request;
+    request.set_group(group);
+    request.set_mode(to_proto(mode));
+    v1::SetModeResponse answer;
+    return call(&Stub::SetMode, request, answer);
+  }
+  Status add_mirror(const AddMirror& in) override {
+    v1::AddMirrorRequest request;
+    request.set_group(in.group);
+    request.set_address(in.address);
+    request.set_mode(to_proto(in.mode));
+    v1::AddMirrorResponse answer;
+    return call(&Stub::AddMirror, request, answer);
+  }
+  Status remove_mirror(const std::string& group, const std::string& address) override {
+    v1::RemoveMirrorRequest request;
+    request.set_group(group);
+    request.set_address(address);
+    v1::RemoveMirrorResponse answer;
+    return call(&Stub::RemoveMirror, request, answer);
+  }
+  Result<Receipt> receipt(const std::string& group) override {
+    v1::GetReceiptRequest request;
+    request.set_group(group);
+    v1::Receipt answer;
+    TANDEM_TRY(call(&Stub::GetReceipt, request, answer));
+    return from_proto(answer);
+  }
+  Result<Receipt> promote(const std::string& group, bool force) override {
+    v1::PromoteRequest request;
+    request.set_group(group);
+    request.set_force(force);
+    v1::Receipt answer;
+    TANDEM_TRY(call(&Stub::Promote, request, answer));
+    return from_proto(answer);
+  }
+  Status demote(const std::string& group) override {
+    v1::DemoteRequest request;
+    request.set_group(group);
+    v1::DemoteResponse answer;
+    return call(&Stub::Demote, request, answer);
+  }
+  Status switchover(const std::string& group, const std::string& address) override {
+    v1::SwitchoverRequest request;
+    request.set_group(group);
+    request.set_address(address);
+    v1::SwitchoverResponse answer;
+    return call(&Stub::Switchover, request, answer);
+  }
+
+ private:
+  template <class Request, class Response>
+  Status call(grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+              const Request& request, Response& answer) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + options_.timeout);
+    const auto status = (stub_.*method)(&context, request, &answer);
+    reached_ = status.ok() || named_code(context).has_value();
+    if (status.ok()) return ok();
+    return explain_tls(from_status(status, context, options_.address), options_.tls,
+                       options_.files);
+  }
+
+  const ClientOptions options_;
+  Stub stub_;
+  bool reached_ = false;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<ControlClient>> ControlClient::create(ClientOptions options) {
+  const auto address = parse_address(options.address);
+  if (!address) return address.error();
+  Certificates certificates;
+  if (options.tls) {
+    auto loaded = load_certificates(options.files);
+    if (!loaded) return loaded.error();
+    certificates = std::move(*loaded);
+  }
+  route_grpc_log(false);
+  return std::unique_ptr<ControlClient>(
+      std::make_unique<GrpcControlClient>(std::move(options), certificates));
+}
+
+}  // namespace tandem::rpc

@@ -1,0 +1,39 @@
+// Control from outside a node: what the operator's command uses. Synchronous.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "rpc/options.h"
+#include "tandem/base/result.h"
+#include "tandem/control.h"
+
+namespace tandem::rpc {
+
+/// One node's Control. Thread: any, one call at a time. Each call takes at most options.timeout.
+/// Errors: the node's own, exactly; kUnavailable when it cannot be reached or does not answer.
+class ControlClient {
+ public:
+  /// kInvalid: the address or the certificates, with the cure. Connects at the first call.
+  static Result<std::unique_ptr<ControlClient>> create(ClientOptions options);
+  virtual ~ControlClient() = default;
+
+  virtual const std::string& address() const = 0;
+  /// Whether the node itself answered the last call, be it with an error.
+  virtual bool reached() const = 0;
+
+  virtual Result<NodeStatus> status() = 0;
+  virtual Status create_volume(const CreateVolume& request) = 0;
+  virtual Status resize_volume(const std::string& name, std::uint64_t size_bytes) = 0;
+  virtual Status delete_volume(const std::string& name) = 0;
+  virtual Status delete_group(const std::string& name) = 0;
+  virtual Status set_mode(const std::string& group, ReplicationMode mode) = 0;
+  virtual Status add_mirror(const AddMirror& request) = 0;
+  virtual Status remove_mirror(const std::string& group, const std::string& address) = 0;
+  virtual Result<Receipt> receipt(const std::string& group) = 0;
+  virtual Result<Receipt> promote(const std::string& group, bool force) = 0;
+  virtual Status demote(const std::string& group) = 0;
+  virtual Status switchover(const std::string& group, const std::string& address) = 0;
+};
+
+}  // namespace tandem::rpc

@@ -1,0 +1,255 @@
+#include "rpc/control_service.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <mutex>
+#include <utility>
+
+#include "rpc/control_translation.h"
+#include "rpc/errors.h"
+#include "rpc/translation.h"
+
+namespace tandem::rpc {
+namespace {
+
+Task<Status> handle(Control& control, const v1::GetStatusRequest&, v1::NodeStatus& out) {
+  const auto status = co_await control.status();
+  to_proto(status, &out);
+  co_return ok();
+}
+
+Task<Status> handle(Control& control, const v1::CreateVolumeRequest& in,
+                    v1::CreateVolumeResponse&) {
+  CreateVolume request;
+  request.name = in.name();
+  request.group = in.group();
+  request.size_bytes = in.size_bytes();
+  request.logical_block_bytes = in.logical_block_bytes();
+  auto task = control.create_volume(std::move(request));
+  auto status = co_await std::move(task);
+  co_return status;
+}
+
+Task<Status> handle(Control& control, const v1::ResizeVolumeRequest& in,
+                    v1::ResizeVolumeResponse&) {
+  auto task = control.resize_volume(in.name(), in.size_bytes());
+  auto status = co_await std::move(task);
+  co_return status;
+}
+
+Task<Status> handle(Control& control, const v1::DeleteVolumeRequest& in,
+                    v1::DeleteVolumeResponse&) {
+  auto task = control.delete_volume(in.name());
+  auto status = co_await std::move(task);
+  co_return status;
+}
+
+Task<Status> handle(Control& control, const v1::DeleteGroupRequest& in, v1::DeleteGroupResponse&) {
+  auto task = control.delete_group(in.name());
+  auto status = co_await std::move(task);
+  co_return status;
+}
+
+Error unknown_mode() {
+  return {ErrorCode::kInvalid, "the replication mode is missing or unknown: async, flush or sync"};
+}
+
+Task<Status> handle(Control& control, const v1::SetModeRequest& in, v1::SetModeResponse&) {
+  const auto mode = from_proto(in.mode());
+  if (!mode) co_return unknown_mode();
+  auto task = control.set_mode(in.group(), *mode);
+  auto status = co_await std::move(task);
+  co_return status;
+}
+
+Task<Status> handle(Control& control, const v1::AddMirrorRequest& in, v1::AddMirrorResponse&) {
+  const auto mode = from_proto(in.mode());
+  if (!mode) co_return unknown_mode();
+  AddMirror request;
+  request.group = in.group();
+  request.address = in.address();
+  request.mode = *mode;
+  auto task = control.add_mirror(std::move(request));
+  auto status = co_await std::move(task);
+  co_return status;
+}
+
+Task<Status> handle(Control& control, const v1::RemoveMirrorRequest& in,
+                    v1::RemoveMirrorResponse&) {
+  auto task = control.remove_mirror(in.group(), in.address());
+  auto status = co_await std::move(task);
+  co_return status;
+}
+
+Task<Status> handle(Control& control, const v1::GetReceiptRequest& in, v1::Receipt& out) {
+  auto task = control.receipt(in.group());
+  auto receipt = co_await std::move(task);
+  if (!receipt) co_return std::move(receipt.error());
+  to_proto(*receipt, &out);
+  co_return ok();
+}
+
+Task<Status> handle(Control& control, const v1::PromoteRequest& in, v1::Receipt& out) {
+  auto task = control.promote(in.group(), in.force());
+  auto receipt = co_await std::move(task);
+  if (!receipt) co_return std::move(receipt.error());
+  to_proto(*receipt, &out);
+  co_return ok();
+}
+
+Task<Status> handle(Control& control, const v1::DemoteRequest& in, v1::DemoteResponse&) {
+  auto task = control.demote(in.group());
+  auto status = co_await std::move(task);
+  co_return status;
+}
+
+Task<Status> handle(Control& control, const v1::SwitchoverRequest& in, v1::SwitchoverResponse&) {
+  auto task = control.switchover(in.group(), in.address());
+  auto status = co_await std::move(task);
+  co_return status;
+}
+
+/// What the calls have in common: the service, and how its generated code waits for one.
+template <class Request, class Response>
+using RequestCall = void (ControlAsyncService::*)(grpc::ServerContext*, Request*,
+                                                  grpc::ServerAsyncResponseWriter<Response>*,
+                                                  grpc::CompletionQueue*,
+                                                  grpc::ServerCompletionQueue*, void*);
+
+/// One call, from waiting for it to the end of its answer.
+template <class Request, class Response>
+class ControlCall final : public Operation {
+ public:
+  static void listen(ControlAsyncService& service, const std::shared_ptr<Loop>& loop,
+                     const std::shared_ptr<Front>& front, RequestCall<Request, Response> request) {
+    auto call = std::make_shared<ControlCall>(service, loop, front, request);
+    if (!loop->add(call)) return;
+    (service.*request)(call->context_.get(), &call->request_, call->responder_.get(), loop->queue(),
+                       loop->queue(), call->request_tag_.arm());
+  }
+
+  ControlCall(ControlAsyncService& service, std::shared_ptr<Loop> loop,
+              std::shared_ptr<Front> front, RequestCall<Request, Response> request)
+      : service_(service),
+        loop_(std::move(loop)),
+        front_(std::move(front)),
+        request_call_(request),
+        context_(std::make_unique<grpc::ServerContext>()),
+        responder_(std::make_unique<grpc::ServerAsyncResponseWriter<Response>>(context_.get())) {}
+
+  void on_reactor() override {
+    spawn(run(std::static_pointer_cast<ControlCall>(shared_from_this())));
+  }
+
+  void cancel(const Error& why) override {
+    Status failed = why;
+    answer(failed);
+  }
+
+ private:
+  enum class Phase { kListening, kRunning, kAnswered };
+
+  void on_request(bool came) {
+    if (!came) {
+      end();
+      return;
+    }
+    listen(service_, loop_, front_, request_call_);
+    std::optional<Error> cancelled;
+    {
+      std::lock_guard lock(mutex_);
+      phase_ = Phase::kRunning;
+      cancelled = cancelled_;
+    }
+    if (cancelled) {
+      cancel(*cancelled);
+    } else {
+      loop_->wake(shared_from_this());
+    }
+  }
+
+  static Task<void> run(std::shared_ptr<ControlCall> self) {
+    auto& front = *self->front_;
+    if (front.stopping) {
+      self->answer(Error{ErrorCode::kUnavailable, "this node is stopping; ask the other one"});
+      co_return;
+    }
+    if (front.running >= kControlCallsMax) {
+      self->answer(Error{ErrorCode::kBusy, "too many control calls at once; try again"});
+      co_return;
+    }
+    ++front.running;
+    auto task = handle(front.control, self->request_, self->response_);
+    auto status = co_await std::move(task);
+    self->answer(status);
+    if (--front.running == 0) front.idle.notify_all();
+  }
+
+  /// The first answer counts; the service may have given the call up before its task was done.
+  void answer(const Status& status) {
+    std::lock_guard lock(mutex_);
+    if (phase_ == Phase::kListening && !status) cancelled_ = status.error();
+    if (phase_ != Phase::kRunning) return;
+    phase_ = Phase::kAnswered;
+    if (status) {
+      responder_->Finish(response_, grpc::Status::OK, finish_tag_.arm());
+    } else {
+      responder_->FinishWithError(to_status(status.error(), *context_), finish_tag_.arm());
+    }
+  }
+
+  void on_finish(bool) { end(); }
+
+  void end() {
+    {
+      std::lock_guard lock(mutex_);
+      phase_ = Phase::kAnswered;
+      responder_.reset();
+      context_.reset();
+    }
+    loop_->remove(this);
+  }
+
+  ControlAsyncService& service_;
+  const std::shared_ptr<Loop> loop_;
+  const std::shared_ptr<Front> front_;
+  const RequestCall<Request, Response> request_call_;
+  std::mutex mutex_;  // guards the phase, the responder and the context
+  Phase phase_ = Phase::kListening;
+  std::optional<Error> cancelled_;
+  std::unique_ptr<grpc::ServerContext> context_;
+  std::unique_ptr<grpc::ServerAsyncResponseWriter<Response>> responder_;
+  Request request_;
+  Response response_;
+  Tag<ControlCall> request_tag_{this, &ControlCall::on_request};
+  Tag<ControlCall> finish_tag_{this, &ControlCall::on_finish};
+};
+
+}  // namespace
+
+void listen_for_control(ControlAsyncService& service, std::shared_ptr<Loop> loop,
+                        std::shared_ptr<Front> front) {
+  const auto listen = [&]<class Request, class Response>(RequestCall<Request, Response> call) {
+    ControlCall<Request, Response>::listen(service, loop, front, call);
+  };
+  using S = ControlAsyncService;
+  listen.template operator()<v1::GetStatusRequest, v1::NodeStatus>(&S::RequestGetStatus);
+  listen.template operator()<v1::CreateVolumeRequest, v1::CreateVolumeResponse>(
+      &S::RequestCreateVolume);
+  listen.template operator()<v1::ResizeVolumeRequest, v1::ResizeVolumeResponse>(
+      &S::RequestResizeVolume);
+  listen.template operator()<v1::DeleteVolumeRequest, v1::DeleteVolumeResponse>(
+      &S::RequestDeleteVolume);
+  listen.template operator()<v1::DeleteGroupRequest, v1::DeleteGroupResponse>(
+      &S::RequestDeleteGroup);
+  listen.template operator()<v1::SetModeRequest, v1::SetModeResponse>(&S::RequestSetMode);
+  listen.template operator()<v1::AddMirrorRequest, v1::AddMirrorResponse>(&S::RequestAddMirror);
+  listen.template operator()<v1::RemoveMirrorRequest, v1::RemoveMirrorResponse>(
+      &S::RequestRemoveMirror);
+  listen.template operator()<v1::GetReceiptRequest, v1::Receipt>(&S::RequestGetReceipt);
+  listen.template operator()<v1::PromoteRequest, v1::Receipt>(&S::RequestPromote);
+  listen.template operator()<v1::DemoteRequest, v1::DemoteResponse>(&S::RequestDemote);
+  listen.template operator()<v1::SwitchoverRequest, v1::SwitchoverResponse>(&S::RequestSwitchover);
+}
+
+}  // namespace tandem::rpc

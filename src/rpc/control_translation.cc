@@ -1,0 +1,211 @@
+#include "rpc/control_translation.h"
+
+#include "rpc/translation.h"
+#include "rpc/wire.h"
+
+namespace tandem::rpc {
+namespace {
+
+using rpc::from_proto;
+using rpc::to_proto;
+using wire::utf8;
+
+void to_proto(const VolumeStatus& volume, v1::VolumeStatus* out) {
+  out->set_name(utf8(volume.name));
+  out->set_id(volume.id);
+  out->set_size_bytes(volume.size_bytes);
+  out->set_logical_block_bytes(volume.logical_block_bytes);
+  out->set_allocated_bytes(volume.allocated_bytes);
+}
+
+VolumeStatus from_proto(const v1::VolumeStatus& in) {
+  return {.name = in.name(),
+          .id = in.id(),
+          .size_bytes = in.size_bytes(),
+          .logical_block_bytes = in.logical_block_bytes(),
+          .allocated_bytes = in.allocated_bytes()};
+}
+
+void to_proto(const SlotStatus& slot, v1::SlotStatus* out) {
+  out->set_node(utf8(slot.node));
+  out->set_address(utf8(slot.address));
+  out->set_state(utf8(slot.state));
+  out->set_reason(utf8(slot.reason));
+  out->set_since_utc_ns(slot.since.value);
+  out->set_received(slot.received.value);
+  out->set_written(slot.written.value);
+  out->set_durable(slot.durable.value);
+  out->set_missing_records(slot.missing_records);
+  out->set_missing_bytes(slot.missing_bytes);
+  out->set_missing_blocks(slot.missing_blocks);
+  out->set_in_sync(slot.in_sync);
+  out->set_last_contact_utc_ns(slot.last_contact.value);
+  out->set_progress_done(slot.progress_done);
+  out->set_progress_total(slot.progress_total);
+}
+
+SlotStatus from_proto(const v1::SlotStatus& in) {
+  SlotStatus slot;
+  slot.node = in.node();
+  slot.address = in.address();
+  slot.state = in.state();
+  slot.reason = in.reason();
+  slot.since = UtcNs(in.since_utc_ns());
+  slot.received = Lsn(in.received());
+  slot.written = Lsn(in.written());
+  slot.durable = Lsn(in.durable());
+  slot.missing_records = in.missing_records();
+  slot.missing_bytes = in.missing_bytes();
+  slot.missing_blocks = in.missing_blocks();
+  slot.in_sync = in.in_sync();
+  slot.last_contact = UtcNs(in.last_contact_utc_ns());
+  slot.progress_done = in.progress_done();
+  slot.progress_total = in.progress_total();
+  return slot;
+}
+
+void to_proto(const UpstreamStatus& upstream, v1::UpstreamStatus* out) {
+  out->set_node(utf8(upstream.node));
+  out->set_state(utf8(upstream.state));
+  out->set_reason(utf8(upstream.reason));
+  out->set_since_utc_ns(upstream.since.value);
+  out->set_last_contact_utc_ns(upstream.last_contact.value);
+  to_proto(upstream.primary_head, out->mutable_primary_head());
+  out->set_missing_records(upstream.missing_records);
+  out->set_missing_bytes(upstream.missing_bytes);
+}
+
+UpstreamStatus from_proto(const v1::UpstreamStatus& in) {
+  return {.node = in.node(),
+          .state = in.state(),
+          .reason = in.reason(),
+          .since = UtcNs(in.since_utc_ns()),
+          .last_contact = UtcNs(in.last_contact_utc_ns()),
+          .primary_head = from_proto(in.primary_head()),
+          .missing_records = in.missing_records(),
+          .missing_bytes = in.missing_bytes()};
+}
+
+void to_proto(const GroupStatus& group, v1::GroupStatus* out) {
+  out->set_name(utf8(group.name));
+  out->set_id(uuid_bytes(group.id));
+  out->set_role(to_proto(group.role));
+  out->set_mode(to_proto(group.mode));
+  out->set_state(utf8(group.state));
+  out->set_reason(utf8(group.reason));
+  out->set_since_utc_ns(group.since.value);
+  to_proto(group.head, out->mutable_head());
+  out->set_durable(group.durable.value);
+  out->set_log_start(group.log_start.value);
+  out->set_checkpoint(group.checkpoint.value);
+  to_proto(group.history, out->mutable_history());
+  out->set_data_bytes(group.data_bytes);
+  out->set_log_bytes(group.log_bytes);
+  out->set_map_bytes(group.map_bytes);
+  out->set_dead_bytes(group.dead_bytes);
+  for (const auto& volume : group.volumes) to_proto(volume, out->add_volumes());
+  for (const auto& slot : group.slots) to_proto(slot, out->add_slots());
+  if (group.upstream) to_proto(*group.upstream, out->mutable_upstream());
+}
+
+Status from_proto(const v1::GroupStatus& in, GroupStatus& group) {
+  const auto role = from_proto(in.role());
+  const auto mode = from_proto(in.mode());
+  if (!role || !mode || !parse_uuid(in.id(), group.id))
+    return Error{ErrorCode::kUnsupported, "group " + in.name() +
+                                              " has a role, mode or id that this program does not "
+                                              "know; use the one that came with the node"};
+  group.name = in.name();
+  group.role = *role;
+  group.mode = *mode;
+  group.state = in.state();
+  group.reason = in.reason();
+  group.since = UtcNs(in.since_utc_ns());
+  group.head = from_proto(in.head());
+  group.durable = Lsn(in.durable());
+  group.log_start = Lsn(in.log_start());
+  group.checkpoint = Lsn(in.checkpoint());
+  group.history = from_proto(in.history());
+  group.data_bytes = in.data_bytes();
+  group.log_bytes = in.log_bytes();
+  group.map_bytes = in.map_bytes();
+  group.dead_bytes = in.dead_bytes();
+  for (const auto& volume : in.volumes()) group.volumes.push_back(from_proto(volume));
+  for (const auto& slot : in.slots()) group.slots.push_back(from_proto(slot));
+  if (in.has_upstream()) group.upstream = from_proto(in.upstream());
+  return ok();
+}
+
+}  // namespace
+
+void to_proto(const NodeStatus& status, v1::NodeStatus* out) {
+  out->set_node(utf8(status.node));
+  out->set_version(utf8(status.version));
+  out->set_control_address(utf8(status.control_address));
+  out->set_now_utc_ns(status.now.value);
+  out->set_uptime_seconds(status.uptime_seconds);
+  auto* pool = out->mutable_pool();
+  pool->set_id(uuid_bytes(status.pool.id));
+  pool->set_path(utf8(status.pool.path));
+  pool->set_size_bytes(status.pool.size_bytes);
+  pool->set_zone_bytes(status.pool.zone_bytes);
+  pool->set_zones_total(status.pool.zones_total);
+  pool->set_zones_free(status.pool.zones_free);
+  pool->set_used_bytes(status.pool.used_bytes);
+  for (const auto& group : status.groups) to_proto(group, out->add_groups());
+}
+
+Result<NodeStatus> from_proto(const v1::NodeStatus& in) {
+  NodeStatus status;
+  status.node = in.node();
+  status.version = in.version();
+  status.control_address = in.control_address();
+  status.now = UtcNs(in.now_utc_ns());
+  status.uptime_seconds = in.uptime_seconds();
+  if (!parse_uuid(in.pool().id(), status.pool.id))
+    return Error{ErrorCode::kUnsupported, "the pool's id is not 16 bytes long"};
+  status.pool.path = in.pool().path();
+  status.pool.size_bytes = in.pool().size_bytes();
+  status.pool.zone_bytes = in.pool().zone_bytes();
+  status.pool.zones_total = in.pool().zones_total();
+  status.pool.zones_free = in.pool().zones_free();
+  status.pool.used_bytes = in.pool().used_bytes();
+  for (const auto& group : in.groups()) {
+    GroupStatus read;
+    TANDEM_TRY(from_proto(group, read));
+    status.groups.push_back(std::move(read));
+  }
+  return status;
+}
+
+void to_proto(const Receipt& receipt, v1::Receipt* out) {
+  out->set_group(utf8(receipt.group));
+  to_proto(receipt.recovers_to, out->mutable_recovers_to());
+  out->set_new_timeline(receipt.new_timeline.value);
+  out->set_complete_image(receipt.complete_image);
+  out->set_primary_reachable(receipt.primary_reachable);
+  out->set_head_known(receipt.head_known);
+  to_proto(receipt.primary_head, out->mutable_primary_head());
+  out->set_missing_records(receipt.missing_records);
+  out->set_missing_bytes(receipt.missing_bytes);
+  out->set_last_contact_utc_ns(receipt.last_contact.value);
+  out->set_contact_age_ms(receipt.contact_age_ms);
+}
+
+Receipt from_proto(const v1::Receipt& in) {
+  Receipt receipt;
+  receipt.group = in.group();
+  receipt.recovers_to = from_proto(in.recovers_to());
+  receipt.new_timeline = Timeline(in.new_timeline());
+  receipt.complete_image = in.complete_image();
+  receipt.primary_reachable = in.primary_reachable();
+  receipt.head_known = in.head_known();
+  receipt.primary_head = from_proto(in.primary_head());
+  receipt.missing_records = in.missing_records();
+  receipt.missing_bytes = in.missing_bytes();
+  receipt.last_contact = UtcNs(in.last_contact_utc_ns());
+  receipt.contact_age_ms = in.contact_age_ms();
+  return receipt;
+}
+
+}  // namespace tandem::rpc

@@ -1,0 +1,42 @@
+// Certificates: loading, checking, and what to say when they do not do.
+#pragma once
+
+#include <grpcpp/security/auth_context.h>
+#include <grpcpp/security/credentials.h>
+#include <grpcpp/security/server_credentials.h>
+
+#include <memory>
+#include <string>
+
+#include "rpc/options.h"
+#include "tandem/base/result.h"
+
+namespace tandem::rpc {
+
+/// The PEM texts, read and checked as far as one side can: they parse, the key fits the
+/// certificate.
+struct Certificates {
+  std::string ca;
+  std::string certificate;
+  std::string key;
+};
+
+/// kInvalid with the file and the cure. An expired certificate is no error here (a node must be
+/// able to start); see certificate_trouble().
+Result<Certificates> load_certificates(const TlsOptions& files);
+
+/// "" or what is wrong today with the certificates in `files`: expired, not yet valid.
+std::string certificate_trouble(const TlsOptions& files);
+
+/// Plain-text credentials without `tls`.
+std::shared_ptr<grpc::ServerCredentials> server_credentials(bool tls, const Certificates& pem);
+std::shared_ptr<grpc::ChannelCredentials> channel_credentials(bool tls, const Certificates& pem);
+
+/// The common name of the peer's certificate, else its first alternative name, else "".
+std::string peer_name(const grpc::AuthContext* context);
+
+/// `error` with a hint when it looks like a failed handshake: which files were used, and what is
+/// wrong with them as far as this side can see.
+Error explain_tls(Error error, bool tls, const TlsOptions& files);
+
+}  // namespace tandem::rpc

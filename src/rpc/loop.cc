@@ -1,0 +1,106 @@
+#include "rpc/loop.h"
+
+#include <grpc/support/time.h>
+
+#include <utility>
+
+#include "tandem/base/log.h"
+
+namespace tandem::rpc {
+namespace {
+
+/// A burst ends here even when more is ready, so that the reactor gets to work.
+constexpr int kBurstEventsMax = 64;
+
+}  // namespace
+
+Loop::Loop(Executor& executor, std::unique_ptr<grpc::ServerCompletionQueue> queue)
+    : executor_(executor), queue_(std::move(queue)), thread_([this] { run(); }) {}
+
+Loop::~Loop() { stop({ErrorCode::kCancelled, "the service stops"}); }
+
+bool Loop::add(std::shared_ptr<Operation> operation) {
+  std::lock_guard lock(mutex_);
+  if (refusing_) return false;
+  operations_.insert(std::move(operation));
+  return true;
+}
+
+void Loop::remove(const Operation* operation) {
+  std::shared_ptr<Operation> last;  // may be the last reference: dropped outside the lock
+  std::lock_guard lock(mutex_);
+  for (auto it = operations_.begin(); it != operations_.end(); ++it) {
+    if (it->get() != operation) continue;
+    last = *it;
+    operations_.erase(it);
+    break;
+  }
+  if (operations_.empty()) idle_.notify_all();
+}
+
+void Loop::wake(std::shared_ptr<Operation> operation) {
+  if (std::this_thread::get_id() == thread_.get_id()) {
+    burst_.push_back(std::move(operation));
+    return;
+  }
+  executor_.post([operation = std::move(operation)] { operation->on_reactor(); });
+}
+
+void Loop::refuse() {
+  std::lock_guard lock(mutex_);
+  refusing_ = true;
+}
+
+void Loop::stop(const Error& why) {
+  {
+    std::lock_guard lock(mutex_);
+    if (std::exchange(stopped_, true)) return;
+    refusing_ = true;
+  }
+  std::set<std::shared_ptr<Operation>> running;
+  {
+    std::lock_guard lock(mutex_);
+    running = operations_;
+  }
+  for (const auto& operation : running) operation->cancel(why);
+  running.clear();
+  {
+    std::unique_lock lock(mutex_);
+    const bool idle =
+        idle_.wait_for(lock, std::chrono::seconds(30), [this] { return operations_.empty(); });
+    if (!idle) log_event(Level::kError, "rpc.stuck", "operations={} after=30s", operations_.size());
+    CHECK(idle);  // gRPC completes what was cancelled; a call that stays was never finished by us
+  }
+  queue_->Shutdown();
+  thread_.join();
+}
+
+void Loop::run() {
+  int events = 0;
+  for (;;) {
+    void* tag = nullptr;
+    bool ok = false;
+    auto next = grpc::CompletionQueue::TIMEOUT;
+    if (events < kBurstEventsMax)
+      next = queue_->AsyncNext(&tag, &ok, gpr_inf_past(GPR_CLOCK_MONOTONIC));
+    if (next == grpc::CompletionQueue::TIMEOUT) {
+      flush();
+      events = 0;
+      if (!queue_->Next(&tag, &ok)) break;
+    } else if (next == grpc::CompletionQueue::SHUTDOWN) {
+      break;
+    }
+    ++events;
+    static_cast<Event*>(tag)->on_event(ok);
+  }
+  flush();
+}
+
+void Loop::flush() {
+  if (burst_.empty()) return;
+  executor_.post([burst = std::exchange(burst_, {})] {
+    for (const auto& operation : burst) operation->on_reactor();
+  });
+}
+
+}  // namespace tandem::rpc

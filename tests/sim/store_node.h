@@ -1,0 +1,84 @@
+// StoreNode: a pool with its groups on a SimDisk, as one process of one node would hold it.
+//
+// A node is started on an image and ends in one of three ways: stop() (clean), or a crash of its
+// disk (SimDisk::power_off, kill), after which stop() unwinds the coroutines while nothing reaches
+// the image any more. Its image lives on in disk().remains().
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <string>
+
+#include "store/group.h"
+#include "store/pool.h"
+#include "tests/support/sim_disk.h"
+#include "tests/support/store_model.h"
+
+namespace tandem::sim {
+
+/// Keeps the newest log lines of a simulation, prints them only when asked (a test failed, or
+/// TANDEM_LOG is set), and counts those of level error.
+class SimLog {
+ public:
+  SimLog();
+  ~SimLog();
+  SimLog(const SimLog&) = delete;
+  SimLog& operator=(const SimLog&) = delete;
+  std::size_t errors() const { return errors_; }
+  std::string text() const;
+
+ private:
+  std::deque<std::string> lines_;
+  std::size_t errors_ = 0;
+};
+
+struct StoreShape {
+  std::uint64_t disk_bytes = 12 << 20;
+  std::uint64_t zone_bytes = 256 << 10;
+  store::StoreOptions options{};
+  Nanoseconds latency_max{200'000};
+  /// Shapes that reach the corners: tiny caches, one page in flight, checkpoints all the time.
+  static StoreShape from_seed(SimRandom random);
+};
+
+class StoreNode {
+ public:
+  StoreNode(SimRuntime& world, SimImage image, const StoreShape& shape, std::uint64_t seed);
+  ~StoreNode();
+  StoreNode(const StoreNode&) = delete;
+  StoreNode& operator=(const StoreNode&) = delete;
+
+  /// A formatted, empty image of this shape.
+  static SimImage formatted(const StoreShape& shape, std::uint64_t seed);
+
+  Task<Status> open();
+  /// Opens and serves every group; what fails is in the message.
+  Task<Status> start();
+  Task<void> stop();
+  bool is_open() const { return pool_ != nullptr; }
+
+  SimDisk& disk() { return disk_; }
+  store::Pool& pool() { return *pool_; }
+  store::Group* group() const;  // the only one
+  /// Every byte of every volume.
+  Task<Result<StoreModel::Found>> read_all();
+
+ private:
+  SimRuntime& world_;
+  StoreShape shape_;
+  SimDisk disk_;
+  BufferPool buffers_;
+  std::unique_ptr<store::Pool> pool_;
+};
+
+/// Starts a node on `image` in a world of its own, reads everything and stops it cleanly.
+struct Recovery {
+  Status status;  // of opening and reading
+  StoreModel::Found found;
+  LogPoint head;
+  SimImage image;  // after the clean stop
+};
+Recovery recover(const SimImage& image, const StoreShape& shape, std::uint64_t seed,
+                 const std::function<void(StoreNode&)>& before_open = nullptr);
+
+}  // namespace tandem::sim

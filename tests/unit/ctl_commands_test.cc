@@ -1,0 +1,435 @@
+// The commands, from the words of the command line to what is printed, sent and returned.
+#include <gtest/gtest.h>
+
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "ctl/arguments.h"
+#include "rpc/control_client.h"
+#include "tests/support/grpc_node.h"
+
+namespace tandem::ctl {
+namespace {
+
+/// A node as a command sees it, without a network.
+struct FakeNode {
+  bool up = true;
+  NodeStatus status;
+  Status result = ok();
+  Receipt receipt;
+  std::vector<std::string> calls;
+  std::chrono::milliseconds timeout{};
+};
+
+class FakeClient final : public rpc::ControlClient {
+ public:
+  FakeClient(FakeNode& node, std::string address) : node_(node), address_(std::move(address)) {}
+  const std::string& address() const override { return address_; }
+  bool reached() const override { return node_.up; }
+  Result<NodeStatus> status() override {
+    if (!node_.up) return gone();
+    return node_.status;
+  }
+  Status create_volume(const CreateVolume& r) override {
+    return note("create " + r.name + " in " + (r.group.empty() ? "-" : r.group) + " of " +
+                std::to_string(r.size_bytes) + " by " + std::to_string(r.logical_block_bytes));
+  }
+  Status resize_volume(const std::string& name, std::uint64_t size) override {
+    return note("resize " + name + " to " + std::to_string(size));
+  }
+  Status delete_volume(const std::string& name) override { return note("delete volume " + name); }
+  Status delete_group(const std::string& name) override { return note("delete group " + name); }
+  Status set_mode(const std::string& group, ReplicationMode mode) override {
+    return note("mode " + group + " " + to_string(mode));
+  }
+  Status add_mirror(const AddMirror& r) override {
+    return note("add " + r.group + " " + r.address + " " + to_string(r.mode));
+  }
+  Status remove_mirror(const std::string& group, const std::string& address) override {
+    return note("remove " + group + " " + address);
+  }
+  Result<Receipt> receipt(const std::string& group) override {
+    TANDEM_TRY(note("receipt " + group));
+    return node_.receipt;
+  }
+  Result<Receipt> promote(const std::string& group, bool force) override {
+    TANDEM_TRY(note("promote " + group + (force ? " by force" : "")));
+    return node_.receipt;
+  }
+  Status demote(const std::string& group) override { return note("demote " + group); }
+  Status switchover(const std::string& group, const std::string& address) override {
+    return note("switchover " + group + " to " + (address.empty() ? "-" : address));
+  }
+
+ private:
+  Error gone() const { return {ErrorCode::kUnavailable, "cannot talk to " + address_}; }
+  Status note(std::string call) {
+    if (!node_.up) return gone();
+    node_.calls.push_back(std::move(call));
+    return node_.result;
+  }
+  FakeNode& node_;
+  std::string address_;
+};
+
+class CommandTest : public testing::Test {
+ protected:
+  CommandTest() {
+    auto& a = nodes["a:1"];
+    a.status.node = "alpha";
+    a.status.control_address = "a:1";
+    a.status.version = "0.1.0";
+    a.status.pool.path = "/srv/pool";
+    a.status.pool.zone_bytes = 16 << 20;
+    a.status.pool.zones_total = 64;
+    a.status.pool.zones_free = 32;
+    a.status.pool.size_bytes = 1ull << 30;
+    GroupStatus g;
+    g.name = "vms";
+    g.state = "serving";
+    g.mode = ReplicationMode::kSync;
+    g.head.timeline = Timeline(1);
+    g.head.lsn = Lsn(300);
+    g.volumes = {{"disk", 1, 1ull << 30, 512, 4096}};
+    SlotStatus slot;
+    slot.node = "beta";
+    slot.address = "b:1";
+    slot.state = "following";
+    slot.in_sync = true;
+    g.slots = {slot};
+    a.status.groups = {g};
+    auto& b = nodes["b:1"];
+    b.status = a.status;
+    b.status.node = "beta";
+    b.status.control_address = "b:1";
+    b.status.groups[0].role = Role::kMirror;
+    b.status.groups[0].state = "mirroring";
+    b.status.groups[0].slots.clear();
+    b.status.groups[0].upstream = UpstreamStatus{};
+    b.status.groups[0].upstream->state = "lost";
+    b.receipt.group = "vms";
+    b.receipt.head_known = true;
+  }
+
+  int tandem(const std::string& line) {
+    out.str("");
+    err.str("");
+    Context context{
+        .settings = {}, .out = out, .err = err, .in = in, .terminal = terminal, .connect = {}};
+    context.connect = [this](const std::string& address,
+                             std::chrono::milliseconds timeout) -> Result<Client> {
+      const auto at = nodes.find(address);
+      if (at == nodes.end()) return Error{ErrorCode::kInvalid, address + " is not an address"};
+      at->second.timeout = timeout;
+      return Client(std::make_unique<FakeClient>(at->second, address));
+    };
+    std::istringstream split(line);
+    std::vector<std::string> words;
+    for (std::string word; split >> word;) words.push_back(word);
+    return run(words, context, [](const char*) -> const char* { return nullptr; }, {});
+  }
+  /// With both nodes named, without TLS.
+  int both(const std::string& line) { return tandem("--insecure --node a:1 --node b:1 " + line); }
+  int at_a(const std::string& line) { return tandem("--insecure --node a:1 " + line); }
+  int at_b(const std::string& line) { return tandem("--insecure --node b:1 " + line); }
+  nlohmann::json json() { return nlohmann::json::parse(out.str()); }
+  nlohmann::json error_json() { return nlohmann::json::parse(err.str()).at("error"); }
+  bool says(const std::string& text) { return out.str().find(text) != std::string::npos; }
+  bool complains(const std::string& text) { return err.str().find(text) != std::string::npos; }
+
+  std::map<std::string, FakeNode> nodes;
+  std::ostringstream out, err;
+  std::istringstream in;
+  bool terminal = false;
+};
+
+using Calls = std::vector<std::string>;
+
+TEST_F(CommandTest, StatusShowsBothNodesAndTheVerdict) {
+  EXPECT_EQ(both("status"), 0);
+  EXPECT_TRUE(says("NODE alpha at a:1")) << out.str();
+  EXPECT_TRUE(says("NODE beta at b:1"));
+  EXPECT_TRUE(says("1 GiB, 512 MiB free (50 %)"));
+  EXPECT_TRUE(says("mirror beta following, in sync, lacks nothing"));
+  EXPECT_TRUE(says("vms: alpha serves. beta is in sync"));
+  EXPECT_EQ(err.str(), "");
+}
+
+TEST_F(CommandTest, StatusAsksTheMirrorThatNobodyNamed) {
+  EXPECT_EQ(at_a("--json status"), 0);
+  auto status = json();
+  ASSERT_EQ(status["nodes"].size(), 2u);
+  EXPECT_EQ(status["nodes"][0]["named"], true);
+  EXPECT_EQ(status["nodes"][1]["node"], "beta");
+  EXPECT_EQ(status["nodes"][1]["named"], false);
+  // Named under another name, it is still one node.
+  nodes["beta.example:1"] = nodes["b:1"];
+  EXPECT_EQ(tandem("--insecure --node a:1 --node beta.example:1 --json status"), 0);
+  EXPECT_EQ(json()["nodes"].size(), 2u);
+  // Not answering, it does not make the command fail, but it shows.
+  nodes["b:1"].up = false;
+  EXPECT_EQ(at_a("status"), 0);
+  EXPECT_TRUE(says("NODE b:1: NOT ANSWERING")) << out.str();
+}
+
+TEST_F(CommandTest, StatusInJsonIsExact) {
+  EXPECT_EQ(both("status --json"), 0);
+  const auto status = json();
+  const auto& group = status["nodes"][0]["groups"][0];
+  EXPECT_EQ(status["nodes"][0]["reachable"], true);
+  EXPECT_EQ(status["nodes"][0]["pool"]["size_bytes"], 1u << 30);
+  EXPECT_EQ(group["role"], "primary");
+  EXPECT_EQ(group["mode"], "sync");
+  EXPECT_EQ(group["head"]["lsn"], 300);
+  EXPECT_EQ(group["volumes"][0]["size_bytes"], 1u << 30);
+  EXPECT_EQ(group["slots"][0]["in_sync"], true);
+  EXPECT_EQ(group["upstream"], nullptr);
+  EXPECT_EQ(status["nodes"][1]["groups"][0]["upstream"]["node"], "");
+  EXPECT_EQ(status["verdicts"][0]["good"], true);
+}
+
+TEST_F(CommandTest, StatusOfDeadNodes) {
+  nodes["a:1"].up = false;
+  EXPECT_EQ(both("status"), 0);  // one answers
+  EXPECT_TRUE(says("NODE a:1: NOT ANSWERING"));
+  EXPECT_TRUE(says("vms: NOT SERVED")) << out.str();
+  EXPECT_TRUE(says("Not answering: a:1"));
+  nodes["b:1"].up = false;
+  EXPECT_EQ(both("status"), 3);
+  EXPECT_EQ(both("status --json"), 3);
+  EXPECT_EQ(json()["nodes"][0]["reachable"], false);
+  EXPECT_EQ(error_json()["code"], "unavailable");
+  EXPECT_EQ(error_json()["exit"], 3);
+}
+
+TEST_F(CommandTest, Lists) {
+  EXPECT_EQ(both("volume list"), 0);
+  EXPECT_TRUE(says("disk    vms    alpha  primary  1 GiB  4 KiB      512")) << out.str();
+  EXPECT_EQ(both("volume list --json"), 0);
+  EXPECT_EQ(json()["volumes"].size(), 2u);
+  EXPECT_EQ(json()["volumes"][1]["node"], "beta");
+  EXPECT_EQ(both("group list"), 0);
+  EXPECT_TRUE(says("1:300"));
+  EXPECT_EQ(both("group list --json"), 0);
+  EXPECT_EQ(json()["groups"][1]["role"], "mirror");
+  EXPECT_EQ(both("pool show"), 0);
+  EXPECT_TRUE(says("32 of 64 of 16 MiB")) << out.str();
+  EXPECT_EQ(both("pool show --json"), 0);
+  EXPECT_EQ(json()["pools"][0]["zones_free"], 32);
+  EXPECT_EQ(both("group show vms"), 0);
+  EXPECT_TRUE(says("Group vms on node alpha"));
+  EXPECT_TRUE(says("Group vms on node beta"));
+  EXPECT_EQ(both("group show vms --json"), 0);
+  EXPECT_EQ(json()["groups"].size(), 2u);
+  EXPECT_EQ(both("group show other"), 5);
+  EXPECT_TRUE(complains("no group other"));
+  nodes["a:1"].up = false;
+  EXPECT_EQ(both("volume list"), 0);
+  EXPECT_TRUE(complains("not answering: cannot talk to a:1"));
+  nodes["b:1"].up = false;
+  EXPECT_EQ(both("volume list"), 3);
+  EXPECT_EQ(both("group show vms"), 3);
+}
+
+TEST_F(CommandTest, EmptyNodesSayHowToBegin) {
+  nodes["a:1"].status.groups.clear();
+  EXPECT_EQ(at_a("status"), 0);
+  EXPECT_TRUE(says("tandem volume create"));
+  EXPECT_EQ(at_a("volume list"), 0);
+  EXPECT_TRUE(says("tandem volume create"));
+  EXPECT_EQ(at_a("group list"), 0);
+  EXPECT_TRUE(says("tandem volume create"));
+}
+
+TEST_F(CommandTest, VolumeCommands) {
+  EXPECT_EQ(at_a("volume create new --size 1.5GiB"), 0);
+  EXPECT_TRUE(says("Volume new of 1.5 GiB was created in group new at a:1"));
+  EXPECT_EQ(at_a("volume create new2 --size 4096 --group vms --block-size 4096 --json"), 0);
+  EXPECT_EQ(json()["ok"], true);
+  EXPECT_EQ(at_a("volume resize disk --size 2GiB"), 0);
+  EXPECT_EQ(at_a("volume delete disk --yes"), 0);
+  EXPECT_EQ(nodes["a:1"].calls,
+            (Calls{"create new in - of 1610612736 by 512", "create new2 in vms of 4096 by 4096",
+                   "resize disk to 2147483648", "delete volume disk"}));
+}
+
+TEST_F(CommandTest, ACommandFindsTheRightNode) {
+  EXPECT_EQ(both("volume create more --size 1MiB --group vms"), 0);
+  EXPECT_EQ(both("volume resize disk --size 2GiB"), 0);
+  EXPECT_EQ(both("mode vms async"), 0);
+  EXPECT_EQ(both("demote vms"), 0);
+  EXPECT_EQ(both("receipt vms"), 0);
+  EXPECT_EQ(both("promote vms --yes"), 0);
+  EXPECT_EQ(both("volume create fresh --size 1MiB"), 0);
+  EXPECT_EQ(nodes["a:1"].calls,
+            (Calls{"create more in vms of 1048576 by 512", "resize disk to 2147483648",
+                   "mode vms async", "demote vms", "create fresh in - of 1048576 by 512"}));
+  EXPECT_EQ(nodes["b:1"].calls, (Calls{"receipt vms", "receipt vms", "promote vms"}));
+  EXPECT_EQ(both("volume resize other --size 2GiB"), 5);
+  EXPECT_TRUE(complains("none of the nodes has volume other"));
+  EXPECT_EQ(both("group delete vms --yes"), 4);
+  EXPECT_TRUE(complains("more than one node has a copy of group vms: a:1 b:1"));
+  nodes["a:1"].up = false;
+  EXPECT_EQ(both("mode vms sync"), 3);
+  EXPECT_TRUE(complains("cannot talk to a:1")) << err.str();
+  EXPECT_EQ(both("promote vms --yes"), 0);  // what matters answers
+}
+
+TEST_F(CommandTest, GroupAndMirrorCommands) {
+  EXPECT_EQ(at_a("mode vms flush"), 0);
+  EXPECT_EQ(at_a("mirror add vms b:1"), 0);
+  EXPECT_EQ(at_a("mirror add vms b:1 --mode async"), 0);
+  EXPECT_EQ(at_a("mirror remove vms b:1"), 0);
+  EXPECT_EQ(at_a("demote vms"), 0);
+  EXPECT_EQ(at_a("switchover vms"), 0);
+  EXPECT_EQ(at_a("switchover vms --to b:1"), 0);
+  EXPECT_EQ(at_a("group delete vms --yes"), 0);
+  EXPECT_EQ(nodes["a:1"].calls, (Calls{"mode vms flush", "add vms b:1 sync", "add vms b:1 async",
+                                       "remove vms b:1", "demote vms", "switchover vms to -",
+                                       "switchover vms to b:1", "delete group vms"}));
+}
+
+TEST_F(CommandTest, PromotionIsConfirmedWithTheReceiptInView) {
+  EXPECT_EQ(at_b("promote vms"), 4);  // no terminal, no --yes
+  EXPECT_TRUE(says("Promoting group vms here"));
+  EXPECT_TRUE(complains("--yes"));
+  terminal = true;
+  in.str("vmss\n");
+  EXPECT_EQ(at_b("promote vms"), 4);
+  EXPECT_TRUE(complains("not typed"));
+  in.clear();
+  in.str("");
+  EXPECT_EQ(at_b("promote vms"), 4);  // end of file
+  EXPECT_EQ(nodes["b:1"].calls, (Calls{"receipt vms", "receipt vms", "receipt vms"}));
+  in.clear();
+  in.str("vms\n");
+  EXPECT_EQ(at_b("promote vms"), 0);
+  EXPECT_LT(out.str().find("Promoting group vms here"), out.str().find("Type \"vms\""));
+  EXPECT_TRUE(says("Group vms was promoted here"));
+  EXPECT_EQ(nodes["b:1"].calls.back(), "promote vms");
+}
+
+TEST_F(CommandTest, PromotionIsRefusedWhileThePrimaryLives) {
+  nodes["b:1"].receipt.primary_reachable = true;
+  EXPECT_EQ(at_b("promote vms --yes"), 4);
+  EXPECT_TRUE(complains("switchover"));
+  EXPECT_EQ(nodes["b:1"].calls, (Calls{"receipt vms"}));
+  EXPECT_EQ(at_b("promote vms --force"), 4);  // force is not a confirmation
+  EXPECT_EQ(at_b("promote vms --force --yes"), 0);
+  EXPECT_EQ(nodes["b:1"].calls.back(), "promote vms by force");
+  nodes["b:1"].receipt.complete_image = false;
+  EXPECT_EQ(at_b("promote vms --force --yes"), 4);
+  EXPECT_TRUE(complains("never finished"));
+}
+
+TEST_F(CommandTest, PromotionInJson) {
+  nodes["b:1"].receipt.missing_records = 7;
+  EXPECT_EQ(at_b("receipt vms --json"), 0);
+  EXPECT_EQ(json()["missing_records"], 7);
+  EXPECT_EQ(json()["primary_reachable"], false);
+  EXPECT_EQ(at_b("promote vms --json"), 4);
+  EXPECT_EQ(out.str(), "");
+  EXPECT_EQ(error_json()["code"], "refused");
+  EXPECT_EQ(at_b("promote vms --json --yes"), 0);
+  EXPECT_EQ(json()["group"], "vms");
+}
+
+TEST_F(CommandTest, DeletingIsConfirmed) {
+  EXPECT_EQ(at_a("volume delete disk"), 4);
+  EXPECT_EQ(at_a("group delete vms"), 4);
+  EXPECT_TRUE(nodes["a:1"].calls.empty());
+  terminal = true;
+  in.str("disk\nvms\n");
+  EXPECT_EQ(at_a("volume delete disk"), 0);
+  EXPECT_EQ(at_a("group delete vms"), 0);
+  EXPECT_EQ(nodes["a:1"].calls, (Calls{"delete volume disk", "delete group vms"}));
+}
+
+TEST_F(CommandTest, EveryErrorHasItsExitCode) {
+  const std::map<ErrorCode, int> exits = {
+      {ErrorCode::kIo, 1},       {ErrorCode::kCorrupt, 1},  {ErrorCode::kNoSpace, 1},
+      {ErrorCode::kInvalid, 1},  {ErrorCode::kNotFound, 5}, {ErrorCode::kExists, 1},
+      {ErrorCode::kReadOnly, 4}, {ErrorCode::kFenced, 4},   {ErrorCode::kUnavailable, 1},
+      {ErrorCode::kRefused, 4},  {ErrorCode::kBusy, 1},     {ErrorCode::kUnsupported, 1},
+      {ErrorCode::kCancelled, 1}};
+  for (const auto& [code, exit] : exits) {
+    nodes["a:1"].result = Error{code, "because \"of\" this"};
+    EXPECT_EQ(at_a("mode vms sync"), exit) << to_string(code);
+    EXPECT_EQ(err.str(), "tandem: because \"of\" this\n");
+    EXPECT_EQ(at_a("mode vms sync --json"), exit);
+    EXPECT_EQ(out.str(), "");
+    EXPECT_EQ(error_json()["code"], to_string(code));
+    EXPECT_EQ(error_json()["message"], "because \"of\" this");
+  }
+  nodes["a:1"].up = false;
+  EXPECT_EQ(at_a("mode vms sync"), 3);
+  EXPECT_EQ(at_a("promote vms --yes"), 3);
+}
+
+TEST_F(CommandTest, UsageErrors) {
+  for (const char* line :
+       {"", "nonsense", "volume", "volume create", "volume create v", "volume create v --size",
+        "volume create v --size much", "volume create v --size 1GiB --block-size 1024", "mode vms",
+        "mode vms quick", "mirror add vms", "mirror add vms b:1 --mode quick",
+        "--timeout never status", "status --watch often", "status --nonsense", "promote"}) {
+    EXPECT_EQ(at_a(line), 2) << line;
+    EXPECT_TRUE(complains("tandem: ")) << line;
+  }
+  EXPECT_EQ(at_a("--json volume create"), 2);
+  EXPECT_EQ(error_json()["code"], "invalid");
+  EXPECT_EQ(tandem("--insecure --node nowhere status"), 2);
+  EXPECT_EQ(tandem("--insecure --node nowhere mode vms sync"), 2);
+  EXPECT_EQ(tandem("--node a:1 status"), 2);
+  EXPECT_TRUE(complains("--insecure")) << err.str();
+  EXPECT_EQ(tandem("--node a:1 --ca x --certificate y --key z status"), 0);
+  EXPECT_TRUE(nodes["a:1"].calls.empty());
+}
+
+TEST_F(CommandTest, HelpAndVersion) {
+  EXPECT_EQ(tandem("--help"), 0);
+  EXPECT_TRUE(says("Exit codes: 0 done; 1 failed; 2 usage"));
+  EXPECT_TRUE(says("switchover"));
+  EXPECT_EQ(tandem("volume create --help"), 0);
+  EXPECT_TRUE(says("--block-size"));
+  EXPECT_EQ(tandem("--version"), 0);
+  EXPECT_FALSE(out.str().empty());
+}
+
+TEST_F(CommandTest, TimeOuts) {
+  using namespace std::chrono_literals;
+  EXPECT_EQ(at_a("mode vms sync"), 0);
+  EXPECT_EQ(nodes["a:1"].timeout, 10s);
+  EXPECT_EQ(at_a("switchover vms"), 0);  // drains first
+  EXPECT_EQ(nodes["a:1"].timeout, 60s);
+  EXPECT_EQ(at_a("switchover vms --timeout 5s"), 0);
+  EXPECT_EQ(nodes["a:1"].timeout, 5s);
+  EXPECT_EQ(at_a("--timeout 500ms status"), 0);
+  EXPECT_EQ(nodes["a:1"].timeout, 500ms);
+}
+
+/// Once over a real connection: the command's client is the module's.
+TEST(CommandOverGrpcTest, StatusOfARealService) {
+  test::ThreadExecutor executor;
+  rpc::TestNode node(executor);
+  executor.run([&] { node.control.node.node = "gamma"; });
+  std::ostringstream out, err;
+  std::istringstream in;
+  Context context{
+      .settings = {}, .out = out, .err = err, .in = in, .terminal = false, .connect = {}};
+  context.connect = [](const std::string& address, std::chrono::milliseconds timeout) {
+    rpc::ClientOptions options;
+    options.address = address;
+    options.tls = false;
+    options.timeout = timeout;
+    return rpc::ControlClient::create(options);
+  };
+  const auto none = [](const char*) -> const char* { return nullptr; };
+  EXPECT_EQ(run({"--insecure", "--node", node.address(), "status"}, context, none, {}), 0);
+  EXPECT_NE(out.str().find("NODE gamma"), std::string::npos) << out.str() << err.str();
+  node.stop();
+  EXPECT_EQ(run({"--insecure", "--node", node.address(), "demote", "g"}, context, none, {}), 3);
+}
+
+}  // namespace
+}  // namespace tandem::ctl

@@ -1,0 +1,311 @@
+// Map entries, descriptor and its chain, dead list: see format/FORMAT.md.
+#include "format/checkpoint.h"
+
+#include "format/checksum.h"
+#include "tests/unit/format_fixture.h"
+
+namespace tandem::format {
+namespace {
+
+TEST(MapEntryFormat, GoldenBytes) {
+  std::array<std::byte, 2 * kMapEntryBytes> node{};
+  const MapEntry e{PoolBlock{0x1234567890}, Lsn{0x11223344556677}, 0xcafef00d};
+  store_entry(node.data(), 1, e);
+  EXPECT_EQ(hex(node),
+            "00000000000000000000000000000000"
+            "9078563412776655443322110df0feca");
+  EXPECT_EQ(load_entry(node.data(), 1), e);
+  EXPECT_EQ(load_entry(node.data(), 0), MapEntry{});
+}
+
+TEST(MapEntryFormat, RandomEntriesDoNotDisturbEachOther) {
+  TestRandom random(9);
+  Block node{};
+  std::array<MapEntry, kMapFanout> model{};
+  for (int round = 0; round < 5000; ++round) {
+    const auto i = static_cast<std::uint32_t>(random.below(kMapFanout));
+    model[i] = {PoolBlock{random.bits(40)}, Lsn{random.bits(56)},
+                static_cast<std::uint32_t>(random.next())};
+    store_entry(node.data(), i, model[i]);
+  }
+  for (std::uint32_t i = 0; i < kMapFanout; ++i) EXPECT_EQ(load_entry(node.data(), i), model[i]);
+}
+
+TEST(MapEntryFormat, TellsHolesZeroesAndData) {
+  EXPECT_TRUE(MapEntry{}.is_hole());
+  EXPECT_TRUE((MapEntry{PoolBlock{}, Lsn{5}, 0}).is_hole());
+  EXPECT_TRUE((MapEntry{kZeroBlock, Lsn{5}, 0}).is_zero());
+  EXPECT_FALSE((MapEntry{kZeroBlock, Lsn{5}, 0}).has_data());
+  EXPECT_TRUE((MapEntry{PoolBlock{2}, Lsn{5}, 0}).has_data());
+}
+
+TEST(MapEntryFormat, HeightGrowsWithTheVolume) {
+  EXPECT_EQ(map_height(0), 1u);
+  EXPECT_EQ(map_height(256), 1u);
+  EXPECT_EQ(map_height(257), 2u);
+  EXPECT_EQ(map_height(65536), 2u);
+  EXPECT_EQ(map_height(65537), 3u);
+  EXPECT_EQ(map_height((std::uint64_t{1} << 52) / kBlockBytes), 5u);
+}
+
+Descriptor descriptor() {
+  Descriptor d;
+  d.group = counting_uuid(0xa0);
+  d.name = "grp";
+  d.point = {Timeline{2}, Lsn{0x1000}, Digest{0xd1d1d1d1d1d1d1d1}, UtcNs{0x16}, 0x9000};
+  d.role = Role::kMirror;
+  d.mode = ReplicationMode::kSync;
+  d.awaiting_image = true;
+  d.fenced_by = Timeline{5};
+  d.next_volume_id = 6;
+  d.log_next = PoolBlock{0x4321};
+  d.log_boot = 0xb007b007;
+  d.dead = {PoolBlock{0x700}, PoolBlock{0x800}, 201, 2};
+  d.data_horizon = Lsn{0xfff};
+  d.map_nodes = 33;
+  d.history = {{Timeline{1}, Lsn{0}, UtcNs{0x11}}, {Timeline{2}, Lsn{0x800}, UtcNs{0x12}}};
+  VolumeState v;
+  v.id = VolumeId{5};
+  v.name = "disk";
+  v.size_bytes = 1 << 30;
+  v.height = 3;
+  v.allocated_blocks = 77;
+  v.being_deleted = true;
+  v.root = {PoolBlock{0x4444}, Lsn{0x999}, 0x12345678};
+  d.volumes = {v};
+  d.slots = {{"host:1", Lsn{0x900}, Lsn{0x800}, true}};
+  d.log_zones = {{ZoneId{4}, Lsn{0x100}}, {ZoneId{6}, Lsn{0xf00}}};
+  d.bitmap = {{2, PoolBlock{0x7777}, 0x0badcafe}};
+  return d;
+}
+
+TEST(DescriptorFormat, GoldenBytes) {
+  const auto bytes = encode_descriptor(descriptor());
+  EXPECT_EQ(hex(bytes),
+            "5444444701000000a0a1a2a3a4a5a6a7a8a9aaabacadaeaf03006772700200000000000000001000"
+            "0000000000d1d1d1d1d1d1d1d1160000000000000000900000000000000102010005000000000000"
+            "0006000000214300000000000007b007b00000000000070000000000000008000000000000c90000"
+            "00000000000200000000000000ff0f00000000000021000000000000000200000001000000000000"
+            "00000000000000000011000000000000000200000000000000000800000000000012000000000000"
+            "00010000000500000001000000000000400000000000020000030000004d00000000000000444400"
+            "000000000099090000000000007856341204006469736b0100000000090000000000000008000000"
+            "000000010000000600686f73743a310200000004000000000100000000000006000000000f000000"
+            "00000001000000020000007777000000000000fecaad0b");
+  const auto back = decode_descriptor(bytes);
+  ASSERT_TRUE(back.has_value());
+  EXPECT_EQ(*back, descriptor());
+}
+
+Descriptor random_descriptor(TestRandom& random) {
+  Descriptor d;
+  d.group = random.uuid();
+  d.name = random.text(128);
+  d.point = {Timeline{random.next()}, Lsn{random.next()}, Digest{random.next()},
+             UtcNs{random.next()}, random.next()};
+  d.role = static_cast<Role>(random.below(3));
+  d.mode = static_cast<ReplicationMode>(random.below(3));
+  d.awaiting_image = random.below(2) != 0;
+  d.fenced_by = Timeline{random.next()};
+  d.next_volume_id = static_cast<std::uint32_t>(random.next());
+  d.log_next = PoolBlock{random.next()};
+  d.log_boot = random.next();
+  d.dead = {PoolBlock{random.next()}, PoolBlock{random.next()}, random.next(), random.next()};
+  d.data_horizon = Lsn{random.next()};
+  d.map_nodes = random.next();
+  for (auto n = 1 + random.below(5); n-- != 0;) {
+    d.history.push_back({Timeline{random.next()}, Lsn{random.next()}, UtcNs{random.next()}});
+  }
+  for (auto n = random.below(9); n-- != 0;) {
+    VolumeState v;
+    v.id = VolumeId{static_cast<std::uint32_t>(random.next())};
+    v.name = random.text(128);
+    v.size_bytes = random.next();
+    v.logical_block_bytes = random.below(2) != 0 ? 512 : 4096;
+    v.height = static_cast<std::uint32_t>(1 + random.below(5));
+    v.allocated_blocks = random.next();
+    v.being_deleted = random.below(2) != 0;
+    v.root = {PoolBlock{random.next()}, Lsn{random.next()},
+              static_cast<std::uint32_t>(random.next())};
+    d.volumes.push_back(std::move(v));
+  }
+  for (auto n = random.below(4); n-- != 0;) {
+    d.slots.push_back(
+        {random.text(300), Lsn{random.next()}, Lsn{random.next()}, random.below(2) != 0});
+  }
+  for (auto n = 1 + random.below(40); n-- != 0;) {
+    d.log_zones.push_back({ZoneId{static_cast<std::uint32_t>(random.next())}, Lsn{random.next()}});
+  }
+  for (auto n = random.below(400); n-- != 0;) {
+    d.bitmap.push_back({static_cast<std::uint32_t>(random.next()), PoolBlock{random.next()},
+                        static_cast<std::uint32_t>(random.next())});
+  }
+  return d;
+}
+
+TEST(DescriptorFormat, RandomContentSurvives) {
+  TestRandom random(10);
+  for (int round = 0; round < 200; ++round) {
+    const Descriptor d = random_descriptor(random);
+    const auto back = decode_descriptor(encode_descriptor(d));
+    ASSERT_TRUE(back.has_value());
+    EXPECT_EQ(*back, d);
+  }
+}
+
+TEST(DescriptorFormat, EveryTruncationIsRefused) {
+  const auto bytes = encode_descriptor(descriptor());
+  for (std::size_t n = 0; n < bytes.size(); ++n) {
+    const std::vector<std::byte> cut(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(n));
+    const auto back = decode_descriptor(cut);
+    ASSERT_FALSE(back.has_value()) << n;
+    EXPECT_EQ(back.error().code, n < 8 && n >= 4 ? ErrorCode::kUnsupported : ErrorCode::kCorrupt);
+  }
+}
+
+/// Counts are checked against what is left before anything is reserved for them.
+TEST(DescriptorFormat, NoiseIsHarmless) {
+  TestRandom random(11);
+  const auto bytes = encode_descriptor(descriptor());
+  for (int round = 0; round < 20000; ++round) {
+    auto noisy = bytes;
+    for (auto n = 1 + random.below(8); n-- != 0;) {
+      noisy[8 + random.below(noisy.size() - 8)] = static_cast<std::byte>(random.next());
+    }
+    const auto back = decode_descriptor(noisy);
+    if (!back) continue;
+    EXPECT_LT(back->volumes.size() + back->bitmap.size() + back->slots.size(), bytes.size());
+  }
+}
+
+TEST(DescriptorFormat, NewerVersionIsNamed) {
+  auto bytes = encode_descriptor(descriptor());
+  store_le(bytes.data() + 4, 7, 4);
+  const auto back = decode_descriptor(bytes);
+  ASSERT_FALSE(back.has_value());
+  EXPECT_EQ(back.error().code, ErrorCode::kUnsupported);
+  EXPECT_NE(back.error().message.find("version 7"), std::string::npos) << back.error().message;
+}
+
+TEST(DescriptorFormat, RefusesWhatRecoveryCouldNotUse) {
+  const auto refused = [](auto change) {
+    Descriptor d = descriptor();
+    change(d);
+    return !decode_descriptor(encode_descriptor(d)).has_value();
+  };
+  EXPECT_TRUE(refused([](Descriptor& d) { d.history.clear(); }));
+  EXPECT_TRUE(refused([](Descriptor& d) { d.log_zones.clear(); }));
+  EXPECT_TRUE(refused([](Descriptor& d) { d.volumes[0].height = 0; }));
+  EXPECT_TRUE(refused([](Descriptor& d) { d.volumes[0].height = 7; }));
+  EXPECT_TRUE(refused([](Descriptor& d) { d.role = static_cast<Role>(3); }));
+  EXPECT_TRUE(refused([](Descriptor& d) { d.mode = static_cast<ReplicationMode>(9); }));
+  EXPECT_FALSE(refused([](Descriptor& d) { d.volumes.clear(); }));
+}
+
+// --- chain blocks --------------------------------------------------------------------------------
+
+Block chain_block() {
+  Block page;
+  const std::string_view text = "hello";
+  encode_chain_block(Page(page), {PoolBlock{0xabcdef}, 0x01020304,
+                                  std::as_bytes(std::span(text.data(), text.size()))});
+  return page;
+}
+
+TEST(ChainBlockFormat, GoldenBytes) {
+  const Block page = chain_block();
+  expect_golden(page,
+                "54444348010000005c7bb8b705000000efcdab000000000004030201000000000000000000000000"
+                "00000000000000000000000000000000000000000000000068656c6c6f");
+  const auto back = decode_chain_block(ConstPage(page));
+  ASSERT_TRUE(back.has_value());
+  EXPECT_EQ(back->next, PoolBlock{0xabcdef});
+  EXPECT_EQ(back->next_crc32c, 0x01020304u);
+  EXPECT_EQ(hex(back->payload), "68656c6c6f");
+}
+
+TEST(ChainBlockFormat, FullAndEmptyPayloadSurvive) {
+  std::vector<std::byte> payload(kChainPayloadBytes, std::byte{0x5a});
+  Block page;
+  encode_chain_block(Page(page), {PoolBlock{}, 0, payload});
+  auto back = decode_chain_block(ConstPage(page));
+  ASSERT_TRUE(back.has_value());
+  EXPECT_EQ(hex(back->payload), hex(payload));
+  encode_chain_block(Page(page), {PoolBlock{}, 0, {}});
+  back = decode_chain_block(ConstPage(page));
+  ASSERT_TRUE(back.has_value());
+  EXPECT_TRUE(back->payload.empty());
+}
+
+TEST(ChainBlockFormat, DamageAndNewerVersions) {
+  expect_every_flip_refused(chain_block(), decode_chain_block);
+  expect_noise_refused(chain_block(), decode_chain_block, 12);
+  Block page = chain_block();
+  store_le(&page[4], 2, 4);
+  seal_page(page, 8);
+  EXPECT_EQ(decode_chain_block(ConstPage(page)).error().code, ErrorCode::kUnsupported);
+  page = chain_block();
+  store_le(&page[12], kChainPayloadBytes + 1, 4);
+  seal_page(page, 8);
+  EXPECT_EQ(decode_chain_block(ConstPage(page)).error().code, ErrorCode::kCorrupt);
+}
+
+// --- dead list -----------------------------------------------------------------------------------
+
+Block dead_chunk() {
+  Block page;
+  encode_dead_chunk(Page(page),
+                    {PoolBlock{0x700},
+                     PoolBlock{0x800},
+                     {{PoolBlock{0x1234567890}, Lsn{0x11223344556677}, Lsn{0x8877665544332211}},
+                      {PoolBlock{2}, Lsn{3}, Lsn{4}}}});
+  return page;
+}
+
+TEST(DeadChunkFormat, GoldenBytes) {
+  const Block page = dead_chunk();
+  expect_golden(page,
+                "5444444401000000619377c402000000000700000000000000080000000000000000000000000000"
+                "00000000000000000000000000000000000000000000000090785634127766554433221111223344"
+                "5566778802000000000300000000000004");
+  const auto back = decode_dead_chunk(ConstPage(page));
+  ASSERT_TRUE(back.has_value());
+  EXPECT_EQ(back->at, PoolBlock{0x700});
+  EXPECT_EQ(back->next, PoolBlock{0x800});
+  ASSERT_EQ(back->blocks.size(), 2u);
+  EXPECT_EQ(back->blocks[0],
+            (DeadBlock{PoolBlock{0x1234567890}, Lsn{0x11223344556677}, Lsn{0x8877665544332211}}));
+}
+
+TEST(DeadChunkFormat, RandomContentSurvives) {
+  TestRandom random(13);
+  for (int round = 0; round < 100; ++round) {
+    DeadChunk chunk{PoolBlock{random.next()}, PoolBlock{random.next()}, {}};
+    const auto count = round == 0 ? kDeadPerChunk : random.below(kDeadPerChunk + 1);
+    while (chunk.blocks.size() < count) {
+      chunk.blocks.push_back(
+          {PoolBlock{random.bits(40)}, Lsn{random.bits(56)}, Lsn{random.next()}});
+    }
+    Block page;
+    encode_dead_chunk(Page(page), chunk);
+    const auto back = decode_dead_chunk(ConstPage(page));
+    ASSERT_TRUE(back.has_value());
+    EXPECT_EQ(back->at, chunk.at);
+    EXPECT_EQ(back->blocks, chunk.blocks);
+  }
+}
+
+TEST(DeadChunkFormat, DamageAndNewerVersions) {
+  expect_every_flip_refused(dead_chunk(), decode_dead_chunk);
+  expect_noise_refused(dead_chunk(), decode_dead_chunk, 14);
+  Block page = dead_chunk();
+  store_le(&page[4], 2, 4);
+  seal_page(page, 8);
+  EXPECT_EQ(decode_dead_chunk(ConstPage(page)).error().code, ErrorCode::kUnsupported);
+  page = dead_chunk();
+  store_le(&page[12], kDeadPerChunk + 1, 4);
+  seal_page(page, 8);
+  EXPECT_EQ(decode_dead_chunk(ConstPage(page)).error().code, ErrorCode::kCorrupt);
+}
+
+}  // namespace
+}  // namespace tandem::format
