@@ -14,6 +14,7 @@ write is sent, "a SEQUENCE" when it was acknowledged.
 
 import argparse
 import hashlib
+import os
 import random
 import struct
 import sys
@@ -46,11 +47,12 @@ class Writer:
         self.handle = nbd.NBD()
         self.handle.connect_uri(uri)
         self.blocks = self.handle.get_size() // BLOCK
+        # A ledger that exists is continued: no sequence number is used twice.
+        self.sequence = max(load(path)[0], default=0) if os.path.exists(path) else 0
         # Line buffered: what was acknowledged is in the file even if this process is killed.
         self.ledger = open(path, "a", buffering=1)
         self.in_flight_max = in_flight
         self.busy = {}  # block -> buffer
-        self.sequence = 0
         self.acknowledged = 0
         self.failed = None
 

@@ -131,11 +131,6 @@ Status Node::Impl::start() {
   auto opened = Storage::open(config, options.create_pool);
   if (!opened) return Error(std::move(opened.error()));
   storage = std::move(*opened);
-  if (!config.service.tls) {
-    log_event(Level::kWarn, "service.plain",
-              "listen={} effect=\"anybody who reaches this port controls the node\"",
-              config.service.listen.text());
-  }
   auto created = rpc::Service::create(reactor(), storage->buffers(), service_options(config));
   if (!created) return Error(std::move(created.error()));
   service = std::move(*created);

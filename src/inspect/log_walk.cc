@@ -56,8 +56,7 @@ Result<LogPageView> read_log_page(const PoolView& pool, const GroupView& group, 
     return Error{ErrorCode::kCorrupt, "log page of group " + header->group.text()};
   }
   if (header->at != at) {
-    return Error{ErrorCode::kCorrupt,
-                 "log page that belongs to " + block_text(header->at)};
+    return Error{ErrorCode::kCorrupt, "log page that belongs to " + block_text(header->at)};
   }
   auto records = format::decode_log_page_body(page, *header);
   if (!records) return Error(std::move(records.error()));
@@ -105,8 +104,8 @@ void walk_kept_log(const PoolView& pool, const GroupView& group, Lsn from,
   }
   if (first) return;
   if (point != group.descriptor.point) {
-    damage(at, "the log in front of the checkpoint ends at LSN " +
-                   std::to_string(point.lsn.value) + " or with another digest, the checkpoint is at " +
+    damage(at, "the log in front of the checkpoint ends at LSN " + std::to_string(point.lsn.value) +
+                   " or with another digest, the checkpoint is at " +
                    std::to_string(group.descriptor.point.lsn.value));
   } else if (boot != group.descriptor.log_boot) {
     damage(at, "the checkpoint names another start of the daemon than its last log page");

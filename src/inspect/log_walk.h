@@ -15,7 +15,7 @@ namespace tandem::inspect {
 
 struct LogPageView {
   PoolBlock at;
-  IoBuffer bytes;                             // the page; `records` point into it
+  IoBuffer bytes;  // the page; `records` point into it
   format::LogPageHeader header;
   std::vector<format::PlacedRecord> records;
   LogPoint after;
@@ -38,7 +38,7 @@ struct LogTail {
   Lsn durable;                     // what the writer knew to be flushed
   std::string end;                 // why the log ends there
   PoolBlock end_at;
-  std::size_t cut_pages = 0;       // whole pages whose data is not; a restart drops them
+  std::size_t cut_pages = 0;          // whole pages whose data is not; a restart drops them
   std::vector<std::string> problems;  // what no crash explains
 };
 /// `read_data` false: pages are not checked against their data, so `cut_pages` stays 0.

@@ -47,8 +47,8 @@ Result<PoolView> PoolView::load(BlockReader& reader) {
   }
   if (!superblocks.current) {
     const Error& first = superblocks.copy[0].error();
-    return Error{first.code, reader.name() + ": " + first.message + " (second copy: " +
-                                 superblocks.copy[1].error().message + ")"};
+    return Error{first.code, reader.name() + ": " + first.message +
+                                 " (second copy: " + superblocks.copy[1].error().message + ")"};
   }
   const format::Superblock& s = view.superblock();
   for (std::uint32_t slot = 0; slot < format::kGroupSlots; ++slot) {
@@ -59,8 +59,8 @@ Result<PoolView> PoolView::load(BlockReader& reader) {
       }
       return anchor;
     };
-    view.anchors_.push_back(read_copies<format::Anchor>(reader, s.anchor_at(slot, 0),
-                                                        s.anchor_at(slot, 1), decode));
+    view.anchors_.push_back(
+        read_copies<format::Anchor>(reader, s.anchor_at(slot, 0), s.anchor_at(slot, 1), decode));
     choose_newest(view.anchors_.back());
   }
   for (std::uint32_t index = 0; index < s.table_pages(); ++index) {
@@ -98,9 +98,7 @@ std::vector<ZoneId> PoolView::zones_of(std::uint32_t slot) const {
   return out;
 }
 
-std::uint64_t PoolView::blocks() const {
-  return std::min(superblock().blocks, reader_->blocks());
-}
+std::uint64_t PoolView::blocks() const { return std::min(superblock().blocks, reader_->blocks()); }
 
 std::vector<std::uint32_t> PoolView::live_slots() const {
   std::vector<std::uint32_t> out;
@@ -166,8 +164,9 @@ Result<GroupView> find_group(const PoolView& pool, std::string_view name) {
     names += " " + (group ? group->descriptor.name : id + " (damaged)");
   }
   if (!name.empty()) {
-    return Error{ErrorCode::kNotFound, "no group " + std::string(name) + " in this pool; there are:" +
-                                           (names.empty() ? " none" : names)};
+    return Error{ErrorCode::kNotFound,
+                 "no group " + std::string(name) +
+                     " in this pool; there are:" + (names.empty() ? " none" : names)};
   }
   if (slots.empty()) return Error{ErrorCode::kNotFound, "this pool holds no group"};
   return Error{ErrorCode::kInvalid, "say which group with --group:" + names};

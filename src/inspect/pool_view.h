@@ -57,8 +57,8 @@ struct GroupView {
   std::uint32_t slot = 0;
   format::Anchor anchor;
   format::Descriptor descriptor;
-  std::vector<PoolBlock> chain;   // blocks of the descriptor
-  std::set<ZoneId> zones;         // all that it owns
+  std::vector<PoolBlock> chain;  // blocks of the descriptor
+  std::set<ZoneId> zones;        // all that it owns
   /// Zones that the checkpoint knows as the log's.
   bool is_log_zone(ZoneId zone) const;
 };

@@ -14,9 +14,9 @@ namespace tandem::inspect {
 namespace {
 
 Error failed(const std::string& path, const char* what, int error) {
-  const ErrorCode code = error == ENOENT                      ? ErrorCode::kNotFound
+  const ErrorCode code = error == ENOENT                     ? ErrorCode::kNotFound
                          : error == EACCES || error == EPERM ? ErrorCode::kRefused
-                                                              : ErrorCode::kIo;
+                                                             : ErrorCode::kIo;
   return {code, path + ": " + what + ": " + std::strerror(error)};
 }
 

@@ -1,8 +1,8 @@
 // BlockReader: a pool as its inspector sees it, blocks that are read one after the other.
 //
-// The inspector never writes and shares no code with the engine but the decoders of format/, so that
-// it can look at pools which the engine refuses, and so that a mistake of the engine does not repeat
-// itself in the tool that looks for it.
+// The inspector never writes and shares no code with the engine but the decoders of format/, so
+// that it can look at pools which the engine refuses, and so that a mistake of the engine does not
+// repeat itself in the tool that looks for it.
 #pragma once
 
 #include <cstdint>

@@ -29,10 +29,6 @@ Task<PeersHeard> GroupReplication::hear_peers(Nanoseconds peer_wait) {
   auto holder = work_.hold();
   CHECK(role_ == Role::kPrimary);
   hearing_ = true;
-  log_.set_append_listener([this] {
-    for (auto& slot : slots_)
-      if (slot.shipper) slot.shipper->wake();
-  });
   for (Slot& slot : slots_) start_slot(slot);
   const auto end = runtime_.clock.monotonic() + peer_wait;
   PeersHeard outcome = PeersHeard::kAll;
@@ -67,17 +63,13 @@ void GroupReplication::become_primary() {
       fmt::format("node {} was promoted and is primary of group {} on timeline {}",
                   log_.identity().node, log_.identity().name, current_timeline(history).value),
       history});
-  log_.set_append_listener([this] {
-    for (auto& slot : slots_)
-      if (slot.shipper) slot.shipper->wake();
-  });
   for (Slot& slot : slots_) start_slot(slot);
 }
 
 Task<void> GroupReplication::stop_shipping(Role role) {
   auto holder = work_.hold();
   role_ = role;
-  log_.set_append_listener(nullptr);
+  listen();
   for (Slot& slot : slots_)
     if (slot.shipper) slot.shipper->request_stop();
   co_await end_slots();
@@ -107,10 +99,28 @@ Task<Status> GroupReplication::become_mirror() {
 
 // --- slots --------------------------------------------------------------------------------------
 
+// Only while there is somebody to ship to: the log keeps recent records in memory for a listener.
+void GroupReplication::listen() {
+  const bool wanted = !stopping_ && role_ == Role::kPrimary &&
+                      std::any_of(slots_.begin(), slots_.end(),
+                                  [](const Slot& slot) { return slot.shipper != nullptr; });
+  if (wanted == listening_) return;
+  listening_ = wanted;
+  if (!wanted) {
+    log_.set_append_listener(nullptr);
+    return;
+  }
+  log_.set_append_listener([this] {
+    for (auto& slot : slots_)
+      if (slot.shipper) slot.shipper->wake();
+  });
+}
+
 void GroupReplication::start_slot(Slot& slot) {
   if (slot.shipper || role_ != Role::kPrimary || stopping_) return;
   slot.shipper = std::make_unique<Shipper>(runtime_, log_, dialer_, options_, slot.options,
                                            static_cast<ShipperOwner&>(*this));
+  listen();
   slot.shipper->start();
   update_hold();
 }
@@ -152,6 +162,7 @@ Task<Status> GroupReplication::remove_slot(std::string address) {
   }
   std::unique_ptr<Shipper> shipper = std::move(found->shipper);
   slots_.erase(found);
+  listen();
   if (shipper) co_await shipper->stop();
   slot_changed();
   co_return ok();
@@ -242,7 +253,7 @@ Task<void> GroupReplication::stop() {
   if (!stopping_) {
     stopping_ = true;
     heard_.notify_all();
-    log_.set_append_listener(nullptr);
+    listen();
     for (Slot& slot : slots_)
       if (slot.shipper) slot.shipper->request_stop();
   }

@@ -97,6 +97,7 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   // ApplierOwner
   Task<Status> become_mirror() override;
 
+  void listen();
   void start_slot(Slot& slot);
   Task<void> end_slots();
   void update_hold();
@@ -110,6 +111,7 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   Callbacks callbacks_;
   Role role_;
   bool hearing_ = false;
+  bool listening_ = false;
   bool stopping_ = false;
   AsyncMutex image_lock_;
   AsyncMutex fetch_lock_;

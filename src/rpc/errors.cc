@@ -1,5 +1,8 @@
 #include "rpc/errors.h"
 
+#include <string>
+#include <string_view>
+
 #include "rpc/wire.h"
 
 namespace tandem::rpc {
@@ -35,6 +38,15 @@ grpc::StatusCode status_code(ErrorCode code) {
   return grpc::StatusCode::UNKNOWN;
 }
 
+/// gRPC's text without what it puts around the reason.
+std::string reason_of(std::string text) {
+  for (const std::string_view before : {"last error: ", "UNKNOWN: "}) {
+    if (const auto at = text.find(before); at != std::string::npos)
+      text.erase(0, at + before.size());
+  }
+  return text.empty() ? "no reason given" : text;
+}
+
 }  // namespace
 
 std::optional<ErrorCode> parse_error_code(std::string_view name) {
@@ -60,7 +72,7 @@ std::optional<ErrorCode> named_code(const grpc::ClientContext& context) {
 Error from_status(const grpc::Status& status, const grpc::ClientContext& context,
                   const std::string& address) {
   if (const auto code = named_code(context)) return {*code, status.error_message()};
-  const auto& text = status.error_message();
+  const auto text = reason_of(status.error_message());
   switch (status.error_code()) {
     case grpc::StatusCode::DEADLINE_EXCEEDED:
       return {ErrorCode::kUnavailable, address + " did not answer in time: " + text};

@@ -18,6 +18,17 @@ void* map_zeroes(std::uint64_t bytes) {
   return memory;
 }
 
+/// How many of the first `count` bytes equal the first one; quick where they all do.
+template <class Byte>
+std::uint64_t equal_run(const Byte* first, std::uint64_t count) {
+  constexpr std::uint64_t kStep = 64 << 10;
+  std::uint64_t run = 1;
+  while (count - run >= kStep && std::memcmp(first + run - 1, first + run, kStep) == 0)
+    run += kStep;
+  while (run < count && first[run] == first[0]) ++run;
+  return run;
+}
+
 struct LaterAwaiter {
   const MemoryVolume::Later& later;
   bool await_ready() const noexcept { return !later; }
@@ -148,8 +159,10 @@ Task<Result<std::vector<AllocationExtent>>> MemoryVolume::allocation(std::uint64
   std::vector<AllocationExtent> extents;
   const std::uint64_t end = offset + length;
   for (std::uint64_t at = offset; at < end;) {
-    const Block state = blocks_[at / kBlockBytes];
-    const std::uint64_t next = std::min(end, (at / kBlockBytes + 1) * kBlockBytes);
+    const std::uint64_t block = at / kBlockBytes;
+    const Block state = blocks_[block];
+    const std::uint64_t run = equal_run(blocks_ + block, blocks_for(end) - block);
+    const std::uint64_t next = std::min(end, (block + run) * kBlockBytes);
     const AllocationExtent piece{
         .length_bytes = next - at, .hole = state == Block::kHole, .zero = state != Block::kData};
     at = next;

@@ -119,7 +119,7 @@ class NbdTest(unittest.TestCase):
     def run_client(self, *command, fails=False, stdin=None):
         """Runs a client and returns its output; a client that hangs fails the test."""
         done = subprocess.run(command, capture_output=True, text=True, timeout=CLIENT_SECONDS,
-                              input=stdin)
+                              input=stdin, cwd=self.folder)  # fio leaves files where it runs
         if fails:
             self.assertNotEqual(done.returncode, 0, f"{command} should have failed")
             return done.stdout + done.stderr

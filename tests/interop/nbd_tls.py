@@ -1,7 +1,10 @@
 """TLS with certificates: nbdinfo and nbdcopy (GnuTLS) and qemu-img against our OpenSSL."""
 
+import contextlib
 import os
 import shutil
+import socket
+import struct
 import tempfile
 
 import nbd_support
@@ -10,6 +13,9 @@ from nbd_support import MIB
 nbd_support.require_programs("nbdinfo", "nbdcopy", "qemu-img", "openssl")
 if os.environ.get("TANDEM_NBD_URI"):
     nbd_support.skip_module("TLS is tested against nbd_memory_server only")
+
+EXPORT_NAME, LIST, STARTTLS = 1, 3, 5
+TLS_REQUIRED = (1 << 31) + 5
 
 
 def openssl(*words):
@@ -64,8 +70,10 @@ class Tls(nbd_support.NbdTest):
 
     @classmethod
     def tearDownClass(cls):
-        super().tearDownClass()
+        counters = cls.server.stop()
         shutil.rmtree(cls.keys)
+        if counters["violations"] != 1:
+            raise RuntimeError("only the smuggled plain text is a violation of the protocol")
 
     def secure(self, certificates, export="disk"):
         return (f"nbds://localhost:{self.server.port}/{export}"
@@ -109,6 +117,40 @@ class Tls(nbd_support.NbdTest):
 
     def test_server_that_the_client_does_not_trust(self):
         self.run_client("nbdinfo", self.secure(self.mistrusting), fails=True)
+
+    def raw(self, *parts):
+        """Sends a plain-text handshake and returns all that the server says until it closes."""
+        with socket.create_connection(("127.0.0.1", self.server.port), timeout=20) as client:
+            client.sendall(struct.pack(">I", 3) + b"".join(parts))
+            client.shutdown(socket.SHUT_WR)
+            said = b""
+            while piece := client.recv(4096):
+                said += piece
+            return said[18:]
+
+    @staticmethod
+    def option(number, data=b""):
+        return b"IHAVEOPT" + struct.pack(">II", number, len(data)) + data
+
+    def test_plain_text_options(self):
+        reply_type = struct.unpack(">I", self.raw(self.option(LIST))[12:16])[0]
+        self.assertEqual(reply_type, TLS_REQUIRED)
+        self.assertEqual(self.raw(self.option(EXPORT_NAME, b"disk")), b"")
+
+    def test_plain_text_behind_starttls_is_not_believed(self):
+        smuggled = self.option(EXPORT_NAME, b"disk")
+        self.assertEqual(self.raw(self.option(STARTTLS) + smuggled), b"")
+
+    def test_garbage_instead_of_a_handshake(self):
+        with socket.create_connection(("127.0.0.1", self.server.port), timeout=20) as client:
+            client.sendall(struct.pack(">I", 3) + self.option(STARTTLS))
+            said = b""
+            while len(said) < 38:  # the greeting and the acknowledgement
+                said += client.recv(38 - len(said))
+            client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            with contextlib.suppress(ConnectionResetError):  # it closes with our bytes unread
+                while client.recv(4096):
+                    pass
 
     def test_it_goes_on_after_failures(self):
         self.run_client("nbdinfo", self.secure(self.stranger), fails=True)

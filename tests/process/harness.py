@@ -400,7 +400,8 @@ class ClusterTest(unittest.TestCase):
         self.addCleanup(self._clean_up)
 
     def _clean_up(self):
-        failed = not self._outcome.success
+        result = self._outcome.result
+        failed = any(test is self for test, _ in result.failures + result.errors)
         for mount in self.mounts:
             mount.abandon()
         for node in self.nodes:

@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/sim/store_client.h"
+#include "tests/sim/store_node.h"
 
 namespace tandem::sim {
 namespace {
@@ -38,7 +39,7 @@ class CrashPoints {
   void run(std::size_t volumes, std::uint64_t volume_bytes) {
     const Status started = world_.run(node_.start());
     ASSERT_TRUE(started.has_value()) << started.error().message;
-    const Status made = world_.run(clients_.make_group(volumes, volume_bytes));
+    const Status made = world_.run(node_.make_group(clients_, model_, volumes, volume_bytes));
     ASSERT_TRUE(made.has_value()) << made.error().message;
     node_.disk().set_observer([this](SimDisk::Moment, const IoRequest&) { crash_here(); });
     world_.run(clients_.run());
@@ -197,9 +198,9 @@ void run_seeds(std::uint64_t first, std::size_t count, std::size_t operations,
   testing::Test::RecordProperty("recoveries_cut", std::to_string(cut));
 }
 
-TEST(CrashPoints, EveryMomentOfShortWorkloads) { run_seeds(1, 8, 40, 25); }
+TEST(CrashPoints, EveryMomentOfShortWorkloads) { run_seeds(1, 4, 25, 40); }
 
-TEST(CrashPoints, EveryMomentOfEveryRecoveryOfTinyWorkloads) { run_seeds(101, 4, 6, 1); }
+TEST(CrashPoints, EveryMomentOfEveryRecoveryOfTinyWorkloads) { run_seeds(101, 2, 4, 2); }
 
 }  // namespace
 }  // namespace tandem::sim

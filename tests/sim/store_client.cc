@@ -26,32 +26,24 @@ Mix Mix::from_seed(SimRandom random) {
   return mix;
 }
 
-StoreClients::StoreClients(SimRuntime& world, StoreNode& node, StoreModel& model, Mix mix,
+StoreClients::StoreClients(SimRuntime& world, ClientTarget& target, StoreModel& model, Mix mix,
                            std::uint64_t seed)
-    : world_(world), node_(node), model_(model), mix_(mix), random_(seed) {}
+    : world_(world), target_(target), model_(model), mix_(mix), random_(seed) {}
 
-Task<Status> StoreClients::make_group(std::size_t volumes, std::uint64_t size_bytes) {
-  auto group =
-      co_await node_.pool().create_group("g", Uuid{}, Role::kPrimary, ReplicationMode::kAsync);
-  TANDEM_CO_TRY(group);
-  (*group)->serve(true);
+Task<Status> StoreClients::make_volumes(std::size_t volumes, std::uint64_t size_bytes) {
   for (std::size_t i = 0; i < volumes; ++i) {
     std::string name = "v" + std::to_string(names_++);
     const OpId op = model_.begin_create(name, size_bytes);
-    const Status made = co_await (*group)->create_volume(name, size_bytes, 512);
-    TANDEM_CO_TRY(made);
+    Status made = co_await target_.create_volume(name, size_bytes);
+    if (!made) co_return made;
     model_.acknowledge(op);
   }
-  const OpId op = model_.begin_flush();
-  const Status flushed = co_await (*group)->flush_local();
-  TANDEM_CO_TRY(flushed);
-  model_.acknowledge(op);
   co_return ok();
 }
 
 bool StoreClients::is_over() const {
-  return started_ >= mix_.operations || node_.disk().is_off() || !complaint_.empty() ||
-         node_.group()->stopped().has_value();
+  return started_ >= mix_.operations || target_.is_dead() || !complaint_.empty() ||
+         target_.is_stopped();
 }
 
 Task<void> StoreClients::run() {
@@ -145,13 +137,13 @@ StoreClients::Range StoreClients::pick(bool part, bool large) {
 }
 
 std::shared_ptr<Volume> StoreClients::open(const std::string& volume) {
-  auto opened = node_.group()->open_volume(volume);
+  auto opened = target_.open_volume(volume);
   return opened ? std::move(*opened) : nullptr;
 }
 
 /// What the client learnt. A node whose disk is off cannot tell anybody anything any more.
 void StoreClients::answer(OpId op, const Status& status) {
-  if (node_.disk().is_off()) return model_.doubt(op);
+  if (target_.is_dead()) return model_.doubt(op);
   if (status) {
     ++acknowledged_;
     return model_.acknowledge(op);
@@ -211,7 +203,7 @@ Task<void> StoreClients::read() {
   if (!volume) co_return;
   const std::uint64_t called = model_.now();
   auto data = co_await volume->read(range.offset, range.length);
-  if (node_.disk().is_off() || !complaint_.empty()) co_return;
+  if (target_.is_dead() || !complaint_.empty()) co_return;
   if (!data) {
     ++failed_;
     co_return;
@@ -238,7 +230,7 @@ Task<void> StoreClients::resize() {
   if (size > mix_.volume_bytes_max || busy_shape_.contains(name)) co_return;
   busy_shape_.insert(name);
   const OpId op = model_.begin_resize(name, size);
-  const Status status = co_await node_.group()->resize_volume(name, size);
+  const Status status = co_await target_.resize_volume(name, size);
   answer(op, status);
   // In doubt about a size nobody can address the volume's new end: leave it alone from now on.
   if (status) busy_shape_.erase(name);
@@ -250,7 +242,7 @@ Task<void> StoreClients::create() {
   const std::uint64_t size = kBlockBytes * random_.between(1, 100);
   busy_shape_.insert(name);
   const OpId op = model_.begin_create(name, size);
-  const Status status = co_await node_.group()->create_volume(name, size, 4096);
+  const Status status = co_await target_.create_volume(name, size);
   answer(op, status);
   if (status) busy_shape_.erase(name);
 }
@@ -263,13 +255,13 @@ Task<void> StoreClients::remove() {
   if (names.size() < 2 || in_use || busy_shape_.contains(name)) co_return;
   busy_shape_.insert(name);
   const OpId op = model_.begin_delete(name);
-  const Status status = co_await node_.group()->delete_volume(name);
+  const Status status = co_await target_.delete_volume(name);
   answer(op, status);
 }
 
 Task<void> StoreClients::checkpoint() {
-  const Status status = co_await node_.group()->checkpoint();
-  if (!status && !node_.disk().is_off()) ++failed_;
+  const Status status = co_await target_.checkpoint();
+  if (!status && !target_.is_dead()) ++failed_;
 }
 
 }  // namespace tandem::sim

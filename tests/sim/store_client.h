@@ -1,12 +1,32 @@
 // Clients of a group's volumes that do random things and tell a StoreModel about each of them.
 #pragma once
 
+#include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
-#include "tests/sim/store_node.h"
+#include "tandem/base/sync.h"
+#include "tandem/volume.h"
+#include "tests/support/sim_runtime.h"
+#include "tests/support/store_model.h"
 
 namespace tandem::sim {
+
+/// What the clients drive: one group of a store, or the primary of a pair.
+class ClientTarget {
+ public:
+  virtual ~ClientTarget() = default;
+  virtual Result<std::shared_ptr<Volume>> open_volume(const std::string& name) = 0;
+  virtual Task<Status> create_volume(std::string name, std::uint64_t size_bytes) = 0;
+  virtual Task<Status> resize_volume(std::string name, std::uint64_t size_bytes) = 0;
+  virtual Task<Status> delete_volume(std::string name) = 0;
+  virtual Task<Status> checkpoint() = 0;
+  /// It crashed: its answers reach nobody any more.
+  virtual bool is_dead() const = 0;
+  /// It takes nothing more.
+  virtual bool is_stopped() const = 0;
+};
 
 struct Mix {
   std::size_t operations = 60;  // in all
@@ -23,10 +43,11 @@ struct Mix {
 
 class StoreClients {
  public:
-  StoreClients(SimRuntime& world, StoreNode& node, StoreModel& model, Mix mix, std::uint64_t seed);
+  StoreClients(SimRuntime& world, ClientTarget& target, StoreModel& model, Mix mix,
+               std::uint64_t seed);
 
-  /// Creates a group with `volumes` volumes, serves it and flushes. For an empty pool.
-  Task<Status> make_group(std::size_t volumes, std::uint64_t size_bytes);
+  /// Creates volumes and writes that down; nothing is flushed.
+  Task<Status> make_volumes(std::size_t volumes, std::uint64_t size_bytes);
   /// Runs the mix to its end, or until the disk is off or the group stopped.
   Task<void> run();
   /// Empty, or what a read returned that it must not.
@@ -59,7 +80,7 @@ class StoreClients {
   std::shared_ptr<Volume> open(const std::string& volume);
 
   SimRuntime& world_;
-  StoreNode& node_;
+  ClientTarget& target_;
   StoreModel& model_;
   Mix mix_;
   SimRandom random_;

@@ -265,6 +265,17 @@ TEST_F(StoreModelTest, AfterAKilledProcessNothingIsDurableYetAndNothingReturns) 
   EXPECT_FALSE(good(Crash::kPowerCut));  // flushed since
 }
 
+TEST_F(StoreModelTest, ALaggingCopyIsAnyPrefixWithoutAHole) {
+  model_ = StoreModel::settled(found_, model_.next_op());
+  const OpId first = write(0, 4096, true);
+  const OpId second = write(4096, 4096, true);
+  EXPECT_TRUE(good(Crash::kPrefix));
+  put(second, 4096, 4096);
+  EXPECT_FALSE(good(Crash::kPrefix));
+  put(first, 0, 4096);
+  EXPECT_TRUE(good(Crash::kPrefix));
+}
+
 TEST_F(StoreModelTest, PromisedCountsWhatACrashMayNotLose) {
   const std::size_t before = model_.promised(Crash::kPowerCut);
   write(0, 4096);

@@ -100,6 +100,37 @@ store::Group* StoreNode::group() const {
   return groups.empty() ? nullptr : groups.front();
 }
 
+Task<Status> StoreNode::make_group(StoreClients& clients, StoreModel& model, std::size_t volumes,
+                                   std::uint64_t size_bytes) {
+  auto made = co_await pool_->create_group("g", Uuid{}, Role::kPrimary, ReplicationMode::kAsync);
+  if (!made) co_return Error(std::move(made.error()));
+  (*made)->serve(true);
+  Status done = co_await clients.make_volumes(volumes, size_bytes);
+  if (!done) co_return done;
+  const OpId op = model.begin_flush();
+  done = co_await (*made)->flush_local();
+  if (done) model.acknowledge(op);
+  co_return done;
+}
+
+Result<std::shared_ptr<Volume>> StoreNode::open_volume(const std::string& name) {
+  return group()->open_volume(name);
+}
+
+Task<Status> StoreNode::create_volume(std::string name, std::uint64_t size_bytes) {
+  co_return co_await group()->create_volume(std::move(name), size_bytes, 512);
+}
+
+Task<Status> StoreNode::resize_volume(std::string name, std::uint64_t size_bytes) {
+  co_return co_await group()->resize_volume(std::move(name), size_bytes);
+}
+
+Task<Status> StoreNode::delete_volume(std::string name) {
+  co_return co_await group()->delete_volume(std::move(name));
+}
+
+Task<Status> StoreNode::checkpoint() { co_return co_await group()->checkpoint(); }
+
 Task<Result<StoreModel::Found>> StoreNode::read_all() {
   constexpr std::uint64_t kPieceBytes = 256 << 10;
   StoreModel::Found found;
@@ -121,13 +152,26 @@ Task<Result<StoreModel::Found>> StoreNode::read_all() {
   co_return found;
 }
 
-Recovery recover(const SimImage& image, const StoreShape& shape, std::uint64_t seed,
-                 const std::function<void(StoreNode&)>& before_open) {
+namespace {
+
+Task<Status> open_copy(StoreNode& node) {
+  Status opened = co_await node.open();
+  if (!opened) co_return opened;
+  store::Group* group = node.group();
+  if (group == nullptr) co_return ok();
+  auto promoted = co_await group->start_timeline();
+  if (!promoted) co_return Error(std::move(promoted.error()));
+  group->serve(true);
+  co_return ok();
+}
+
+Recovery open_and_read(const SimImage& image, const StoreShape& shape, std::uint64_t seed,
+                       const std::function<void(StoreNode&)>& before_open, bool promote) {
   SimRuntime world(seed);
   StoreNode node(world, image, shape, seed);
   if (before_open) before_open(node);
   Recovery recovery{.image = SimImage(image.size_bytes())};
-  recovery.status = world.run(node.start());
+  recovery.status = world.run(promote ? open_copy(node) : node.start());
   if (recovery.status) {
     if (node.group() != nullptr) recovery.head = node.group()->head();
     auto found = world.run(node.read_all());
@@ -141,6 +185,17 @@ Recovery recover(const SimImage& image, const StoreShape& shape, std::uint64_t s
   world.run_until([&] { return node.disk().in_flight() == 0; });
   recovery.image = node.disk().remains();
   return recovery;
+}
+
+}  // namespace
+
+Recovery recover(const SimImage& image, const StoreShape& shape, std::uint64_t seed,
+                 const std::function<void(StoreNode&)>& before_open) {
+  return open_and_read(image, shape, seed, before_open, /*promote=*/false);
+}
+
+Recovery promote_copy(const SimImage& image, const StoreShape& shape, std::uint64_t seed) {
+  return open_and_read(image, shape, seed, nullptr, /*promote=*/true);
 }
 
 }  // namespace tandem::sim

@@ -11,6 +11,7 @@
 
 #include "store/group.h"
 #include "store/pool.h"
+#include "tests/sim/store_client.h"
 #include "tests/support/sim_disk.h"
 #include "tests/support/store_model.h"
 
@@ -41,10 +42,10 @@ struct StoreShape {
   static StoreShape from_seed(SimRandom random);
 };
 
-class StoreNode {
+class StoreNode final : public ClientTarget {
  public:
   StoreNode(SimRuntime& world, SimImage image, const StoreShape& shape, std::uint64_t seed);
-  ~StoreNode();
+  ~StoreNode() override;
   StoreNode(const StoreNode&) = delete;
   StoreNode& operator=(const StoreNode&) = delete;
 
@@ -60,6 +61,19 @@ class StoreNode {
   SimDisk& disk() { return disk_; }
   store::Pool& pool() { return *pool_; }
   store::Group* group() const;  // the only one
+  /// Creates group "g" with volumes, serves it and flushes. For an empty pool.
+  Task<Status> make_group(StoreClients& clients, StoreModel& model, std::size_t volumes,
+                          std::uint64_t size_bytes);
+
+  // ClientTarget: group(), which must exist.
+  Result<std::shared_ptr<Volume>> open_volume(const std::string& name) override;
+  Task<Status> create_volume(std::string name, std::uint64_t size_bytes) override;
+  Task<Status> resize_volume(std::string name, std::uint64_t size_bytes) override;
+  Task<Status> delete_volume(std::string name) override;
+  Task<Status> checkpoint() override;
+  bool is_dead() const override { return disk_.is_off(); }
+  bool is_stopped() const override { return group()->stopped().has_value(); }
+
   /// Every byte of every volume.
   Task<Result<StoreModel::Found>> read_all();
 
@@ -80,5 +94,8 @@ struct Recovery {
 };
 Recovery recover(const SimImage& image, const StoreShape& shape, std::uint64_t seed,
                  const std::function<void(StoreNode&)>& before_open = nullptr);
+
+/// The same for a mirror's image: what would a promotion find? The copy is promoted, the image not.
+Recovery promote_copy(const SimImage& image, const StoreShape& shape, std::uint64_t seed);
 
 }  // namespace tandem::sim

@@ -195,6 +195,7 @@ std::optional<std::string> StoreModel::check_read(const std::string& volume, std
 
 std::uint64_t StoreModel::required_before(Crash crash) const {
   if (crash == Crash::kProcessKilled) return now_ + 1;
+  if (crash == Crash::kPrefix) return 0;
   std::uint64_t before = 0;
   for (const auto& [id, op] : operations_) {
     if (op.durable && op.acknowledged != kNever) before = std::max(before, op.begun);
@@ -206,7 +207,7 @@ std::size_t StoreModel::promised(Crash crash) const {
   const std::uint64_t before = required_before(crash);
   std::size_t count = 0;
   for (const auto& [id, op] : operations_) {
-    const bool durable_itself = op.durable && op.acknowledged != kNever;
+    const bool durable_itself = crash != Crash::kPrefix && op.durable && op.acknowledged != kNever;
     if (op.kind == Kind::kChange && (op.acknowledged < before || durable_itself)) ++count;
   }
   return count;
@@ -216,7 +217,10 @@ std::size_t StoreModel::promised(Crash crash) const {
 class StoreModel::Judge {
  public:
   Judge(const StoreModel& model, const Found& found, Crash crash)
-      : model_(model), found_(found), before_(model.required_before(crash)) {}
+      : model_(model),
+        found_(found),
+        before_(model.required_before(crash)),
+        fua_counts_(crash != Crash::kPrefix) {}
 
   std::optional<std::string> run() {
     for (const auto& [name, bytes] : found_) {
@@ -266,7 +270,7 @@ class StoreModel::Judge {
     if (id == 0) return true;
     const Operation& op = model_.operations_.at(id);
     if (op.acknowledged < before_) return true;
-    if (op.durable && op.acknowledged != kNever) return true;
+    if (fua_counts_ && op.durable && op.acknowledged != kNever) return true;
     return included_.contains({id, block});
   }
 
@@ -349,6 +353,7 @@ class StoreModel::Judge {
   const StoreModel& model_;
   const Found& found_;
   std::uint64_t before_;  // what was acknowledged earlier than this is required
+  bool fua_counts_;
   OpId because_ = 0;
   std::set<std::pair<OpId, std::uint64_t>> included_;
   std::map<std::string, std::vector<std::uint64_t>> stamps_;

@@ -52,7 +52,11 @@ class StoreModel {
  public:
   /// Content of every volume found after a restart.
   using Found = std::map<std::string, std::vector<std::byte>>;
-  enum class Crash { kProcessKilled, kPowerCut };
+  enum class Crash {
+    kProcessKilled,
+    kPowerCut,
+    kPrefix,  // a copy that may lag: any prefix of the log, but not older than the settled state
+  };
 
   explicit StoreModel(OpId first_op = 1) : next_op_(first_op) {}
   /// A model that takes `found`, which was judged good, as the settled state.

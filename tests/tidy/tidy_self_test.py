@@ -85,6 +85,10 @@ class TidyTest(unittest.TestCase):
     def test_exception(self):
         self.expect("src/store/a.cc", "void f() { th" "row Error(1); }\n", "banned")
 
+    def test_exception_in_a_test_is_fine(self):
+        self.put("tests/unit/a.cc", "void f() { th" "row Error(1); }\n")
+        self.assertEqual(self.problems(), [])
+
     def test_ambient_time(self):
         self.expect("src/store/a.cc", "auto t = std::chrono::steady_clock::now();\n", "ambient")
 

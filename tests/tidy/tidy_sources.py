@@ -18,7 +18,7 @@ OWNERS = {
     r"liburing": ("src/device",),
     r"grpc|google/protobuf|.*\.pb\.h": ("src/rpc", "src/ctl"),
     r"spdlog(?!/fmt/)": ("src/base", "include/tandem/base"),
-    r"boost/asio": ("src/frontend", "src/daemon"),
+    r"boost/asio": ("src/frontend", "src/daemon", "src/device"),
     r"systemd": ("src/daemon",),
     r"isa-l|xxhash": ("src/format",),
 }
@@ -103,7 +103,9 @@ class Project:
     def check_text(self, path, text):
         for pattern, why in BANNED.items():
             for match in re.finditer(pattern, text):
-                if "th" "row" in pattern and path.suffix not in CODE:
+                # Test helpers may end a test by an exception; the product's modules must not.
+                product = str(path.relative_to(self.root)).startswith(("src/", "include/"))
+                if "th" "row" in pattern and not product:
                     continue
                 line = text.count("\n", 0, match.start()) + 1
                 self.report("banned", path, line, f"'{match.group(0)}': {why}")

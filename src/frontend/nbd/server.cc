@@ -30,11 +30,12 @@ class Server::Impl {
  public:
   Impl(asio::io_context& io, BufferPool& pool, VolumeDirectory& directory, Options options)
       : context_{io, pool, directory, std::move(options), nullptr, {}} {
-    const Options& bounds = context_.options;
+    Options& bounds = context_.options;
     CHECK(bounds.connections_max > 0 && bounds.requests_max > 0);
+    CHECK(bounds.payload_bytes_max >= 64 << 10);  // the specification demands reads of that size
     // One request of the largest size must fit, and so must the longest option of a handshake.
-    CHECK(bounds.payload_bytes_max >= 64 << 10 && bounds.bytes_max >= bounds.payload_bytes_max);
-    CHECK(bounds.input_bytes >= 128 << 10);
+    bounds.bytes_max = std::max<std::size_t>(bounds.bytes_max, bounds.payload_bytes_max);
+    bounds.input_bytes = std::max<std::size_t>(bounds.input_bytes, 128 << 10);
   }
   ~Impl() { CHECK(listeners_.empty() && sessions_.empty()); }
 

@@ -1,0 +1,210 @@
+"""Two real nodes: replication, death of either, promotion, the old primary's return."""
+
+import pathlib
+import subprocess
+
+import harness
+
+LEDGER = harness.REPOSITORY / "deploy" / "ledger.py"
+
+
+class Ledger:
+    """deploy/ledger.py as a background writer and as the judge of what was acknowledged."""
+
+    def __init__(self, directory):
+        self.path = pathlib.Path(directory) / "ledger"
+        self.process = None
+
+    def begin(self, node, volume):
+        self.process = subprocess.Popen(
+            ["/usr/bin/python3", str(LEDGER), "write", node.uri(volume), str(self.path)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            preexec_fn=harness.die_with_parent)
+
+    def acknowledged(self):
+        if not self.path.exists():
+            return 0
+        return self.path.read_text().count("a ")
+
+    def wait_for(self, writes):
+        goal = self.acknowledged() + writes
+        harness.wait_until(lambda: self.acknowledged() >= goal, f"{writes} acknowledged writes")
+
+    def end(self):
+        """The server is gone (or `stop` was called): how the writer ended."""
+        output, _ = self.process.communicate(timeout=harness.PATIENCE)
+        return output
+
+    def check(self, node, volume):
+        return harness.run("/usr/bin/python3", LEDGER, "check", node.uri(volume), self.path).stdout
+
+
+@harness.needs_nbd
+class Failover(harness.ClusterTest):
+    def promote(self, node, group):
+        """Promotes as soon as the node has noticed that the primary is gone."""
+        harness.wait_until(
+            lambda: node.tandem("promote", group, "--yes").returncode == 0, "the promotion")
+        harness.wait_until(lambda: node.serves(group), "the promoted node to serve")
+
+    def test_every_acknowledged_write_survives_the_primary(self):
+        a, b = self.start_pair()
+        self.replicated_volume(a, b, "v", mode="sync")
+        harness.wait_until(lambda: a.slot("v")["in_sync"], "the mirror to be in sync")
+        ledger = Ledger(self.directory)
+        ledger.begin(a, "v")
+        ledger.wait_for(2000)
+        a.kill()
+        self.assertIn("server was gone", ledger.end())
+        receipt = harness.wait_until(
+            lambda: harness.find(b.tandem("receipt", "v", json_output=True),
+                                 lambda d: d.get("primary_reachable") is False),
+            "the receipt to say that the primary is gone")
+        self.assertTrue(receipt["complete_image"])
+        self.promote(b, "v")
+        self.assertIn(" 0 wrong", ledger.check(b, "v"))
+        self.assertEqual(b.group("v")["role"], "primary")
+        self.assertEqual(b.group("v")["head"]["timeline"], 2)
+
+    def test_a_mirror_is_not_exported(self):
+        a, b = self.start_pair()
+        self.replicated_volume(a, b)
+        self.assertTrue(a.serves("v"))
+        self.assertFalse(b.serves("v"))
+
+    def test_promotion_is_refused_while_the_primary_lives(self):
+        a, b = self.start_pair()
+        self.replicated_volume(a, b)
+        refused = b.tandem("promote", "v", "--yes", check=False)
+        self.assertEqual(refused.returncode, 4, refused.stderr)
+        self.assertEqual(b.group("v")["role"], "mirror")
+        self.assertTrue(a.serves("v"))
+
+    def test_the_old_primary_refuses_to_serve(self):
+        a, b = self.start_pair()
+        self.replicated_volume(a, b, mode="sync")
+        with a.nbd("v") as disk:
+            disk.pwrite(b"1" * 4096, 0)
+        a.kill()
+        self.promote(b, "v")
+        with b.nbd("v") as disk:
+            self.assertEqual(bytes(disk.pread(4096, 0)), b"1" * 4096)
+            disk.pwrite(b"2" * 4096, 4096)
+        a.start()
+        harness.wait_until(lambda: a.group("v")["role"] != "primary", "the old primary to see it")
+        self.assertFalse(a.serves("v"))
+        self.assertTrue(b.serves("v"))
+        # It keeps its data and says what it is, also after another restart, and even alone.
+        b.stop()
+        a.restart()
+        self.assertNotEqual(a.group("v")["role"], "primary")
+        self.assertFalse(a.serves("v"))
+        self.assertEqual([v["name"] for v in a.group("v")["volumes"]], ["v"])
+
+    def test_a_paused_primary_acknowledges_nothing_after_it_wakes(self):
+        """SIGSTOP stands for a virtual machine that stalled: it must not go on where it was."""
+        a, b = self.start_pair()
+        self.replicated_volume(a, b, mode="sync")
+        harness.wait_until(lambda: a.slot("v")["in_sync"], "the mirror to be in sync")
+        ledger = Ledger(self.directory)
+        ledger.begin(a, "v")
+        ledger.wait_for(500)
+        a.pause()
+        self.promote(b, "v")
+        before = ledger.acknowledged()
+        a.resume()
+        harness.wait_until(lambda: a.group("v")["role"] != "primary", "the old primary to see it")
+        ledger.end()
+        # What the kernel had already taken from the stopped process may still arrive; nothing else.
+        self.assertLessEqual(ledger.acknowledged() - before, 16)
+        self.assertIn(" 0 wrong", ledger.check(b, "v"))
+
+    def test_the_mirror_catches_up_after_it_was_away(self):
+        a, b = self.start_pair()
+        self.replicated_volume(a, b, mode="async")
+        b.kill()
+        with a.nbd("v") as disk:
+            for i in range(64):
+                disk.pwrite(bytes([i + 1]) * 4096, i * 8192)
+            disk.flush()
+        slot = harness.wait_until(
+            lambda: a.slot("v") if a.slot("v")["missing_blocks"] == 64 else None,
+            "the primary to count what the mirror lacks")
+        self.assertEqual(slot["missing_bytes"], 64 * 4096)
+        b.start()
+        harness.wait_until(lambda: a.slot("v")["missing_blocks"] == 0 and
+                           a.slot("v")["state"] == "following", "the mirror to catch up")
+        self.assertEqual(a.group("v")["head"]["digest"], b.group("v")["head"]["digest"])
+        content = a.read_all("v")
+        a.kill()
+        self.promote(b, "v")
+        self.assertEqual(b.read_all("v"), content)
+
+    def test_writes_go_on_when_the_mirror_dies(self):
+        a, b = self.start_pair()
+        self.replicated_volume(a, b, mode="sync")
+        harness.wait_until(lambda: a.slot("v")["in_sync"], "the mirror to be in sync")
+        b.kill()
+        with a.nbd("v") as disk:
+            disk.pwrite(b"x" * 4096, 0)
+            disk.flush()
+        self.assertFalse(a.slot("v")["in_sync"])
+        self.assertEqual(a.slot("v")["missing_blocks"], 1)
+
+    def test_both_nodes_killed_while_writing(self):
+        a, b = self.start_pair()
+        self.replicated_volume(a, b, mode="sync")
+        harness.wait_until(lambda: a.slot("v")["in_sync"], "the mirror to be in sync")
+        ledger = Ledger(self.directory)
+        ledger.begin(a, "v")
+        ledger.wait_for(1000)
+        a.kill()
+        b.kill()
+        ledger.end()
+        a.start()
+        b.start()
+        harness.wait_until(lambda: a.slot("v")["state"] == "following", "the mirror to follow")
+        self.assertIn(" 0 wrong", ledger.check(a, "v"))
+        self.assertEqual(a.slot("v")["missing_blocks"], 0)
+
+    def test_switchover_and_back_under_load(self):
+        a, b = self.start_pair()
+        self.replicated_volume(a, b, mode="sync")
+        ledger = Ledger(self.directory)
+        ledger.begin(a, "v")
+        ledger.wait_for(500)
+        a.tandem("switchover", "v")
+        ledger.end()
+        harness.wait_until(lambda: b.serves("v"), "node-b to serve")
+        self.assertFalse(a.serves("v"))
+        self.assertIn(" 0 wrong", ledger.check(b, "v"))
+        harness.wait_until(lambda: b.slot("v")["state"] == "following", "node-a to follow")
+        ledger.begin(b, "v")
+        ledger.wait_for(200)
+        b.tandem("switchover", "v")
+        ledger.end()
+        harness.wait_until(lambda: a.serves("v"), "node-a to serve")
+        self.assertIn(" 0 wrong", ledger.check(a, "v"))
+
+    @harness.needs_mounts
+    def test_a_filesystem_survives_the_failover(self):
+        a, b = self.start_pair()
+        self.replicated_volume(a, b, size="256MiB", mode="sync")
+        harness.wait_until(lambda: a.slot("v")["in_sync"], "the mirror to be in sync")
+        mount = self.mount(a, "v", mkfs="ext4").__enter__()
+        tree = mount.path / "tree"
+        harness.run("cp", "-a", harness.REPOSITORY / "src", tree)
+        harness.run("sync", "-f", mount.path)
+        a.kill()
+        mount.abandon()
+        self.promote(b, "v")
+        with self.mount(b, "v") as again:
+            harness.run("diff", "-r", harness.REPOSITORY / "src", again.path / "tree")
+            loop = again.loop
+            harness.run("umount", again.path)
+            harness.run("e2fsck", "-fn", loop)
+            harness.run("mount", loop, again.path)
+
+
+if __name__ == "__main__":
+    harness.main()

@@ -1,0 +1,91 @@
+// PairWorld: two whole nodes (store, replication, control) with disks and a network in one seeded
+// world. Whichever is the primary serves group "g"; the other mirrors it.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "control/node_control.h"
+#include "tests/sim/store_client.h"
+#include "tests/sim/store_node.h"
+#include "tests/support/sim_disk.h"
+#include "tests/support/sim_link.h"
+
+namespace tandem::sim {
+
+class PairWorld;
+
+/// One node over its disk. Operations of a ClientTarget go to its copy of "g".
+class PairNode final : public ClientTarget {
+ public:
+  PairNode(PairWorld& world, std::string name);
+  ~PairNode() override;
+
+  /// An empty disk with a new pool.
+  void format();
+  /// Opens the pool and starts everything; what fails is in the message.
+  Status start();
+  /// Ends it cleanly, or, when its disk is off already, unwinds it.
+  void stop();
+  void power_cut();
+  void kill();
+  bool is_up() const { return control_ != nullptr; }
+
+  control::NodeControl& control() { return *control_; }
+  SimDisk& disk() { return *disk_; }
+  const std::string& name() const { return name_; }
+  const std::string& address() const { return address_; }
+  store::Group* group() const { return is_up() ? pool_->find("g") : nullptr; }
+  GroupStatus status();
+  Result<StoreModel::Found> read_all();
+
+  // ClientTarget
+  Result<std::shared_ptr<Volume>> open_volume(const std::string& name) override;
+  Task<Status> create_volume(std::string name, std::uint64_t size_bytes) override;
+  Task<Status> resize_volume(std::string name, std::uint64_t size_bytes) override;
+  Task<Status> delete_volume(std::string name) override;
+  Task<Status> checkpoint() override;
+  bool is_dead() const override { return !is_up() || disk_->is_off(); }
+  bool is_stopped() const override { return is_dead() || group()->stopped().has_value(); }
+
+ private:
+  class NoPeers;
+  Task<Result<StoreModel::Found>> read_volumes();
+
+  PairWorld& world_;
+  std::string name_;
+  std::string address_;
+  SimNode& node_;
+  BufferPool buffers_;
+  SimImage image_;
+  std::unique_ptr<NoPeers> peers_;
+  std::unique_ptr<SimDisk> disk_;
+  std::unique_ptr<store::Pool> pool_;
+  std::unique_ptr<control::NodeControl> control_;
+};
+
+class PairWorld {
+ public:
+  PairWorld(std::uint64_t seed, StoreShape shape);
+  ~PairWorld();
+
+  SimRuntime& runtime() { return runtime_; }
+  SimNetwork& network() { return network_; }
+  const StoreShape& shape() const { return shape_; }
+  PairNode& primary() { return a_is_primary_ ? a_ : b_; }
+  PairNode& mirror() { return a_is_primary_ ? b_ : a_; }
+  void swap_roles() { a_is_primary_ = !a_is_primary_; }
+  /// Looks again every few milliseconds of virtual time.
+  bool until(const std::function<bool()>& done, Nanoseconds limit);
+  /// The mirror holds, durably, exactly what the primary holds.
+  bool is_level();
+
+ private:
+  StoreShape shape_;
+  SimRuntime runtime_;
+  SimNetwork network_;
+  PairNode a_, b_;
+  bool a_is_primary_ = true;
+};
+
+}  // namespace tandem::sim
