@@ -25,16 +25,16 @@ struct VolumeStatus {
 
 /// A mirror's place in a group, as the primary knows it.
 struct SlotStatus {
-  std::string node;             // the mirror's node name ("" until first contact)
+  std::string node;  // the mirror's node name ("" until first contact)
   std::string address;
-  std::string state;            // connecting | handshake | image | catch-up | following | refused | …
-  std::string reason;           // why, in words, for any state that is not "following"
+  std::string state;   // connecting | handshake | image | catch-up | following | refused | …
+  std::string reason;  // why, in words, for any state that is not "following"
   UtcNs since;
   Lsn received, written, durable;
   std::uint64_t missing_records = 0;
-  std::uint64_t missing_bytes = 0;    // payload of the records it lacks, exact
-  std::uint64_t missing_blocks = 0;   // distinct 4 KiB blocks that carry a newer position, exact
-  bool in_sync = false;               // writes wait for it (mode sync, following)
+  std::uint64_t missing_bytes = 0;   // payload of the records it lacks, exact
+  std::uint64_t missing_blocks = 0;  // distinct 4 KiB blocks that carry a newer position, exact
+  bool in_sync = false;              // writes wait for it (mode sync, following)
   UtcNs last_contact;
   std::uint64_t progress_done = 0, progress_total = 0;  // blocks, while state is "image"
 };
@@ -42,11 +42,11 @@ struct SlotStatus {
 /// What a mirror knows of its primary.
 struct UpstreamStatus {
   std::string node;
-  std::string state;            // following | catch-up | image | lost | never
+  std::string state;  // following | catch-up | image | lost | never
   std::string reason;
   UtcNs since;
   UtcNs last_contact;
-  LogPoint primary_head;        // from its last heartbeat
+  LogPoint primary_head;  // from its last heartbeat
   std::uint64_t missing_records = 0;
   std::uint64_t missing_bytes = 0;
 };
@@ -56,7 +56,7 @@ struct GroupStatus {
   Uuid id;
   Role role = Role::kPrimary;
   ReplicationMode mode = ReplicationMode::kAsync;
-  std::string state;            // serving | starting | mirroring | fenced | stopped | read-only
+  std::string state;  // serving | starting | mirroring | fenced | stopped | read-only
   std::string reason;
   UtcNs since;
   LogPoint head;
@@ -76,7 +76,7 @@ struct PoolStatus {
   std::uint64_t size_bytes = 0;
   std::uint64_t zone_bytes = 0;
   std::uint64_t zones_total = 0, zones_free = 0;
-  std::uint64_t used_bytes = 0;       // of zones taken by groups: blocks in use
+  std::uint64_t used_bytes = 0;  // of zones taken by groups: blocks in use
 };
 
 struct NodeStatus {
@@ -94,10 +94,10 @@ struct Receipt {
   std::string group;
   LogPoint recovers_to;
   Timeline new_timeline;
-  bool complete_image = true;         // false: the first full copy never finished; nothing to promote
-  bool primary_reachable = false;     // it answered within the time-out, or its stream is alive
-  bool head_known = false;            // a heartbeat was ever received
-  LogPoint primary_head;              // from its last heartbeat
+  bool complete_image = true;      // false: the first full copy never finished; nothing to promote
+  bool primary_reachable = false;  // it answered within the time-out, or its stream is alive
+  bool head_known = false;         // a heartbeat was ever received
+  LogPoint primary_head;           // from its last heartbeat
   std::uint64_t missing_records = 0;  // primary_head - recovers_to; at least this much is lost
   std::uint64_t missing_bytes = 0;
   UtcNs last_contact;
@@ -106,14 +106,14 @@ struct Receipt {
 
 struct CreateVolume {
   std::string name;
-  std::string group;                  // "": a group of the volume's own name
+  std::string group;  // "": a group of the volume's own name
   std::uint64_t size_bytes = 0;
   std::uint32_t logical_block_bytes = 512;
 };
 
 struct AddMirror {
   std::string group;
-  std::string address;                // host:port of the mirror node's service
+  std::string address;  // host:port of the mirror node's service
   ReplicationMode mode = ReplicationMode::kSync;
 };
 

@@ -14,9 +14,9 @@ namespace tandem {
 struct LogPoint {
   Timeline timeline{1};
   Lsn lsn;
-  Digest digest;                     // chained over every record up to and including lsn
-  UtcNs utc;                         // the record's time, primary's clock, never decreasing
-  std::uint64_t payload_bytes = 0;   // data written by all records up to lsn, since the group began
+  Digest digest;                    // chained over every record up to and including lsn
+  UtcNs utc;                        // the record's time, primary's clock, never decreasing
+  std::uint64_t payload_bytes = 0;  // data written by all records up to lsn, since the group began
   auto operator<=>(const LogPoint&) const = default;
 };
 
@@ -31,10 +31,10 @@ struct TimelineFork {
 using TimelineHistory = std::vector<TimelineFork>;
 
 struct GroupIdentity {
-  Uuid group;         // the same on every node that holds a copy
+  Uuid group;  // the same on every node that holds a copy
   std::string name;
-  Uuid pool;          // the pool this copy lives in
-  std::string node;   // its node's name
+  Uuid pool;         // the pool this copy lives in
+  std::string node;  // its node's name
   auto operator<=>(const GroupIdentity&) const = default;
 };
 

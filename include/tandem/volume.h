@@ -26,8 +26,8 @@ struct VolumeInfo {
 };
 
 struct WriteOptions {
-  bool fua = false;       // complete only when durable as a flush would make it
-  bool no_hole = false;   // write_zeroes: keep the range allocated (reported as data that is zero)
+  bool fua = false;      // complete only when durable as a flush would make it
+  bool no_hole = false;  // write_zeroes: keep the range allocated (reported as data that is zero)
 };
 
 /// A run of equal allocation, as NBD's base:allocation reports it.
@@ -60,7 +60,8 @@ class Volume {
   virtual Task<Status> flush() = 0;
 
   /// Reads as zeroes afterwards; whole 4 KiB blocks give their space back.
-  virtual Task<Status> discard(std::uint64_t offset, std::uint64_t length, WriteOptions options) = 0;
+  virtual Task<Status> discard(std::uint64_t offset, std::uint64_t length,
+                               WriteOptions options) = 0;
   virtual Task<Status> write_zeroes(std::uint64_t offset, std::uint64_t length,
                                     WriteOptions options) = 0;
 

@@ -16,19 +16,32 @@ void check_failed(const char* expression, const char* file, int line) {
 
 const char* to_string(ErrorCode code) {
   switch (code) {
-    case ErrorCode::kIo: return "io";
-    case ErrorCode::kCorrupt: return "corrupt";
-    case ErrorCode::kNoSpace: return "no-space";
-    case ErrorCode::kInvalid: return "invalid";
-    case ErrorCode::kNotFound: return "not-found";
-    case ErrorCode::kExists: return "exists";
-    case ErrorCode::kReadOnly: return "read-only";
-    case ErrorCode::kFenced: return "fenced";
-    case ErrorCode::kUnavailable: return "unavailable";
-    case ErrorCode::kRefused: return "refused";
-    case ErrorCode::kBusy: return "busy";
-    case ErrorCode::kUnsupported: return "unsupported";
-    case ErrorCode::kCancelled: return "cancelled";
+    case ErrorCode::kIo:
+      return "io";
+    case ErrorCode::kCorrupt:
+      return "corrupt";
+    case ErrorCode::kNoSpace:
+      return "no-space";
+    case ErrorCode::kInvalid:
+      return "invalid";
+    case ErrorCode::kNotFound:
+      return "not-found";
+    case ErrorCode::kExists:
+      return "exists";
+    case ErrorCode::kReadOnly:
+      return "read-only";
+    case ErrorCode::kFenced:
+      return "fenced";
+    case ErrorCode::kUnavailable:
+      return "unavailable";
+    case ErrorCode::kRefused:
+      return "refused";
+    case ErrorCode::kBusy:
+      return "busy";
+    case ErrorCode::kUnsupported:
+      return "unsupported";
+    case ErrorCode::kCancelled:
+      return "cancelled";
   }
   return "unknown";
 }
@@ -82,18 +95,24 @@ Uuid Uuid::from_random(std::uint64_t high, std::uint64_t low) {
 
 const char* to_string(Role role) {
   switch (role) {
-    case Role::kPrimary: return "primary";
-    case Role::kMirror: return "mirror";
-    case Role::kFenced: return "fenced";
+    case Role::kPrimary:
+      return "primary";
+    case Role::kMirror:
+      return "mirror";
+    case Role::kFenced:
+      return "fenced";
   }
   return "unknown";
 }
 
 const char* to_string(ReplicationMode mode) {
   switch (mode) {
-    case ReplicationMode::kAsync: return "async";
-    case ReplicationMode::kFlush: return "flush";
-    case ReplicationMode::kSync: return "sync";
+    case ReplicationMode::kAsync:
+      return "async";
+    case ReplicationMode::kFlush:
+      return "flush";
+    case ReplicationMode::kSync:
+      return "sync";
   }
   return "unknown";
 }

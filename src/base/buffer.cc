@@ -47,8 +47,7 @@ IoBuffer IoBuffer::on_heap(std::size_t bytes) {
   return IoBuffer(new buffer_detail::Slab{memory, capacity, nullptr}, bytes);
 }
 
-BufferPool::BufferPool(std::size_t arena_bytes)
-    : arena_bytes_(round_up(arena_bytes, kArenaStep)) {
+BufferPool::BufferPool(std::size_t arena_bytes) : arena_bytes_(round_up(arena_bytes, kArenaStep)) {
   void* memory = ::mmap(nullptr, arena_bytes_, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   CHECK(memory != MAP_FAILED);

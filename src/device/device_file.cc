@@ -139,6 +139,15 @@ int lock_holder(int fd) {
   return 0;
 }
 
+/// A process that is ending has no program any more, but holds its lock until its I/O is over.
+bool is_ending(int pid) {
+  char program[256];
+  const std::string link = "/proc/" + std::to_string(pid) + "/exe";
+  return pid <= 0 || ::readlink(link.c_str(), program, sizeof program) < 0;
+}
+
+constexpr int kLockWaitMs = 10'000, kLockPollMs = 20;
+
 void sync_directory_of(const std::string& path) {
   const auto slash = path.rfind('/');
   const std::string directory = slash == std::string::npos ? "." : path.substr(0, slash + 1);
@@ -190,9 +199,16 @@ DeviceFile::~DeviceFile() {
 }
 
 Status DeviceFile::lock(const DeviceOptions& options) {
-  if (::flock(fd_, (options.read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0) return ok();
-  if (errno != EWOULDBLOCK) return failed(options.path, "cannot be locked", errno);
-  const int pid = lock_holder(fd_);
+  const int how = (options.read_only ? LOCK_SH : LOCK_EX) | LOCK_NB;
+  int pid = 0;
+  for (int waited_ms = 0;; waited_ms += kLockPollMs) {
+    if (::flock(fd_, how) == 0) return ok();
+    if (errno != EWOULDBLOCK) return failed(options.path, "cannot be locked", errno);
+    pid = lock_holder(fd_);
+    // After a kill the next daemon may come before the last write of the old one is over.
+    if (!is_ending(pid) || waited_ms >= kLockWaitMs) break;
+    ::usleep(kLockPollMs * 1000);
+  }
   return Error{ErrorCode::kBusy, "pool " + options.path + " is in use by another daemon" +
                                      (pid > 0 ? " (pid " + std::to_string(pid) + ")" : "") +
                                      "; stop that one first, or give this one another pool"};

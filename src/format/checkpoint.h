@@ -23,10 +23,10 @@ struct VolumeState {
   std::string name;
   std::uint64_t size_bytes = 0;
   std::uint32_t logical_block_bytes = 512;
-  std::uint32_t height = 1;          // levels of its map
-  MapEntry root;                     // the top node; a hole: empty volume
+  std::uint32_t height = 1;  // levels of its map
+  MapEntry root;             // the top node; a hole: empty volume
   std::uint64_t allocated_blocks = 0;
-  bool being_deleted = false;        // its blocks are given back in the background
+  bool being_deleted = false;  // its blocks are given back in the background
   bool operator==(const VolumeState&) const = default;
 };
 
@@ -34,13 +34,13 @@ struct VolumeState {
 struct SlotState {
   std::string address;
   Lsn written, durable;
-  bool needs_image = false;          // the log behind its position was given up
+  bool needs_image = false;  // the log behind its position was given up
   bool operator==(const SlotState&) const = default;
 };
 
 struct LogZone {
   ZoneId zone;
-  Lsn first;                         // LSN of the first record in it
+  Lsn first;  // LSN of the first record in it
   bool operator==(const LogZone&) const = default;
 };
 
@@ -55,8 +55,8 @@ inline constexpr std::uint32_t kBitsPerBitmapPage = 8 * kBlockBytes;
 
 /// The on-disk part of the dead list: a singly linked chain of chunks, oldest first.
 struct DeadQueue {
-  PoolBlock head;                    // first chunk; 0: empty
-  PoolBlock tail;                    // block reserved for the next chunk; 0: none
+  PoolBlock head;  // first chunk; 0: empty
+  PoolBlock tail;  // block reserved for the next chunk; 0: none
   std::uint64_t entries = 0;
   std::uint64_t chunks = 0;
   bool operator==(const DeadQueue&) const = default;
@@ -65,22 +65,22 @@ struct DeadQueue {
 struct Descriptor {
   Uuid group;
   std::string name;
-  LogPoint point;                    // everything up to here is in the maps
+  LogPoint point;  // everything up to here is in the maps
   TimelineHistory history;
   Role role = Role::kPrimary;
   ReplicationMode mode = ReplicationMode::kAsync;
-  Timeline fenced_by;                // of a fenced copy: the newer timeline it saw
-  bool awaiting_image = false;       // a mirror that never got its first full copy
+  Timeline fenced_by;           // of a fenced copy: the newer timeline it saw
+  bool awaiting_image = false;  // a mirror that never got its first full copy
   std::uint32_t next_volume_id = 1;
   std::vector<VolumeState> volumes;
   std::vector<SlotState> slots;
-  std::vector<LogZone> log_zones;    // oldest first; the last is being written
-  PoolBlock log_next;                // where the page behind `point` is or will be
-  std::uint64_t log_boot = 0;        // boot of the page in front of log_next
+  std::vector<LogZone> log_zones;  // oldest first; the last is being written
+  PoolBlock log_next;              // where the page behind `point` is or will be
+  std::uint64_t log_boot = 0;      // boot of the page in front of log_next
   std::vector<BitmapPage> bitmap;
   DeadQueue dead;
-  Lsn data_horizon;                  // data of records up to here may have been reused
-  std::uint64_t map_nodes = 0;       // blocks held by maps
+  Lsn data_horizon;             // data of records up to here may have been reused
+  std::uint64_t map_nodes = 0;  // blocks held by maps
   bool operator==(const Descriptor&) const = default;
 };
 
@@ -90,7 +90,7 @@ Result<Descriptor> decode_descriptor(std::span<const std::byte> bytes);
 /// The chain of blocks: each holds up to kChainPayloadBytes and names the next with its checksum.
 inline constexpr std::size_t kChainPayloadBytes = kBlockBytes - 64;
 struct ChainBlock {
-  PoolBlock next;                    // 0: the last one
+  PoolBlock next;  // 0: the last one
   std::uint32_t next_crc32c = 0;
   std::span<const std::byte> payload;
 };
@@ -107,9 +107,9 @@ struct DeadBlock {
 };
 inline constexpr std::size_t kDeadPerChunk = 200;
 struct DeadChunk {
-  PoolBlock at;                      // its own place
-  PoolBlock next;                    // where the next chunk is or will be
-  std::vector<DeadBlock> blocks;     // deaths ascending
+  PoolBlock at;                   // its own place
+  PoolBlock next;                 // where the next chunk is or will be
+  std::vector<DeadBlock> blocks;  // deaths ascending
 };
 void encode_dead_chunk(Page page, const DeadChunk& chunk);
 Result<DeadChunk> decode_dead_chunk(ConstPage page);

@@ -20,14 +20,14 @@ inline constexpr std::size_t kLogPageBodyBytes = kBlockBytes - kLogPageHeaderByt
 
 struct LogPageHeader {
   Uuid group;
-  PoolBlock at;                 // where this page is; a page found elsewhere is not accepted
-  LogPoint before;              // the position in front of its first record
+  PoolBlock at;     // where this page is; a page found elsewhere is not accepted
+  LogPoint before;  // the position in front of its first record
   std::uint32_t record_count = 0;
-  std::uint32_t used_bytes = 0; // of the body
-  std::uint64_t boot = 0;       // random per start of the writer
-  bool first_of_boot = false;   // any other page must carry the boot of the page before it
-  Lsn durable;                  // records up to here were flushed when this page was built
-  ZoneId next_zone;             // the log zone behind this one; 0: not known yet
+  std::uint32_t used_bytes = 0;  // of the body
+  std::uint64_t boot = 0;        // random per start of the writer
+  bool first_of_boot = false;    // any other page must carry the boot of the page before it
+  Lsn durable;                   // records up to here were flushed when this page was built
+  ZoneId next_zone;              // the log zone behind this one; 0: not known yet
   bool operator==(const LogPageHeader&) const = default;
 };
 

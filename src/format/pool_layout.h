@@ -52,10 +52,10 @@ Result<Superblock> decode_superblock(ConstPage page);
 struct Anchor {
   Uuid pool;
   std::uint32_t slot = 0;
-  std::uint64_t sequence = 0;      // the larger valid one counts; 0: never written
-  bool live = false;               // false: the slot is free (again)
+  std::uint64_t sequence = 0;  // the larger valid one counts; 0: never written
+  bool live = false;           // false: the slot is free (again)
   Uuid group;
-  PoolBlock descriptor;            // first block of the descriptor's chain
+  PoolBlock descriptor;  // first block of the descriptor's chain
   std::uint32_t descriptor_crc32c = 0;
   std::uint64_t descriptor_bytes = 0;
   Lsn checkpoint;
@@ -77,7 +77,7 @@ struct ZoneEntry {
 struct ZoneTablePage {
   std::uint32_t index = 0;
   std::uint64_t sequence = 0;
-  std::vector<ZoneEntry> entries;   // kZonesPerTablePage
+  std::vector<ZoneEntry> entries;  // kZonesPerTablePage
 };
 void encode_zone_table(Page page, const Uuid& pool, const ZoneTablePage& table);
 Result<ZoneTablePage> decode_zone_table(ConstPage page, const Uuid& pool);

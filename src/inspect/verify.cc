@@ -95,9 +95,12 @@ Result<VerifyReport> verify_pool(BlockReader& reader, const VerifyOptions& optio
   Findings findings(report, options.findings_max);
   check_superblock(*pool, findings);
   check_zones(*pool, findings);
+  // The fixed places first: a damaged group can have more findings than are kept.
+  for (std::uint32_t slot = 0; slot < pool->anchors().size(); ++slot) {
+    check_copies(pool->anchors()[slot], "anchor", slot_text(slot), findings);
+  }
   for (std::uint32_t slot = 0; slot < pool->anchors().size(); ++slot) {
     const auto& copies = pool->anchors()[slot];
-    check_copies(copies, "anchor", slot_text(slot), findings);
     if (!copies.current || !copies.get()->live) continue;
     if (options.slot && *options.slot != slot) continue;
     auto group = load_group(*pool, slot);

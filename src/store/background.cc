@@ -1,4 +1,5 @@
-// What a group does on its own: flush a tail that nobody flushes, checkpoint in time, delete volumes.
+// What a group does on its own: flush a tail that nobody flushes, checkpoint in time, delete
+// volumes.
 #include "store/group.h"
 #include "tandem/base/log.h"
 

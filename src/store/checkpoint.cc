@@ -64,17 +64,19 @@ void Checkpoint::freeze() {
          g.pool_.superblock().zone_of(descriptor_.log_next) != descriptor_.log_zones.back().zone) {
     descriptor_.log_zones.pop_back();
   }
-  // What no mirror needs any more, and a restart from here neither.
-  horizon_ = g.release_all_dead_ ? Lsn{UINT64_MAX}
-             : g.hold_           ? std::min(*g.hold_, descriptor_.point.lsn)
-                                 : descriptor_.point.lsn;
+  // What no peer needs any more, and a restart from here neither. A primary that lost its tail in a
+  // crash takes it from its mirror, so a mirror keeps what its primary does not hold durably.
+  horizon_ = descriptor_.point.lsn;
+  if (g.hold_) horizon_ = std::min(horizon_, *g.hold_);
+  if (g.role_ == Role::kMirror) horizon_ = std::min(horizon_, g.primary_durable_);
+  if (g.release_all_dead_) horizon_ = Lsn{UINT64_MAX};
   g.data_horizon_ = std::max(g.data_horizon_, std::min(horizon_, descriptor_.point.lsn));
   descriptor_.data_horizon = g.data_horizon_;
   trimmed_ = g.log_.trimmable(std::min(horizon_, descriptor_.point.lsn));
   descriptor_.log_zones.erase(
       descriptor_.log_zones.begin(),
-      descriptor_.log_zones.begin() + static_cast<std::ptrdiff_t>(
-                                          std::min(trimmed_.size(), descriptor_.log_zones.size() - 1)));
+      descriptor_.log_zones.begin() +
+          static_cast<std::ptrdiff_t>(std::min(trimmed_.size(), descriptor_.log_zones.size() - 1)));
   g.log_pages_since_checkpoint_ = g.in_flight_.size();
 
   const auto add_tree = [this](const Group::VolumePtr& volume, bool in_descriptor) {
@@ -247,8 +249,8 @@ Task<Status> Checkpoint::write_bitmap_and_descriptor() {
   for (const auto& e : taken_) pages.insert(SpaceMap::page_of(e.start));
   for (auto block : released_) pages.insert(SpaceMap::page_of(block));
   // The chain is as long as the descriptor with every page listed, and a little longer.
-  const auto bytes_at_most = format::encode_descriptor(descriptor_).size() +
-                             16 * (g.bitmap_.size() + pages.size() + 16);
+  const auto bytes_at_most =
+      format::encode_descriptor(descriptor_).size() + 16 * (g.bitmap_.size() + pages.size() + 16);
   const auto chain_blocks = bytes_at_most / format::kChainPayloadBytes + 2;
   for (std::size_t i = 0; i < chain_blocks; ++i) {
     auto place = take_block(true);

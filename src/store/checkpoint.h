@@ -1,13 +1,12 @@
 // Checkpoint: writes the state of a group at one LSN to new places, then names it in the anchor.
 // Never on a write's way: it freezes what is dirty, and writes go on.
 //
-//   freeze   the position, the dirty leaves, the allocation bits, the dead list   (no I/O, no await)
-//   nodes    frozen leaves, then the inner nodes above them, level by level
-//   dead     what may be reused is released, the rest goes into the chain
-//   bitmap   every page that changed, with what this checkpoint itself took and gave back
-//   chain    the descriptor
-//   flush, anchor, flush: from here on it counts
-//   commit   released blocks become allocatable; log zones that nobody needs go back
+//   freeze   the position, the dirty leaves, the allocation bits, the dead list   (no I/O, no
+//   await) nodes    frozen leaves, then the inner nodes above them, level by level dead     what
+//   may be reused is released, the rest goes into the chain bitmap   every page that changed, with
+//   what this checkpoint itself took and gave back chain    the descriptor flush, anchor, flush:
+//   from here on it counts commit   released blocks become allocatable; log zones that nobody needs
+//   go back
 //
 // A crash before the anchor leaves the old checkpoint valid: everything here went to free blocks.
 //
@@ -32,10 +31,10 @@ class Checkpoint {
  private:
   struct TreeState {
     Group::VolumePtr volume;
-    bool in_descriptor = true;      // false: a full copy that is still being received
+    bool in_descriptor = true;  // false: a full copy that is still being received
     std::uint32_t height = 1;
     format::MapEntry root;
-    std::size_t index = 0;          // in descriptor_.volumes
+    std::size_t index = 0;  // in descriptor_.volumes
   };
 
   void freeze();
@@ -55,8 +54,8 @@ class Checkpoint {
 
   Group& group_;
   format::Descriptor descriptor_;
-  Lsn horizon_;                      // what died up to here may be reused
-  std::vector<ZoneId> trimmed_;      // log zones that nobody needs any more
+  Lsn horizon_;                  // what died up to here may be reused
+  std::vector<ZoneId> trimmed_;  // log zones that nobody needs any more
   std::shared_ptr<Group::ImageTarget> target_;
   std::vector<TreeState> trees_;
   std::map<std::uint32_t, std::vector<NodeRef>> leaves_;  // frozen, by cache volume id

@@ -29,9 +29,7 @@ class DeadList {
   /// Blocks waiting, in memory and on disk.
   std::uint64_t waiting() const { return recent_.size() + queue_.entries; }
   /// Pool blocks that the next checkpoint needs at most for new chunks.
-  std::uint64_t chunk_blocks_needed() const {
-    return recent_.size() / format::kDeadPerChunk + 2;
-  }
+  std::uint64_t chunk_blocks_needed() const { return recent_.size() / format::kDeadPerChunk + 2; }
 
   /// A checkpoint begins: what is in the list now belongs to it, what comes later does not.
   void freeze() { frozen_ = recent_.size(); }

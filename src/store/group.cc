@@ -125,8 +125,9 @@ Task<Result<LogPoint>> Group::start_timeline(Timeline above) {
   if (stopped_ || closing_) co_return refusal();
   if (awaiting_image_) {
     co_return Error{ErrorCode::kRefused,
-                    "group " + name_ + " never received its first full copy: there is nothing here "
-                                       "to promote"};
+                    "group " + name_ +
+                        " never received its first full copy: there is nothing here "
+                        "to promote"};
   }
   co_await wait_queue_applied();
   Timeline timeline = std::max(tail_.timeline, above);

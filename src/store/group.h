@@ -1,5 +1,5 @@
-// Group: volumes that share one log, on one node. The store's centre: everything else in this folder
-// is a part of it.
+// Group: volumes that share one log, on one node. The store's centre: everything else in this
+// folder is a part of it.
 //
 // One write, from call to acknowledgement (write.cc):
 //   submit()  checks, checksums and queues it, with its map leaves loaded and pinned
@@ -36,7 +36,7 @@ struct GroupUse {
   std::uint64_t data_blocks = 0;  // blocks that the newest position maps
   std::uint64_t dead_blocks = 0;  // waiting until no mirror needs them
   std::uint64_t map_blocks = 0;
-  std::uint64_t log_blocks = 0;   // pages in log zones
+  std::uint64_t log_blocks = 0;  // pages in log zones
   std::uint64_t zones = 0;
 };
 
@@ -86,7 +86,8 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   /// Why the group stopped (a failed flush, a broken device); nothing is served until a restart.
   const std::optional<Error>& stopped() const { return stopped_; }
 
-  // --- ReplicatedLog ------------------------------------------------------------------------------
+  // --- ReplicatedLog
+  // ------------------------------------------------------------------------------
   GroupIdentity identity() const override;
   LogPoint head() const override { return head_; }
   LogPoint tail() const override { return tail_; }
@@ -134,7 +135,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
     }
   };
   struct VolumeCore {
-    format::VolumeState state;   // root and height live in `tree`
+    format::VolumeState state;  // root and height live in `tree`
     MapTree tree;
     // Writes under way, and blocks that a partial write has locked: see volume_handle.cc.
     std::list<BlockRange> writing, locked;
@@ -146,7 +147,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   struct Completion {
     std::coroutine_handle<> waiter;
     std::optional<Status> status;
-    Lsn last;                    // its last record
+    Lsn last;  // its last record
     bool await_ready() const noexcept { return status.has_value(); }
     void await_suspend(std::coroutine_handle<> h) noexcept { waiter = h; }
     Status await_resume() { return std::move(*status); }
@@ -197,7 +198,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   void apply_range(VolumeCore& volume, const format::Record& record);
   void release_acks();
   void fail_waiting(const Error& error);
-  Error refusal() const;         // why a write cannot be taken now
+  Error refusal() const;  // why a write cannot be taken now
   Task<void> wait_applied(Lsn lsn);
 
   // flush.cc
@@ -209,7 +210,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   std::uint64_t available() const;
   void supply_if_low();
   Task<void> supply();
-  Task<bool> relieve();          // true: something changed, try again
+  Task<bool> relieve();  // true: something changed, try again
   std::uint64_t blocks_asked() const;
   bool space_is_low() const;
   void refuse_front();
@@ -253,8 +254,8 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   std::string node_;
 
   // Positions. durable_ <= head_.lsn <= tail_.lsn.
-  LogPoint head_;                // applied: on the device and in the map
-  LogPoint tail_;                // has an LSN
+  LogPoint head_;  // applied: on the device and in the map
+  LogPoint tail_;  // has an LSN
   Lsn durable_;
   TimelineHistory history_;
   std::uint64_t boot_ = 0;       // of pages written since this start
@@ -282,11 +283,11 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   LogPoint queued_;                    // behind the last replicated record in queue_
   std::uint64_t promised_blocks_ = 0;  // of a request whose first records are placed already
   std::deque<std::unique_ptr<PageInFlight>> in_flight_;
-  std::deque<Completion*> acks_;       // applied, waiting for RemoteAck
+  std::deque<Completion*> acks_;  // applied, waiting for RemoteAck
   bool pump_scheduled_ = false;
   bool advancing_ = false;
-  Condition applied_;                  // head_ moved, or the group stopped
-  AsyncMutex apply_lock_;              // keeps replicated batches in order while leaves are loaded
+  Condition applied_;      // head_ moved, or the group stopped
+  AsyncMutex apply_lock_;  // keeps replicated batches in order while leaves are loaded
 
   bool flushing_ = false;
   Condition flushed_;
@@ -296,10 +297,10 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   std::function<void()> append_listener_;
   std::optional<Lsn> hold_;
   Lsn primary_durable_;
-  Lsn data_horizon_;                   // data of records up to here may be gone
+  Lsn data_horizon_;  // data of records up to here may be gone
 
   bool supplying_ = false;
-  bool starved_ = false;               // pump() waits for space
+  bool starved_ = false;                                 // pump() waits for space
   std::optional<std::pair<Lsn, std::uint64_t>> futile_;  // head and dead count of a useless relief
 
   // Of the last checkpoint.
@@ -314,12 +315,12 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
 
   std::unique_ptr<ImageSource> image_source_;
   std::shared_ptr<ImageTarget> image_target_;
-  std::uint32_t next_image_id_ = 0;    // cache ids of volumes that are being received
-  bool release_all_dead_ = false;      // the next checkpoint replaces everything
+  std::uint32_t next_image_id_ = 0;  // cache ids of volumes that are being received
+  bool release_all_dead_ = false;    // the next checkpoint replaces everything
 
   TimerId tick_timer_ = 0;
   bool reaping_ = false;
-  Gate gate_;                          // every coroutine of this group that runs on its own
+  Gate gate_;  // every coroutine of this group that runs on its own
 };
 
 }  // namespace tandem::store

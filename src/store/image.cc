@@ -121,8 +121,7 @@ Task<Status> Group::begin_install(message::ImageBegin begin) {
     volume->state.name = v.name;
     volume->state.size_bytes = v.size_bytes;
     volume->state.logical_block_bytes = v.logical_block_bytes;
-    volume->tree = {static_cast<std::uint16_t>(slot_),
-                    VolumeId{kImageCacheIds + next_image_id_++},
+    volume->tree = {static_cast<std::uint16_t>(slot_), VolumeId{kImageCacheIds + next_image_id_++},
                     format::map_height(blocks_for(v.size_bytes)), MapEntry{}, 0};
     if (!target->volumes.emplace(v.id, std::move(volume)).second) {
       co_return Error{ErrorCode::kInvalid, "full copy names a volume twice"};
@@ -136,7 +135,8 @@ Task<Status> Group::begin_install(message::ImageBegin begin) {
 Task<Status> Group::install_blocks(message::ImageBlocks blocks) {
   auto hold = gate_.hold();
   const auto target = image_target_;
-  if (!target || target->abandoned) co_return Error{ErrorCode::kCancelled, "no full copy under way"};
+  if (!target || target->abandoned)
+    co_return Error{ErrorCode::kCancelled, "no full copy under way"};
   auto found = target->volumes.find(blocks.volume);
   std::size_t bytes = 0;
   for (const auto& p : blocks.payload) bytes += p.size();
@@ -184,7 +184,8 @@ Task<Status> Group::install_blocks(message::ImageBlocks blocks) {
     } else {
       target->data.push_back(*run);
     }
-    for (std::uint32_t i = 0; i < run->count; ++i) places.push_back(PoolBlock{run->start.value + i});
+    for (std::uint32_t i = 0; i < run->count; ++i)
+      places.push_back(PoolBlock{run->start.value + i});
   }
   IoBatch io(device_);
   std::vector<MapEntry> entries;
@@ -203,9 +204,9 @@ Task<Status> Group::install_blocks(message::ImageBlocks blocks) {
   if (!written) co_return written;
   for (std::size_t i = 0; i < entries.size(); ++i) {
     const std::uint64_t block = blocks.entries[i].block.value;
-    const MapEntry old = cache_.change(volume.tree, 0, block / format::kMapFanout,
-                                       static_cast<std::uint32_t>(block % format::kMapFanout),
-                                       entries[i]);
+    const MapEntry old =
+        cache_.change(volume.tree, 0, block / format::kMapFanout,
+                      static_cast<std::uint32_t>(block % format::kMapFanout), entries[i]);
     if (!old.is_hole()) co_return Error{ErrorCode::kInvalid, "full copy: a block came twice"};
     ++volume.state.allocated_blocks;
   }
@@ -225,7 +226,8 @@ Task<Status> Group::take_image_space(std::uint64_t blocks) {
 Task<Status> Group::finish_install(message::ImageEnd end) {
   auto hold = gate_.hold();
   const auto target = image_target_;
-  if (!target || target->abandoned) co_return Error{ErrorCode::kCancelled, "no full copy under way"};
+  if (!target || target->abandoned)
+    co_return Error{ErrorCode::kCancelled, "no full copy under way"};
   if (end.point != target->begin.point) {
     co_return Error{ErrorCode::kInvalid, "full copy ends at another point than it began with"};
   }

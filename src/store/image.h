@@ -16,9 +16,9 @@ struct Group::ImageSource {
     MapTree tree;
   };
   std::vector<Source> volumes;
-  std::size_t volume = 0;         // being read
+  std::size_t volume = 0;  // being read
   std::uint64_t next_leaf = 0;
-  NodeRef leaf;                   // being read, from `entry` on
+  NodeRef leaf;  // being read, from `entry` on
   std::uint32_t entry = 0;
 };
 
@@ -27,9 +27,9 @@ struct Group::ImageSource {
 struct Group::ImageTarget {
   message::ImageBegin begin;
   std::map<VolumeId, VolumePtr> volumes;
-  std::vector<Extent> data;       // blocks taken for data
-  std::set<PoolBlock> nodes;      // blocks taken for map nodes
-  bool abandoned = false;         // its blocks are about to be given back
+  std::vector<Extent> data;   // blocks taken for data
+  std::set<PoolBlock> nodes;  // blocks taken for map nodes
+  bool abandoned = false;     // its blocks are about to be given back
 };
 
 }  // namespace tandem::store

@@ -59,8 +59,8 @@ std::uint64_t LogZones::pages() const {
 }
 
 bool LogZones::contains(ZoneId zone) const {
-  return spare_ == zone || std::any_of(zones_.begin(), zones_.end(),
-                                       [&](const auto& z) { return z.zone == zone; });
+  return spare_ == zone ||
+         std::any_of(zones_.begin(), zones_.end(), [&](const auto& z) { return z.zone == zone; });
 }
 
 LogZones::Span LogZones::zone_for(Lsn after) const {

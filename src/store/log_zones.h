@@ -1,8 +1,8 @@
 // LogZones: where a group's log pages lie, and where the next one goes.
 //
-// Log pages fill whole zones front to back, so that recovery and catch-up read them in long runs and
-// trimming the log gives whole zones back. The last page of a zone names the next zone, so a spare
-// zone must be at hand before it is written.
+// Log pages fill whole zones front to back, so that recovery and catch-up read them in long runs
+// and trimming the log gives whole zones back. The last page of a zone names the next zone, so a
+// spare zone must be at hand before it is written.
 //
 // Thread: the group's reactor. No I/O here.
 #pragma once
@@ -52,8 +52,8 @@ class LogZones {
   std::uint64_t pages() const;
   bool contains(ZoneId zone) const;
 
-  /// The log begins anew behind `point`, in the spare zone, which must be there. The old zones become
-  /// trimmable.
+  /// The log begins anew behind `point`, in the spare zone, which must be there. The old zones
+  /// become trimmable.
   void restart(Lsn point);
 
   /// The first place of the zone that holds the record behind `after`, and how many pages of that

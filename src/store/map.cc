@@ -88,10 +88,9 @@ Task<Result<NodeRef>> MapCache::load(MapTree& tree, std::uint32_t level, std::ui
     if (moved) continue;
     if (!read) co_return Error(std::move(read.error()));
     co_return Error{ErrorCode::kCorrupt,
-                    "map node at pool block " + std::to_string(entry.where.value) +
-                        " (volume id " + std::to_string(k.volume) + ", level " +
-                        std::to_string(level) + ", index " + std::to_string(index) +
-                        ") fails its checksum"};
+                    "map node at pool block " + std::to_string(entry.where.value) + " (volume id " +
+                        std::to_string(k.volume) + ", level " + std::to_string(level) + ", index " +
+                        std::to_string(index) + ") fails its checksum"};
   }
 }
 
@@ -230,7 +229,7 @@ bool MapCache::has_dirty_leaf(const MapTree& tree, std::uint64_t first, std::uin
 
 struct MapCache::Walk {
   std::uint64_t first_leaf = 0, last_leaf = 0;
-  std::optional<Lsn> since;                  // only leaves with something newer
+  std::optional<Lsn> since;  // only leaves with something newer
   std::size_t leaves_max = 0;
   std::vector<NodeRef> leaves;
   bool full() const { return leaves.size() >= leaves_max; }
@@ -241,7 +240,8 @@ Task<Status> MapCache::walk(MapTree& tree, std::uint32_t level, std::uint64_t in
   if (!loaded) co_return Error(std::move(loaded.error()));
   const NodeRef node = std::move(*loaded);
   if (level == 0) {
-    if (node && (!w.since || node->newest() > *w.since)) w.leaves.push_back(node);
+    const bool inside = index >= w.first_leaf && index <= w.last_leaf;
+    if (node && inside && (!w.since || node->newest() > *w.since)) w.leaves.push_back(node);
     co_return ok();
   }
   const std::uint64_t below = reach(level - 1);
@@ -251,8 +251,8 @@ Task<Status> MapCache::walk(MapTree& tree, std::uint32_t level, std::uint64_t in
     if (last < w.first_leaf || first > w.last_leaf) continue;
     const MapEntry entry = node ? node->entry(i) : MapEntry{};
     const bool on_disk = !entry.is_hole() && (!w.since || entry.lsn > *w.since);
-    if (!on_disk && !has_dirty_leaf(tree, std::max(first, w.first_leaf),
-                                    std::min(last, w.last_leaf))) {
+    if (!on_disk &&
+        !has_dirty_leaf(tree, std::max(first, w.first_leaf), std::min(last, w.last_leaf))) {
       continue;
     }
     Status done = co_await walk(tree, level - 1, base + i, w);
@@ -271,8 +271,8 @@ Task<Result<std::vector<NodeRef>>> MapCache::load_range(MapTree& tree, std::uint
 
 Task<Result<std::vector<NodeRef>>> MapCache::load_newer(MapTree& tree, std::uint64_t first,
                                                         Lsn since, std::size_t leaves_max) {
-  Walk w{.first_leaf = first, .last_leaf = UINT64_MAX / 2, .since = since,
-         .leaves_max = leaves_max};
+  Walk w{
+      .first_leaf = first, .last_leaf = UINT64_MAX / 2, .since = since, .leaves_max = leaves_max};
   Status done = co_await walk(tree, tree.height - 1, 0, w);
   if (!done) co_return Error(std::move(done.error()));
   co_return std::move(w.leaves);

@@ -2,14 +2,15 @@
 // in bounded memory.
 //
 // Rules that keep it simple:
-// - A leaf is changed only by applying log records, in log order. An inner node is changed only by a
+// - A leaf is changed only by applying log records, in log order. An inner node is changed only by
+// a
 //   checkpoint (and by growing a volume). So readers may walk at any time.
 // - A dirty node is resident. A node that is not resident is on disk where its parent says.
 // - freeze() marks the dirty leaves of a group as the state of a checkpoint; a later change of a
 //   frozen leaf first copies it.
 //
-// Thread: the reactor's. Memory: `cache_bytes`; dirty and pinned nodes can exceed it, which the group
-// bounds by starting checkpoints and holding writes back.
+// Thread: the reactor's. Memory: `cache_bytes`; dirty and pinned nodes can exceed it, which the
+// group bounds by starting checkpoints and holding writes back.
 #pragma once
 
 #include <cstdint>
@@ -32,15 +33,15 @@ struct MapTree {
   std::uint16_t group_slot = 0;
   VolumeId volume;
   std::uint32_t height = 1;
-  MapEntry root;                    // the top node on disk; a hole: never written
-  std::uint64_t leaves_created = 0; // grows with every new leaf
+  MapEntry root;                     // the top node on disk; a hole: never written
+  std::uint64_t leaves_created = 0;  // grows with every new leaf
 };
 
 struct NodeKey {
   std::uint16_t group_slot = 0;
   std::uint32_t volume = 0;
   std::uint8_t level = 0;
-  std::uint64_t index = 0;          // which node of its level, from the left
+  std::uint64_t index = 0;  // which node of its level, from the left
   auto operator<=>(const NodeKey&) const = default;
 };
 struct NodeKeyHash {
@@ -57,15 +58,15 @@ class MapNode {
   const NodeKey& key() const { return key_; }
   MapEntry entry(std::uint32_t i) const { return format::load_entry(content_.data(), i); }
   std::span<std::byte> bytes() const { return content_.bytes(); }
-  bool is_empty() const;            // every entry all zero: needs no block on disk
-  Lsn newest() const;               // of its entries
+  bool is_empty() const;  // every entry all zero: needs no block on disk
+  Lsn newest() const;     // of its entries
 
  private:
   friend class MapCache;
   NodeKey key_;
   IoBuffer content_;
   bool dirty_ = false;
-  bool frozen_ = false;             // dirty, and part of the running checkpoint
+  bool frozen_ = false;                // dirty, and part of the running checkpoint
   std::list<MapNode*>::iterator lru_;  // valid while clean
 };
 using NodeRef = std::shared_ptr<MapNode>;  // holding one pins the node
@@ -126,10 +127,10 @@ class MapCache {
   std::size_t capacity_nodes_;
   BufferPool buffers_;
   std::unordered_map<NodeKey, NodeRef, NodeKeyHash> nodes_;
-  std::map<NodeKey, NodeRef> dirty_;     // ordered, so that walks find dirty leaves by range
-  std::map<NodeKey, NodeRef> frozen_;    // dirty leaves of running checkpoints, still current
+  std::map<NodeKey, NodeRef> dirty_;   // ordered, so that walks find dirty leaves by range
+  std::map<NodeKey, NodeRef> frozen_;  // dirty leaves of running checkpoints, still current
   std::map<std::uint16_t, std::size_t> dirty_leaves_;  // per group, frozen ones not counted
-  std::list<MapNode*> lru_;              // clean nodes; front: most recent
+  std::list<MapNode*> lru_;                            // clean nodes; front: most recent
   std::map<NodeKey, int> loading_;
   Condition loaded_;
   std::uint64_t misses_ = 0;

@@ -45,7 +45,8 @@ Task<Status> Pool::format(Runtime runtime, BlockDevice& device, FormatOptions op
   superblock.created = runtime.clock.utc();
   if (superblock.zones == 0 || superblock.first_zone().value + 4 > superblock.zones) {
     co_return Error{ErrorCode::kInvalid,
-                    device.name() + ": too small for a pool: it needs room for at least 4 zones of " +
+                    device.name() +
+                        ": too small for a pool: it needs room for at least 4 zones of " +
                         std::to_string(options.zone_bytes >> 20) +
                         " MiB beside the pool's own tables; make it larger or the zones smaller"};
   }
@@ -355,8 +356,8 @@ Task<Status> Pool::delete_group(std::string name) {
   co_await group->close(Group::Close::kAbandon);
   Status erased = co_await write_anchor(group->anchor_of_nothing());
   if (!erased) co_return erased;
-  auto it = std::find_if(groups_.begin(), groups_.end(),
-                         [&](const auto& g) { return g.get() == group; });
+  auto it =
+      std::find_if(groups_.begin(), groups_.end(), [&](const auto& g) { return g.get() == group; });
   CHECK(it != groups_.end());
   groups_.erase(it);
   Status returned = co_await return_zones(slot, zones_of(slot));
@@ -381,9 +382,8 @@ Group* Pool::find(const Uuid& id) const {
 std::vector<Group*> Pool::groups() const {
   std::vector<Group*> out;
   for (const auto& g : groups_) out.push_back(g.get());
-  std::sort(out.begin(), out.end(), [](Group* a, Group* b) {
-    return a->identity().name < b->identity().name;
-  });
+  std::sort(out.begin(), out.end(),
+            [](Group* a, Group* b) { return a->identity().name < b->identity().name; });
   return out;
 }
 

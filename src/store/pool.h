@@ -25,15 +25,15 @@ struct FormatOptions {
 };
 
 struct StoreOptions {
-  std::size_t map_cache_bytes = 256 << 20;       // shared by all groups
-  std::size_t recent_bytes_max = 64 << 20;       // per group with a mirror: records kept in memory
-  std::uint32_t pages_in_flight_max = 4;         // log pages being written, per group
-  std::uint64_t checkpoint_log_pages = 16384;    // a checkpoint starts at the latest after so many
+  std::size_t map_cache_bytes = 256 << 20;     // shared by all groups
+  std::size_t recent_bytes_max = 64 << 20;     // per group with a mirror: records kept in memory
+  std::uint32_t pages_in_flight_max = 4;       // log pages being written, per group
+  std::uint64_t checkpoint_log_pages = 16384;  // a checkpoint starts at the latest after so many
   Nanoseconds flush_interval = std::chrono::seconds(1);  // background flush of an unflushed tail
 };
 
 struct PoolUse {
-  std::uint64_t zones_total = 0;   // usable by groups
+  std::uint64_t zones_total = 0;  // usable by groups
   std::uint64_t zones_free = 0;
 };
 
@@ -107,8 +107,8 @@ class Pool {
   MapCache cache_;
   std::vector<format::ZoneTablePage> table_;
   std::set<ZoneId> free_;
-  std::set<ZoneId> taking_;            // chosen, on their way into the table
-  AsyncMutex table_lock_;              // one change of the table on disk at a time
+  std::set<ZoneId> taking_;                     // chosen, on their way into the table
+  AsyncMutex table_lock_;                       // one change of the table on disk at a time
   std::vector<std::shared_ptr<Group>> groups_;  // volume handles share them
   std::vector<BrokenGroup> broken_;
   std::optional<Error> flush_failed_;

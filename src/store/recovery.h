@@ -1,8 +1,10 @@
 // Recovery: from the anchor to a group that can go on.
 //
 //   1. descriptor, bitmaps                the state at the checkpoint
-//   2. scan                              follow log pages behind it while they are whole and chained
-//   3. verify                            read the data of every record that was not flushed when the
+//   2. scan                              follow log pages behind it while they are whole and
+//   chained
+//   3. verify                            read the data of every record that was not flushed when
+//   the
 //                                        last page was built; the first page with damaged data, and
 //                                        all behind it, are cut off
 //   4. replay                            apply what is left to map, space and dead list
@@ -25,7 +27,7 @@ class Recovery {
 
  private:
   struct ScannedPage {
-    IoBuffer buffer;                // holds the page, maybe among others
+    IoBuffer buffer;  // holds the page, maybe among others
     std::span<const std::byte, kBlockBytes> page;
     format::LogPageHeader header;
     PoolBlock at;

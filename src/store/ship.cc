@@ -48,8 +48,8 @@ Task<Result<PoolBlock>> Group::find_page(Lsn after) {
   std::uint32_t low = 0, high = span.pages;
   while (high - low > 1) {
     const std::uint32_t middle = low + (high - low) / 2;
-    auto page = co_await read_blocks(device_, pool_.buffers(),
-                                     PoolBlock{span.first.value + middle}, 1);
+    auto page =
+        co_await read_blocks(device_, pool_.buffers(), PoolBlock{span.first.value + middle}, 1);
     if (!page) co_return Error(std::move(page.error()));
     auto header = format::decode_log_page_header(page_of(*page, 0));
     // A page still in flight: what we look for is in front of it.
@@ -123,8 +123,8 @@ Task<Result<RecordBatch>> Group::read_log(Lsn after, std::size_t bytes_max) {
     }
     out.last = last;
     out.after = digest;
-    const bool zone_ends = place.value % pool_.superblock().zone_blocks ==
-                           pool_.superblock().zone_blocks - 1;
+    const bool zone_ends =
+        place.value % pool_.superblock().zone_blocks == pool_.superblock().zone_blocks - 1;
     place = zone_ends ? pool_.superblock().zone_start(header->next_zone) : place.next();
   }
   co_return out;
@@ -213,8 +213,8 @@ Result<std::vector<Incoming>> unpack(const RecordBatch& batch, BufferPool& buffe
     for (std::uint32_t i = 0; record->has_data() && i < record->header.block_count; ++i) {
       const auto block = incoming.data.bytes().subspan(i * kBlockBytes, kBlockBytes);
       if (format::crc32c(block) != record->crc(i)) {
-        return Error{ErrorCode::kCorrupt, "data of LSN " + std::to_string(expected.value - 1) +
-                                              " arrived damaged"};
+        return Error{ErrorCode::kCorrupt,
+                     "data of LSN " + std::to_string(expected.value - 1) + " arrived damaged"};
       }
     }
     out.push_back(std::move(incoming));
@@ -244,7 +244,8 @@ Status Group::check_incoming(const format::Record& record) const {
       const auto timeline = format::decode_timeline(record);
       return *timeline <= tail_.timeline ? Status(bad("timeline runs backwards")) : ok();
     }
-    default: break;
+    default:
+      break;
   }
   const auto volume = find_volume(h.volume);
   if (!volume) return bad("no such volume");

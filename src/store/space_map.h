@@ -1,8 +1,8 @@
 // SpaceMap: which 4 KiB blocks of a group's zones are in use.
 //
 // Two bits of state per block: used, and held. A block that dies is first released: it counts as
-// free in the bitmap that the running checkpoint writes, but stays held (not allocatable) until that
-// checkpoint is durable, because until then a crash would still need it.
+// free in the bitmap that the running checkpoint writes, but stays held (not allocatable) until
+// that checkpoint is durable, because until then a crash would still need it.
 //
 // Thread: the group's reactor. Memory: 1 bit a block, 32 MiB per TiB, plus as much again for zones
 // with held blocks while a checkpoint runs. No I/O here.
@@ -50,8 +50,8 @@ class SpaceMap {
   [[nodiscard]] bool mark_used(Extent extent);
   bool is_used(PoolBlock block) const;
 
-  std::uint64_t free_blocks() const { return free_; }    // allocatable now
-  std::uint64_t held_blocks() const { return held_; }    // after the running checkpoint
+  std::uint64_t free_blocks() const { return free_; }  // allocatable now
+  std::uint64_t held_blocks() const { return held_; }  // after the running checkpoint
   std::uint64_t used_blocks() const { return used_; }
   std::size_t zone_count() const { return zones_.size(); }
 

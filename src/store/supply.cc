@@ -13,8 +13,8 @@ constexpr std::uint64_t kZonesPlenty = 16;
 /// Blocks that the next checkpoint may need. Kept back from data, so that a full pool can always
 /// write a checkpoint, and so delete, discard and demote.
 std::uint64_t Group::reserve() const {
-  // Leaves that are dirty, or will be once what is under way is applied; each may need a new node at
-  // every level above it.
+  // Leaves that are dirty, or will be once what is under way is applied; each may need a new node
+  // at every level above it.
   std::uint64_t leaves = cache_.dirty_leaves(static_cast<std::uint16_t>(slot_)) + 32;
   for (const auto& page : in_flight_) leaves += 2 * page->records.size();
   std::uint64_t height = 1;
@@ -83,8 +83,8 @@ Task<void> Group::supply() {
   schedule_pump();
 }
 
-/// The order of giving way: what is merely not written yet (a checkpoint frees dead blocks and log),
-/// then the log kept for a mirror that lags, then the write that asks.
+/// The order of giving way: what is merely not written yet (a checkpoint frees dead blocks and
+/// log), then the log kept for a mirror that lags, then the write that asks.
 Task<bool> Group::relieve() {
   if (log_.can_place() && available() >= blocks_asked()) co_return false;  // enough for it now
   if (!log_.has_spare()) {
@@ -118,8 +118,9 @@ Task<bool> Group::relieve() {
   co_return true;
 }
 
-/// Nothing gives way any more: the request at the front is refused, and leaves no trace. Records from
-/// a primary must follow each other, so a mirror refuses all that wait and asks for them again.
+/// Nothing gives way any more: the request at the front is refused, and leaves no trace. Records
+/// from a primary must follow each other, so a mirror refuses all that wait and asks for them
+/// again.
 void Group::refuse_front() {
   std::vector<Completion*> refused;
   while (!queue_.empty()) {

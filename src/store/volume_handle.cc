@@ -63,7 +63,8 @@ Status VolumeHandle::check(std::uint64_t offset, std::uint64_t length) const {
 
 Task<void> VolumeHandle::wait_until_free(const std::list<Range>& taken, Range range) {
   const auto is_taken = [&] {
-    return std::any_of(taken.begin(), taken.end(), [&](const Range& r) { return r.overlaps(range); });
+    return std::any_of(taken.begin(), taken.end(),
+                       [&](const Range& r) { return r.overlaps(range); });
   };
   while (is_taken()) co_await core_->range_freed.wait();
 }
@@ -74,8 +75,7 @@ Task<Result<IoBuffer>> VolumeHandle::read(std::uint64_t offset, std::uint64_t le
   auto hold = group_.gate_.hold();
   Status fits = check(offset, length);
   if (!fits) co_return Error(std::move(fits.error()));
-  const Range range{offset / kBlockBytes,
-                    blocks_for(offset + length) - offset / kBlockBytes};
+  const Range range{offset / kBlockBytes, blocks_for(offset + length) - offset / kBlockBytes};
   auto blocks = co_await read_blocks(range);
   if (!blocks) co_return Error(std::move(blocks.error()));
   co_return blocks->slice(offset - range.first * kBlockBytes, length);
@@ -136,13 +136,12 @@ Task<Result<IoBuffer>> VolumeHandle::read_blocks(Range range) {
     Status again = co_await read_entries(suspect, now);
     if (!again) co_return Error(std::move(again.error()));
     if (now[0] == entries[*bad] || attempt == 100) {
-      co_return Error{ErrorCode::kCorrupt,
-                      "volume " + core_->state.name + ": block " +
-                          std::to_string(range.first + *bad) + " (byte " +
-                          std::to_string((range.first + *bad) * kBlockBytes) +
-                          ") fails its checksum at pool block " +
-                          std::to_string(entries[*bad].where.value) +
-                          "; restore it from the mirror or a backup"};
+      co_return Error{ErrorCode::kCorrupt, "volume " + core_->state.name + ": block " +
+                                               std::to_string(range.first + *bad) + " (byte " +
+                                               std::to_string((range.first + *bad) * kBlockBytes) +
+                                               ") fails its checksum at pool block " +
+                                               std::to_string(entries[*bad].where.value) +
+                                               "; restore it from the mirror or a backup"};
     }
   }
 }
@@ -327,8 +326,8 @@ Task<Status> VolumeHandle::add_zeroed_edge(std::vector<Group::Pending>& records,
 Task<Status> VolumeHandle::clear(RecordType type, std::uint64_t offset, std::uint64_t length) {
   // The last block of a volume may be short: it ends with the volume.
   const bool to_the_end = offset + length == core_->state.size_bytes;
-  const std::uint64_t end = to_the_end ? blocks_for(offset + length) * kBlockBytes
-                                       : offset + length;
+  const std::uint64_t end =
+      to_the_end ? blocks_for(offset + length) * kBlockBytes : offset + length;
   const Range range{offset / kBlockBytes, blocks_for(end) - offset / kBlockBytes};
   const std::uint64_t from = blocks_for(offset), to = end / kBlockBytes;
   const bool ragged = offset % kBlockBytes != 0 || end % kBlockBytes != 0;
@@ -340,8 +339,7 @@ Task<Status> VolumeHandle::clear(RecordType type, std::uint64_t offset, std::uin
     const bool one_block = range.count == 1;
     if (offset % kBlockBytes != 0) {
       const std::size_t edge_end = one_block ? (end - 1) % kBlockBytes + 1 : kBlockBytes;
-      Status edge =
-          co_await add_zeroed_edge(records, range.first, offset % kBlockBytes, edge_end);
+      Status edge = co_await add_zeroed_edge(records, range.first, offset % kBlockBytes, edge_end);
       if (!edge) co_return edge;
     }
     if (end % kBlockBytes != 0 && (!one_block || offset % kBlockBytes == 0)) {

@@ -57,7 +57,8 @@ Result<std::shared_ptr<Volume>> Group::open_volume(std::string_view name) {
     return Error{ErrorCode::kNotFound, "no volume " + std::string(name) + " in group " + name_};
   }
   if (!serving_) return refusal();
-  return std::shared_ptr<Volume>(std::make_shared<VolumeHandle>(shared_from_this(), std::move(volume)));
+  return std::shared_ptr<Volume>(
+      std::make_shared<VolumeHandle>(shared_from_this(), std::move(volume)));
 }
 
 Task<Status> Group::append_control(std::vector<std::byte> canonical) {
@@ -172,8 +173,8 @@ Task<Result<std::uint64_t>> Group::blocks_newer_than(Lsn since) {
   co_return blocks;
 }
 
-/// Empties the maps of deleted volumes leaf by leaf. Each step is whole in any checkpoint, so a crash
-/// loses no block and frees none twice; it goes on after a restart.
+/// Empties the maps of deleted volumes leaf by leaf. Each step is whole in any checkpoint, so a
+/// crash loses no block and frees none twice; it goes on after a restart.
 Task<void> Group::reap_deleted() {
   auto hold = gate_.hold();
   for (;;) {

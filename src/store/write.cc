@@ -268,7 +268,8 @@ void Group::apply_record(const format::Record& record, const std::vector<Extent>
       history_.push_back({*timeline, Lsn{h.lsn.value - 1}, h.utc});
       return;
     }
-    default: break;
+    default:
+      break;
   }
   const VolumePtr volume = find_volume(h.volume);
   if (!volume) {
@@ -281,16 +282,21 @@ void Group::apply_record(const format::Record& record, const std::vector<Extent>
     return;
   }
   switch (h.type) {
-    case RecordType::kWrite: return apply_write(*volume, record, places);
+    case RecordType::kWrite:
+      return apply_write(*volume, record, places);
     case RecordType::kDiscard:
-    case RecordType::kZero: return apply_range(*volume, record);
+    case RecordType::kZero:
+      return apply_range(*volume, record);
     case RecordType::kVolumeResize: {
       volume->state.size_bytes = *format::decode_volume_resize(record);
       cache_.grow(volume->tree, format::map_height(blocks_for(volume->state.size_bytes)));
       return;
     }
-    case RecordType::kVolumeDelete: volume->state.being_deleted = true; return;
-    default: CHECK(false);
+    case RecordType::kVolumeDelete:
+      volume->state.being_deleted = true;
+      return;
+    default:
+      CHECK(false);
   }
 }
 
@@ -301,9 +307,9 @@ void Group::apply_write(VolumeCore& volume, const format::Record& record,
     for (std::uint32_t n = 0; n < place.count; ++n, ++i) {
       const std::uint64_t block = record.header.first_block.value + i;
       const MapEntry entry{PoolBlock{place.start.value + n}, record.header.lsn, record.crc(i)};
-      const MapEntry old = cache_.change(volume.tree, 0, block / format::kMapFanout,
-                                         static_cast<std::uint32_t>(block % format::kMapFanout),
-                                         entry);
+      const MapEntry old =
+          cache_.change(volume.tree, 0, block / format::kMapFanout,
+                        static_cast<std::uint32_t>(block % format::kMapFanout), entry);
       if (old.is_hole()) ++volume.state.allocated_blocks;
       if (old.has_data()) dead_.add({old.where, old.lsn, record.header.lsn});
     }
@@ -313,9 +319,9 @@ void Group::apply_write(VolumeCore& volume, const format::Record& record,
 /// Discards and zeroes touch only what exists: the leaves were pinned when the record was queued.
 void Group::apply_range(VolumeCore& volume, const format::Record& record) {
   const bool zero = record.header.type == RecordType::kZero;
-  const MapEntry entry = zero ? MapEntry{format::kZeroBlock, record.header.lsn,
-                                         format::crc32c_of_zero_block()}
-                              : MapEntry{PoolBlock{}, record.header.lsn, 0};
+  const MapEntry entry =
+      zero ? MapEntry{format::kZeroBlock, record.header.lsn, format::crc32c_of_zero_block()}
+           : MapEntry{PoolBlock{}, record.header.lsn, 0};
   std::uint64_t block = record.header.first_block.value;
   const std::uint64_t end = block + record.header.block_count;
   while (block < end) {
@@ -362,8 +368,8 @@ void Group::fail_waiting(const Error& error) {
 
 void Group::stop(Error error) {
   if (stopped_) return;
-  log_event(Level::kError, "group.stopped", "group={} head={} error=\"{}\"", name_,
-            head_.lsn.value, error.message);
+  log_event(Level::kError, "group.stopped", "group={} head={} error=\"{}\"", name_, head_.lsn.value,
+            error.message);
   stopped_ = std::move(error);
   serving_ = false;
   fail_waiting(refusal());

@@ -274,33 +274,6 @@ TEST(StoreRandom, AFailedFlushIsNotTrustedByACheckpointElsewhere) {
   EXPECT_GT(other_failed, 5u);
 }
 
-/// Changes of the same bytes that are in flight together take effect in the order of their calls.
-TEST(StoreRandom, OverlappingChangesKeepTheOrderOfTheCalls) {
-  for (const std::uint64_t seed : seeds_to_run(201, 40)) {
-    SimLog log;
-    SimRandom random(seed);
-    const StoreShape shape = StoreShape::from_seed(random.fork());
-    SimRuntime world(seed);
-    StoreNode node(world, StoreNode::formatted(shape, seed), shape, seed);
-    StoreModel model;
-    Mix mix;
-    mix.operations = 150;
-    mix.depth = 12;
-    mix.large_write = 3;
-    mix.overlap = true;
-    StoreClients clients(world, node, model, mix, random.next());
-    ASSERT_TRUE(world.run(node.start()).has_value());
-    ASSERT_TRUE(world.run(node.make_group(clients, model, 2, 2 << 20)).has_value());
-    world.run(clients.run());
-    const auto found = world.run(node.read_all());
-    world.run(node.stop());
-    ASSERT_EQ(clients.complaint(), "") << "seed " << seed;
-    ASSERT_TRUE(found.has_value()) << found.error().message;
-    const auto wrong = model.check_recovered(*found, Crash::kProcessKilled);
-    ASSERT_FALSE(wrong.has_value()) << "seed " << seed << ": " << *wrong;
-  }
-}
-
 /// A pool that is too small for its volumes: refused writes leave no trace, space comes back.
 TEST(StoreRandom, AFullPoolRefusesAndRecovers) {
   std::size_t refused = 0;

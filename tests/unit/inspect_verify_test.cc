@@ -127,7 +127,7 @@ class VerifyDamage : public testing::Test {
     life.group()->set_log_hold(Lsn{0});
     life.live(200);
     EXPECT_TRUE(life.world.run(life.group()->checkpoint()).has_value());
-    for (const bool more : {true, true, true}) write_more(life, more);
+    for (int i = 0; i < 3; ++i) write_more(life);
     EXPECT_TRUE(life.world.run(life.group()->flush_local()).has_value());
     image_ = life.disk.crash_image({.mode = sim::CutOptions::Mode::kKeepAll}, life.world.random());
     ImageReader reader(image_);
@@ -140,7 +140,7 @@ class VerifyDamage : public testing::Test {
     EXPECT_FALSE(load_log_tail(*pool, group_, true).pages.empty());
     expect_sound(image_);
   }
-  static void write_more(PoolLife& life, bool) {
+  static void write_more(PoolLife& life) {
     const auto volumes = life.group()->volumes();
     auto volume = life.group()->open_volume(volumes.front().name);
     EXPECT_TRUE(volume.has_value());
@@ -264,7 +264,8 @@ TEST_F(VerifyDamage, OfMapAndData) {
   const auto report = with_damage(data);
   EXPECT_TRUE(finds(report, "data", "pool block " + std::to_string(data.value)));
   EXPECT_TRUE(finds(report, "data", "volume " + mapped_volume().name));
-  EXPECT_EQ(report.problems, 1u) << report.text();
+  // Nothing else is blamed: the log holds the same block, if a mirror may still ask for it.
+  for (const auto& f : report.findings) EXPECT_TRUE(f.part == "data" || f.part == "log") << f.what;
   // What was not read cannot be found damaged.
   EXPECT_TRUE(with_damage(data, {.data = false}).sound());
 }

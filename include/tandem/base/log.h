@@ -3,8 +3,8 @@
 // The sink is spdlog (src/base/log.cc); the simulator installs its own.
 #pragma once
 
-#include <functional>
 #include <spdlog/fmt/fmt.h>
+#include <functional>
 #include <string>
 #include <string_view>
 

@@ -23,10 +23,18 @@ class Task;
 
 namespace task_detail {
 
+// Clang 14 miscompiles a loop around a co_await when it inlines this.
+#ifdef __clang__
+#define TANDEM_NO_INLINE __attribute__((noinline))
+#else
+#define TANDEM_NO_INLINE
+#endif
+
 struct FinalAwaiter {
   bool await_ready() const noexcept { return false; }
   template <class Promise>
-  std::coroutine_handle<> await_suspend(std::coroutine_handle<Promise> self) const noexcept {
+  TANDEM_NO_INLINE std::coroutine_handle<> await_suspend(
+      std::coroutine_handle<Promise> self) const noexcept {
     return self.promise().continuation;
   }
   void await_resume() const noexcept {}

@@ -26,7 +26,8 @@ struct Named {
 using Lsn = Named<struct LsnTag>;
 /// A number that a promotion increments; the first timeline of a group is 1.
 using Timeline = Named<struct TimelineTag>;
-/// A 4 KiB block of the pool (byte address / kBlockBytes); 0 holds the superblock, so 0 means "none".
+/// A 4 KiB block of the pool (byte address / kBlockBytes); 0 holds the superblock, so 0 means
+/// "none".
 using PoolBlock = Named<struct PoolBlockTag>;
 /// A 4 KiB block of a volume (byte address / kBlockBytes).
 using VolumeBlock = Named<struct VolumeBlockTag>;

@@ -21,10 +21,10 @@ namespace tandem {
 struct IoRequest {
   enum class Kind { kRead, kWrite, kFlush, kDiscard, kZero };
   Kind kind = Kind::kRead;
-  std::uint64_t offset = 0;            // bytes; a multiple of 4096
-  std::uint64_t length = 0;            // bytes; used by kDiscard and kZero, a multiple of 4096
-  std::span<std::byte> buffer;         // 4 KiB aligned memory and size; kRead fills it
-  int error = 0;                       // out: 0 or an errno; a short transfer is EIO
+  std::uint64_t offset = 0;     // bytes; a multiple of 4096
+  std::uint64_t length = 0;     // bytes; used by kDiscard and kZero, a multiple of 4096
+  std::span<std::byte> buffer;  // 4 KiB aligned memory and size; kRead fills it
+  int error = 0;                // out: 0 or an errno; a short transfer is EIO
   void (*complete)(IoRequest&) = nullptr;
 };
 

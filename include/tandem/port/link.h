@@ -1,8 +1,8 @@
 // Link: one ordered stream of messages between the two copies of a group.
 //
-// Production: rpc/grpc_link (a gRPC bidirectional stream; the messages are translated to protobuf at
-// its edge, src/replication/PROTOCOL.md). Simulation: tests/support/sim_link.
-// The primary dials; the mirror accepts.
+// Production: rpc/grpc_link (a gRPC bidirectional stream; the messages are translated to protobuf
+// at its edge, src/replication/PROTOCOL.md). Simulation: tests/support/sim_link. The primary dials;
+// the mirror accepts.
 #pragma once
 
 #include <memory>
@@ -19,12 +19,12 @@ namespace tandem {
 
 /// A run of consecutive records in their canonical encoding (format/record.h) with their data.
 struct RecordBatch {
-  Lsn first;                        // LSN of the first record; 0 with no records
+  Lsn first;  // LSN of the first record; 0 with no records
   Lsn last;
-  Digest before;                    // chain value in front of `first`
-  Digest after;                     // and behind `last`
-  std::vector<std::byte> records;   // canonical records, back to back
-  std::vector<IoBuffer> payload;    // the data of the write records, in order, back to back
+  Digest before;                   // chain value in front of `first`
+  Digest after;                    // and behind `last`
+  std::vector<std::byte> records;  // canonical records, back to back
+  std::vector<IoBuffer> payload;   // the data of the write records, in order, back to back
   bool empty() const { return records.empty(); }
   std::size_t payload_bytes() const {
     std::size_t n = 0;
@@ -43,7 +43,7 @@ struct Hello {
   GroupIdentity identity;
   Role role = Role::kPrimary;
   ReplicationMode mode = ReplicationMode::kAsync;
-  LogPoint head;              // last record I hold
+  LogPoint head;  // last record I hold
   TimelineHistory history;
 };
 /// Acceptor's answer: the same about its copy. An absent group answers with a nil `identity.pool`
@@ -69,18 +69,18 @@ struct Start {
 };
 struct Records {
   RecordBatch batch;
-  bool flush = false;          // make everything up to batch.last durable, then acknowledge
+  bool flush = false;  // make everything up to batch.last durable, then acknowledge
 };
 /// Acceptor: cumulative positions of its copy.
 struct Ack {
-  Lsn received;                // in memory, checksums verified
-  Lsn written;                 // on the device (volatile cache)
-  Lsn durable;                 // flushed
+  Lsn received;  // in memory, checksums verified
+  Lsn written;   // on the device (volatile cache)
+  Lsn durable;   // flushed
 };
 /// Dialer, also when idle: where the primary is. `flush` asks for durability of all received.
 struct Heartbeat {
-  LogPoint head;               // the last record it has acknowledged or sent
-  Lsn durable;                 // its own durable position
+  LogPoint head;  // the last record it has acknowledged or sent
+  Lsn durable;    // its own durable position
   UtcNs sent;
   bool flush = false;
 };
@@ -97,12 +97,12 @@ struct ImageBegin {
   TimelineHistory history;
   std::vector<ImageVolume> volumes;
   std::uint32_t next_volume_id = 1;
-  std::uint64_t blocks_total = 0;   // for progress
+  std::uint64_t blocks_total = 0;  // for progress
 };
 struct ImageEntry {
   VolumeBlock block;
   std::uint32_t crc32c = 0;
-  Lsn lsn;                          // when the block was last written
+  Lsn lsn;  // when the block was last written
 };
 struct ImageBlocks {
   VolumeId volume;
@@ -122,7 +122,8 @@ using Message = std::variant<message::Hello, message::Welcome, message::Refuse, 
 /// Thread: every call and resumption is on the reactor's thread.
 class Link {
  public:
-  /// Destroying a link closes it; a pending receive() must have returned first (close(), then await).
+  /// Destroying a link closes it; a pending receive() must have returned first (close(), then
+  /// await).
   virtual ~Link() = default;
   /// Queues `message`; ordered; never blocks. Nothing is sent after close(). Payload buffers are
   /// shared until the transport is done with them.
