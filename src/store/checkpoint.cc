@@ -53,7 +53,7 @@ void Checkpoint::freeze() {
   descriptor_.role = g.role_;
   descriptor_.mode = g.mode_;
   descriptor_.fenced_by = g.fenced_by_;
-  descriptor_.awaiting_image = g.awaiting_image_;
+  descriptor_.awaiting_image = g.awaiting_image();
   descriptor_.next_volume_id = g.next_volume_id_;
   descriptor_.slots = g.slots_;
   descriptor_.log_boot = g.head_boot_;

@@ -123,13 +123,12 @@ void Group::note_slot(std::string_view address, Lsn written, Lsn durable) {
 Task<Result<LogPoint>> Group::start_timeline(Timeline above) {
   auto hold = gate_.hold();
   if (stopped_ || closing_) co_return refusal();
-  if (awaiting_image_) {
+  co_await wait_queue_applied();
+  if (awaiting_image()) {
     co_return Error{ErrorCode::kRefused,
                     "group " + name_ +
-                        " never received its first full copy: there is nothing here "
-                        "to promote"};
+                        " never received its first full copy: there is nothing here to promote"};
   }
-  co_await wait_queue_applied();
   Timeline timeline = std::max(tail_.timeline, above);
   for (const auto& fork : history_) timeline = std::max(timeline, fork.timeline);
   timeline = timeline.next();

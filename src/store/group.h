@@ -75,8 +75,8 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   /// Promotion: becomes primary on a timeline above every one that this copy knows and `above`;
   /// durable when it returns. Does not serve yet.
   Task<Result<LogPoint>> start_timeline(Timeline above = Timeline{});
-  /// A mirror that has not received its first full copy yet cannot be promoted.
-  bool awaiting_image() const { return awaiting_image_; }
+  /// A mirror that has not received anything yet cannot be promoted.
+  bool awaiting_image() const { return role_ == Role::kMirror && head_.lsn == Lsn{0}; }
   /// Distinct blocks of all volumes that carry a position newer than `since`.
   Task<Result<std::uint64_t>> blocks_newer_than(Lsn since);
 
@@ -266,7 +266,6 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   ReplicationMode mode_ = ReplicationMode::kAsync;
   Timeline fenced_by_;
   bool serving_ = false;
-  bool awaiting_image_ = false;
   bool closing_ = false;
   std::optional<Error> stopped_;
   std::vector<format::SlotState> slots_;

@@ -244,13 +244,18 @@ Task<Status> Group::finish_install(message::ImageEnd end) {
   {
     // No checkpoint may see half of what follows.
     const auto lock = co_await checkpoint_lock_.lock();
+    while (flushing_) co_await flushed_.wait();
     if (stopped_ || closing_ || image_target_ != target || target->abandoned) {
       co_return Error{ErrorCode::kCancelled, "the full copy was given up"};
     }
+    // Nothing of the new state is durable before the checkpoint names it, whatever is flushed.
+    flushing_ = true;
     replace_by(*target);
   }
   Status kept = co_await checkpoint();
   release_all_dead_ = false;
+  flushing_ = false;
+  flushed_.notify_all();
   if (!kept) co_return kept;
   log_event(Level::kInfo, "image.installed", "group={} lsn={} timeline={}", name_, head_.lsn.value,
             head_.timeline.value);
@@ -269,13 +274,12 @@ void Group::replace_by(ImageTarget& target) {
   history_ = target.begin.history;
   head_ = tail_ = target.begin.point;
   next_volume_id_ = target.begin.next_volume_id;
-  awaiting_image_ = false;
   hold_.reset();
   recent_.clear();
   // The log begins anew behind the point; the old zones go back after the checkpoint.
   log_.restart(head_.lsn);
   data_horizon_ = head_.lsn;
-  durable_ = head_.lsn;
+  durable_ = Lsn{0};
   release_all_dead_ = true;
   image_target_.reset();
 }

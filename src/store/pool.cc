@@ -12,6 +12,8 @@ namespace {
 using format::ConstPage;
 using format::Page;
 
+constexpr Nanoseconds kRefusedPause = std::chrono::seconds(5);
+
 Task<Result<IoBuffer>> read_block(BlockDevice& device, PoolBlock at) {
   IoBuffer page = IoBuffer::on_heap(kBlockBytes);
   IoBatch io(device);
@@ -268,8 +270,20 @@ Task<Status> Pool::prepare_zone(ZoneId zone) {
   co_return co_await io.run();
 }
 
+/// The filesystem below had no room for all of a zone: what it did take is returned, so that its
+/// other users can go on, and nothing is asked of it for a while.
+Task<void> Pool::give_zone_back(ZoneId zone) {
+  refused_until_ = runtime_.clock.monotonic() + kRefusedPause;
+  log_event(Level::kWarn, "pool.starved", "pool={} reason=\"the filesystem below it is full\"",
+            device_.name());
+  IoBatch io(device_);
+  io.discard(superblock_.zone_start(zone).value * kBlockBytes,
+             std::uint64_t{superblock_.zone_blocks} * kBlockBytes);
+  (void)co_await io.run();
+}
+
 Task<Result<ZoneId>> Pool::take_zone(std::uint32_t slot) {
-  if (free_.empty()) {
+  if (zones_free() == 0) {
     co_return Error{ErrorCode::kNoSpace, device_.name() + ": the pool is full"};
   }
   const ZoneId zone = *free_.begin();
@@ -290,6 +304,7 @@ Task<Result<ZoneId>> Pool::take_zone(std::uint32_t slot) {
   if (!done) {
     entry().owner = format::kZoneFree;
     free_.insert(zone);
+    if (done.error().code == ErrorCode::kNoSpace) co_await give_zone_back(zone);
     co_return Error(std::move(done.error()));
   }
   co_return zone;

@@ -83,7 +83,10 @@ class Pool {
   Task<Status> return_zones(std::uint32_t slot, std::vector<ZoneId> zones);
   std::vector<ZoneId> zones_of(std::uint32_t slot) const;
   bool owns(std::uint32_t slot, ZoneId zone) const;
-  std::uint64_t zones_free() const { return free_.size(); }
+  /// Zones that can be taken now; 0 for a while after the filesystem below refused to hold one.
+  std::uint64_t zones_free() const {
+    return runtime_.clock.monotonic() < refused_until_ ? 0 : free_.size();
+  }
   /// Makes every completed write durable. A flush that fails may have lost writes of any group, and
   /// the device reports that only once: every group stops, and no later flush succeeds.
   Task<Status> flush();
@@ -98,6 +101,7 @@ class Pool {
   Task<Status> write_table_pages(std::set<std::uint32_t> pages);
   Task<Result<format::Anchor>> read_anchor(std::uint32_t slot);
   Task<Status> prepare_zone(ZoneId zone);
+  Task<void> give_zone_back(ZoneId zone);
 
   Runtime runtime_;
   BlockDevice& device_;
@@ -107,6 +111,7 @@ class Pool {
   MapCache cache_;
   std::vector<format::ZoneTablePage> table_;
   std::set<ZoneId> free_;
+  Nanoseconds refused_until_{0};                // the filesystem below the pool is full
   std::set<ZoneId> taking_;                     // chosen, on their way into the table
   AsyncMutex table_lock_;                       // one change of the table on disk at a time
   std::vector<std::shared_ptr<Group>> groups_;  // volume handles share them

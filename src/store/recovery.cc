@@ -81,7 +81,6 @@ Status Recovery::adopt_descriptor() {
   g.role_ = d.role;
   g.mode_ = d.mode;
   g.fenced_by_ = d.fenced_by;
-  g.awaiting_image_ = d.awaiting_image;
   g.next_volume_id_ = d.next_volume_id;
   g.slots_ = d.slots;
   g.anchor_sequence_ = anchor_.sequence;
