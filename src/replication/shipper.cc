@@ -141,6 +141,7 @@ Task<void> Shipper::run() {
     if (stopping_) break;
     co_await wait_at_most(executor_, retry_, backoff_.next());
   }
+  open_gate("replication stops on this node");
 }
 
 Task<void> Shipper::session() {
@@ -159,9 +160,14 @@ Task<void> Shipper::session() {
     // A refusal has set state and reason already; a link that never came up keeps its old reason.
     if (state_ != State::kRefused || welcome.error().code != ErrorCode::kRefused)
       set_state(State::kConnecting, welcome.error().message);
+    open_gate(reason_);
   } else {
     auto plan = co_await judge(hello, *welcome);
-    if (plan) co_await stream(*plan);
+    if (plan) {
+      co_await stream(*plan);
+    } else {
+      open_gate(reason_);
+    }
   }
   link_.reset();
 }
@@ -319,8 +325,9 @@ Task<Status> Shipper::take_record_batch(message::Records records) {
 }
 
 void Shipper::tick() {
-  if (!link_ || link_failed_) return;
   const auto now = clock_.monotonic();
+  if (ask_until_ && now >= *ask_until_) open_gate(reason_);
+  if (!link_ || link_failed_) return;
   if (!streaming_) {
     if (now >= deadline_) {
       fail_link(fmt::format("{} did not answer within {:.0f} s", slot_.address,

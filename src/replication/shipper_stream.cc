@@ -22,6 +22,8 @@ Task<void> Shipper::stream(Plan plan) {
   last_contact_ = last_heartbeat_ = last_progress_ = now;
   streaming_ = true;
   settled_ = true;
+  ask_until_.reset();
+  if (plan.image) open_gate("the mirror needs a full copy");
   backoff_.reset();
   if (plan.image) {
     set_state(State::kImage, "the mirror's position is not in the log: copying the whole group");
@@ -44,7 +46,13 @@ Task<void> Shipper::stream(Plan plan) {
   image_done_ = image_total_ = 0;
   image_point_.reset();
   if (!stopping_ && state_ != State::kRefused) set_state(State::kConnecting, link_reason_);
-  open_gate(link_reason_);
+  if (gating_ && !stopping_ && state_ != State::kRefused) {
+    // A node that stalled may have lost its place to the mirror meanwhile: ask before going on
+    // alone.
+    ask_until_ = clock_.monotonic() + options_.timeout / 2;
+  } else {
+    open_gate(link_reason_);
+  }
 }
 
 Task<void> Shipper::receive_loop() {
@@ -277,6 +285,7 @@ void Shipper::update_gate() {
 
 // Policy "degrade": writers that wait for this mirror are released, and it is said why.
 void Shipper::open_gate(std::string reason) {
+  ask_until_.reset();
   if (gating_) {
     gating_ = false;
     log_event(Level::kWarn, "slot.degraded",

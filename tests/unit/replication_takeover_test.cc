@@ -108,6 +108,23 @@ TEST(Fencing, APromotionThatIsGivenUpLeavesAMirror) {
   EXPECT_EQ(pair.a.fenced, 0);
 }
 
+TEST(Fencing, APrimaryThatRedialsDuringAPromotionIsToldToWait) {
+  Pair pair(30);
+  pair.a.serve_to("b", ReplicationMode::kSync);
+  pair.write(20);
+  ASSERT_TRUE(pair.converge());
+  pair.world.run(pair.b.replication->hold_upstream());
+  pair.network.cut("b");
+  ASSERT_TRUE(pair.world.run_until([&] { return pair.a.slot().state == "refused"; }, 5s));
+  EXPECT_NE(pair.a.slot().reason.find("is being promoted"), std::string::npos)
+      << pair.a.slot().reason;
+  pair.write(3);  // degraded: alone
+  EXPECT_EQ(pair.b.log.tail().lsn, Lsn{20});
+  ASSERT_TRUE(pair.world.run(pair.b.log.open_timeline()));
+  pair.b.replication->become_primary();
+  ASSERT_TRUE(pair.world.run_until([&] { return pair.a.fenced == 1; }, 5s));
+}
+
 TEST(Demotion, AnOrderlySwitchoverSwapsTheRoles) {
   Pair pair(6);
   pair.a.serve_to("b", ReplicationMode::kSync);
