@@ -88,9 +88,17 @@ class PairLife {
     return added ? true : complain("add_mirror: " + added.error().message);
   }
 
+  /// The mirror was heard again, and in mode sync writes wait for it: a pair that is merely equal
+  /// may still be one that goes on alone.
+  bool is_following() {
+    const GroupStatus status = world_.primary().status();
+    return !status.slots.empty() && status.slots[0].state == "following" &&
+           (mode_ != ReplicationMode::kSync || status.slots[0].in_sync);
+  }
+
   /// The trouble is over: both must become level, and what they hold becomes the new ground.
   bool settle() {
-    if (!world_.until([&] { return world_.is_level(); }, 120s)) {
+    if (!world_.until([&] { return world_.is_level() && is_following(); }, 120s)) {
       const GroupStatus status = world_.primary().status();
       const std::string slot =
           status.slots.empty() ? "no slot" : status.slots[0].state + " " + status.slots[0].reason;
@@ -105,8 +113,26 @@ class PairLife {
     const Recovery copy = promote_copy(killed_image_of_mirror(), shape_, random_.next());
     ++mirrors_promoted_;
     if (!copy.status) return complain("promoting the level mirror: " + copy.status.error().message);
-    if (copy.found != *found) return complain("the level mirror has other content");
-    return true;
+    if (copy.found == *found) return true;
+    return complain("the level mirror has other content: " + difference(*found, copy.found));
+  }
+
+  static std::string difference(const StoreModel::Found& primary, const StoreModel::Found& mirror) {
+    for (const auto& [name, bytes] : primary) {
+      const auto other = mirror.find(name);
+      if (other == mirror.end()) return name + " is missing on the mirror";
+      if (other->second.size() != bytes.size()) return name + " has another size";
+      for (std::size_t at = 0; at < bytes.size(); at += kStampBytes) {
+        const auto there = std::span(other->second).subspan(at, kStampBytes);
+        const auto here = std::span(bytes).subspan(at, kStampBytes);
+        if (std::equal(here.begin(), here.end(), there.begin())) continue;
+        const Stamp stamp = read_stamp(name, at, there);
+        return name + " at byte " + std::to_string(at) + ": primary holds the stamp " +
+               std::to_string(read_stamp(name, at, here).op) + ", the mirror " +
+               (stamp.valid ? std::to_string(stamp.op) : stamp.complaint);
+      }
+    }
+    return "the mirror has a volume more";
   }
 
   SimImage killed_image_of_mirror() {

@@ -58,7 +58,9 @@ def main():
         if (root / "include") in header.parents:
             work.append((header, base))
         elif str(header.parent) in flags:
-            work.append((header, flags[str(header.parent)]))
+            # Tests may see the insides of the modules; not every source of their folder does.
+            inside = [f"-I{root}", f"-I{root}/src"] if (root / "tests") in header.parents else []
+            work.append((header, flags[str(header.parent)] + inside))
         else:
             skipped.append(header)
     failures = 0
