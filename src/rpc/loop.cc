@@ -91,6 +91,7 @@ void Loop::run() {
       break;
     }
     ++events;
+    TANDEM_TAKE_OVER(tag);
     static_cast<Event*>(tag)->on_event(ok);
   }
   flush();

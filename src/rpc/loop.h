@@ -20,6 +20,18 @@
 #include "tandem/base/result.h"
 #include "tandem/port/executor.h"
 
+// gRPC passes a tag from the thread that starts an operation to the loop's with atomics of its own,
+// which the thread sanitizer does not see because the library is not built with it.
+#if defined(__SANITIZE_THREAD__)
+extern "C" void __tsan_acquire(void* address);
+extern "C" void __tsan_release(void* address);
+#define TANDEM_HAND_OVER(address) __tsan_release(address)
+#define TANDEM_TAKE_OVER(address) __tsan_acquire(address)
+#else
+#define TANDEM_HAND_OVER(address) static_cast<void>(0)
+#define TANDEM_TAKE_OVER(address) static_cast<void>(0)
+#endif
+
 namespace tandem::rpc {
 
 /// What a completion's tag points to.
@@ -51,7 +63,9 @@ class Tag final : public Event {
   void* arm() {
     CHECK(!hold_);
     hold_ = owner_->shared_from_this();
-    return static_cast<Event*>(this);
+    auto* event = static_cast<Event*>(this);
+    TANDEM_HAND_OVER(event);
+    return event;
   }
   /// For a tag that gRPC will not return after all.
   void disarm() { hold_.reset(); }

@@ -35,7 +35,8 @@ struct Mix {
   std::uint32_t write = 10, part_write = 4, large_write = 1, flush = 3, discard = 2, zero = 2;
   std::uint32_t read = 6, resize = 1, create = 1, remove = 0, checkpoint = 1, pause = 1;
   std::uint32_t fua_of_16 = 2;
-  /// Changes of the same bytes in flight at the same time: their order is that of the calls.
+  /// Changes of the same bytes in flight together. Their order is open, so the model must not judge
+  /// what is read then.
   bool overlap = false;
   std::uint64_t volume_bytes_max = 1 << 20;
   static Mix from_seed(SimRandom random);

@@ -2,8 +2,8 @@
 //
 // It knows only calls and answers, never the store's insides. Every 512-byte sector that the test
 // writes is stamped with its volume, its place and the operation that wrote it, so that wrong data
-// names itself. For every sector the model keeps all versions in call order, because overlapping
-// operations take effect in the order of the calls.
+// names itself. For every sector the model keeps all versions in call order; so its users must not
+// have two changes of one sector in flight, whose order the contract leaves open.
 //
 // After a crash the state must be a prefix of the log (promise 2). The log's order is not visible
 // to a client, but this much of it is: what was acknowledged before another operation was called

@@ -22,7 +22,8 @@ class Command : public testing::Test {
     PoolLife life(11);
     EXPECT_TRUE(life.open().has_value());
     EXPECT_TRUE(life.make_group("shop").has_value());
-    EXPECT_TRUE(life.world.run(life.group()->create_volume("disk", 4 << 20, 512)).has_value());
+    const Status made = life.world.run(life.group()->create_volume("disk", 4 << 20, 512));
+    EXPECT_TRUE(made.has_value()) << made.error().message;
     life.group()->set_log_hold(Lsn{0});
     write(life, 3);
     EXPECT_TRUE(life.world.run(life.group()->checkpoint()).has_value());
