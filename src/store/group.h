@@ -312,7 +312,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   format::Descriptor last_checkpoint_;    // point, volumes
   std::uint64_t checkpoint_reserve_ = 0;  // blocks the running checkpoint may still take
 
-  std::unique_ptr<ImageSource> image_source_;
+  std::shared_ptr<ImageSource> image_source_;
   std::shared_ptr<ImageTarget> image_target_;
   std::uint32_t next_image_id_ = 0;  // cache ids of volumes that are being received
   bool release_all_dead_ = false;    // the next checkpoint replaces everything

@@ -25,15 +25,16 @@ Task<Result<message::ImageBegin>> Group::begin_image() {
   auto hold = gate_.hold();
   end_image();
   // From here on nothing that is released is reused; so the checkpoint below stays readable.
-  image_source_ = std::make_unique<ImageSource>();
+  image_source_ = std::make_shared<ImageSource>();
   Status written = co_await checkpoint();
   if (!written) co_return Error(std::move(written.error()));
   message::ImageBegin begin;
-  begin.history = history_;
-  begin.next_volume_id = next_volume_id_;
   const auto lock = co_await checkpoint_lock_.lock();
   if (!image_source_) co_return Error{ErrorCode::kCancelled, "the full copy was given up"};
+  // All of it as of one checkpoint: the live state may have moved on.
   begin.point = last_checkpoint_.point;
+  begin.history = last_checkpoint_.history;
+  begin.next_volume_id = last_checkpoint_.next_volume_id;
   for (const auto& v : last_checkpoint_.volumes) {
     if (v.being_deleted) continue;
     begin.volumes.push_back({v.id, v.name, v.size_bytes, v.logical_block_bytes});
@@ -47,7 +48,9 @@ Task<Result<message::ImageBegin>> Group::begin_image() {
 
 Task<Result<message::ImageBlocks>> Group::read_image(std::size_t bytes_max) {
   auto hold = gate_.hold();
-  auto& source = *image_source_;
+  const auto shared = image_source_;  // end_image() may come while this waits
+  if (!shared) co_return Error{ErrorCode::kCancelled, "the full copy was given up"};
+  auto& source = *shared;
   const std::size_t blocks_max = std::max<std::size_t>(bytes_max / kBlockBytes, 1);
   message::ImageBlocks out;
   IoBatch io(device_);

@@ -29,7 +29,7 @@ class Command : public testing::Test {
     EXPECT_TRUE(life.world.run(life.group()->checkpoint()).has_value());
     write(life, 4);
     EXPECT_TRUE(life.world.run(life.group()->flush_local()).has_value());
-    image_ = life.disk.crash_image({.mode = sim::CutOptions::Mode::kKeepAll}, life.world.random());
+    image_ = life.now();
     const char* folder = std::getenv("TMPDIR");
     std::string name = std::string(folder != nullptr ? folder : "/tmp") + "/inspect-XXXXXX";
     fd_ = ::mkstemp(name.data());

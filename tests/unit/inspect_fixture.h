@@ -146,6 +146,10 @@ class PoolLife {
     for (int i = 0; i < 4; ++i) spawn(worker(operations / 4));
     EXPECT_TRUE(world.run_until([this] { return working_ == 0; }));
   }
+  /// What a power cut now would leave if every write made it.
+  sim::SimImage now() {
+    return disk.crash_image({.mode = sim::CutOptions::Mode::kKeepAll}, world.random());
+  }
   std::size_t refused() const { return refused_; }
 
   sim::SimRuntime world;

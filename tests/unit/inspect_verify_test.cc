@@ -91,7 +91,7 @@ TEST(Verify, FullCopiesLeaveNothingBehind) {
         ASSERT_TRUE(taken.has_value()) << taken.error().message;
         if (messages % 4 == 2) {
           ASSERT_TRUE(to.world.run(to.group()->checkpoint()).has_value());
-          expect_sound(to.disk.remains());
+          expect_sound(to.now());
         }
         if (!finish && messages == 6) break;
       }
@@ -103,7 +103,7 @@ TEST(Verify, FullCopiesLeaveNothingBehind) {
       }
       from.group()->end_image();
       ASSERT_TRUE(to.world.run(to.group()->checkpoint()).has_value());
-      expect_sound(to.disk.remains());
+      expect_sound(to.now());
       ASSERT_FALSE(testing::Test::HasFailure());
       from.live(100);
     }
@@ -129,7 +129,7 @@ class VerifyDamage : public testing::Test {
     EXPECT_TRUE(life.world.run(life.group()->checkpoint()).has_value());
     for (int i = 0; i < 3; ++i) write_more(life);
     EXPECT_TRUE(life.world.run(life.group()->flush_local()).has_value());
-    image_ = life.disk.crash_image({.mode = sim::CutOptions::Mode::kKeepAll}, life.world.random());
+    image_ = life.now();
     ImageReader reader(image_);
     auto pool = PoolView::load(reader);
     EXPECT_TRUE(pool.has_value());

@@ -194,7 +194,7 @@ class MapWorld {
 
 Task<Status> random_life(MapWorld& w, std::uint32_t height_max) {
   auto& random = w.world.random();
-  for (int round = 0; round < 12; ++round) {
+  for (int round = 0; round < 8; ++round) {
     for (int i = 0; i < 60; ++i) {
       const Status changed = co_await w.random_change();
       TANDEM_CO_TRY(changed);
@@ -217,7 +217,7 @@ Task<Status> random_life(MapWorld& w, std::uint32_t height_max) {
 }
 
 TEST(MapCache, BehavesAsAMapThroughCheckpointsAndMisses) {
-  for (std::uint64_t seed = 1; seed <= 12; ++seed) {
+  for (std::uint64_t seed = 1; seed <= 8; ++seed) {
     SCOPED_TRACE(seed);
     MapWorld w(seed);
     w.tree.height = static_cast<std::uint32_t>(1 + seed % 3);
