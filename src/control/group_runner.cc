@@ -66,6 +66,7 @@ void GroupRunner::start() {
     if (slot.written > Lsn{0}) {
       LogPoint known;
       known.lsn = slot.written;
+      known.payload_bytes = slot.payload_bytes;
       options.last_known = known;
       options.last_durable = slot.durable;
     }
@@ -116,8 +117,10 @@ void GroupRunner::tick() {
 
 void GroupRunner::remember_slots() {
   if (!serves()) return;
-  for (const auto& slot : replication_->slots())
-    group_.note_slot(slot.address, slot.written, slot.durable);
+  for (const auto& slot : replication_->slots()) {
+    group_.note_slot(slot.address, slot.written, slot.durable,
+                     group_.tail().payload_bytes - slot.missing_bytes);
+  }
 }
 
 // The group must not acknowledge another write when this returns: set_role() answers everything
@@ -279,6 +282,7 @@ Task<Status> GroupRunner::save_slots() {
     slot.address = status.address;
     slot.written = status.written;
     slot.durable = status.durable;
+    slot.payload_bytes = group_.tail().payload_bytes - status.missing_bytes;
     slots.push_back(std::move(slot));
   }
   auto saving = group_.set_slots(std::move(slots));

@@ -35,8 +35,6 @@ Task<GroupStatus> GroupRunner::status() {
     auto blocks = co_await group_.blocks_newer_than(slot.written);
     if (blocks) {
       slot.missing_blocks = *blocks;
-      // A restart remembers the mirror's position, not how many bytes were written up to there.
-      if (slot.last_contact.value == 0) slot.missing_bytes = *blocks * kBlockBytes;
     } else if (slot.reason.empty()) {
       slot.reason = "missing blocks cannot be counted: " + blocks.error().message;
     }

@@ -17,7 +17,8 @@ std::size_t bytes_needed(const Descriptor& d) {
   std::size_t n =
       512 + d.name.size() + 24 * d.history.size() + 12 * d.log_zones.size() + 16 * d.bitmap.size();
   for (const auto& v : d.volumes) n += 64 + v.name.size();
-  for (const auto& s : d.slots) n += 32 + s.address.size();
+  for (const auto& s : d.slots) n += 40 + s.address.size();
+  for (const auto& [key, value] : d.settings) n += 4 + key.size() + value.size();
   return n;
 }
 
@@ -103,14 +104,21 @@ Status decode_lists(Decoder& in, Descriptor& d) {
     d.volumes.push_back(std::move(v));
   }
   n = in.u32();
-  if (!plausible(in, n, 22)) return impossible("slot list");
+  if (!plausible(in, n, 30)) return impossible("slot list");
   while (n-- != 0) {
     SlotState s;
     s.written = Lsn{in.u64()};
     s.durable = Lsn{in.u64()};
+    s.payload_bytes = in.u64();
     s.needs_image = in.u32() != 0;
     s.address = in.text();
     d.slots.push_back(std::move(s));
+  }
+  n = in.u32();
+  if (!plausible(in, n, 4)) return impossible("settings");
+  while (n-- != 0) {
+    std::string key = in.text();
+    d.settings[std::move(key)] = in.text();
   }
   n = in.u32();
   if (!plausible(in, n, 12)) return impossible("list of log zones");
@@ -162,8 +170,14 @@ std::vector<std::byte> encode_descriptor(const Descriptor& d) {
   for (const auto& s : d.slots) {
     out.u64(s.written.value);
     out.u64(s.durable.value);
+    out.u64(s.payload_bytes);
     out.u32(s.needs_image ? 1 : 0);
     out.text(s.address);
+  }
+  out.u32(static_cast<std::uint32_t>(d.settings.size()));
+  for (const auto& [key, value] : d.settings) {
+    out.text(key);
+    out.text(value);
   }
   out.u32(static_cast<std::uint32_t>(d.log_zones.size()));
   for (const auto& z : d.log_zones) {

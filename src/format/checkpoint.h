@@ -6,6 +6,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -34,9 +36,13 @@ struct VolumeState {
 struct SlotState {
   std::string address;
   Lsn written, durable;
+  std::uint64_t payload_bytes = 0;  // LogPoint::payload_bytes at `written`
   bool needs_image = false;  // the log behind its position was given up
   bool operator==(const SlotState&) const = default;
 };
+
+/// What an operator set for a group on this node (limits, retention, …); keys ascend.
+using Settings = std::map<std::string, std::string, std::less<>>;
 
 struct LogZone {
   ZoneId zone;
@@ -74,6 +80,7 @@ struct Descriptor {
   std::uint32_t next_volume_id = 1;
   std::vector<VolumeState> volumes;
   std::vector<SlotState> slots;
+  Settings settings;
   std::vector<LogZone> log_zones;  // oldest first; the last is being written
   PoolBlock log_next;              // where the page behind `point` is or will be
   std::uint64_t log_boot = 0;      // boot of the page in front of log_next

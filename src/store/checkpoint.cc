@@ -24,6 +24,7 @@ Task<Status> Group::checkpoint() {
   Status done = co_await checkpoint.run();
   checkpoint_reserve_ = 0;
   space_.thaw();
+  cache_.evict();  // what was dirty may go now
   if (!done) {
     Error why = done.error();
     why.message = "checkpoint failed: " + why.message;
@@ -56,6 +57,7 @@ void Checkpoint::freeze() {
   descriptor_.awaiting_image = g.awaiting_image();
   descriptor_.next_volume_id = g.next_volume_id_;
   descriptor_.slots = g.slots_;
+  descriptor_.settings = g.settings_;
   descriptor_.log_boot = g.head_boot_;
   descriptor_.log_zones = g.log_.zones();
   descriptor_.log_next = g.in_flight_.empty() ? g.log_.next() : g.in_flight_.front()->at;
@@ -146,7 +148,7 @@ Task<Status> Checkpoint::write_maps() {
     }
     if (tree.in_descriptor) descriptor_.volumes[tree.index].root = tree.root;
   }
-  descriptor_.map_nodes = group_.map_nodes_;
+  descriptor_.map_nodes = group_.map_nodes_ - (target_ ? target_->nodes.size() : 0);
   co_return ok();
 }
 

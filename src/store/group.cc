@@ -112,11 +112,18 @@ Task<Status> Group::set_slots(std::vector<format::SlotState> slots) {
   co_return co_await checkpoint();
 }
 
-void Group::note_slot(std::string_view address, Lsn written, Lsn durable) {
+Task<Status> Group::set_settings(format::Settings settings) {
+  settings_ = std::move(settings);
+  co_return co_await checkpoint();
+}
+
+void Group::note_slot(std::string_view address, Lsn written, Lsn durable,
+                      std::uint64_t payload_bytes) {
   for (auto& slot : slots_) {
     if (slot.address != address) continue;
     slot.written = written;
     slot.durable = durable;
+    slot.payload_bytes = payload_bytes;
   }
 }
 

@@ -71,7 +71,10 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   const std::vector<format::SlotState>& slots() const { return slots_; }
   Task<Status> set_slots(std::vector<format::SlotState> slots);
   /// Remembered with the next checkpoint; a restart keeps the log from there.
-  void note_slot(std::string_view address, Lsn written, Lsn durable);
+  void note_slot(std::string_view address, Lsn written, Lsn durable, std::uint64_t payload_bytes);
+  /// What the operator set for this group on this node; meaning and checks are control's.
+  const format::Settings& settings() const { return settings_; }
+  Task<Status> set_settings(format::Settings settings);  // durable when it returns
   /// Promotion: becomes primary on a timeline above every one that this copy knows and `above`;
   /// durable when it returns. Does not serve yet.
   Task<Result<LogPoint>> start_timeline(Timeline above = Timeline{});
@@ -269,6 +272,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   bool closing_ = false;
   std::optional<Error> stopped_;
   std::vector<format::SlotState> slots_;
+  format::Settings settings_;
 
   SpaceMap space_;
   DeadList dead_;

@@ -124,11 +124,13 @@ void MapCache::mark_dirty(const NodeRef& node) {
 void MapCache::evict() {
   auto it = lru_.end();
   // Pinned nodes are skipped; look at a bounded number of them.
-  for (int looked = 0; nodes_.size() > capacity_nodes_ && it != lru_.begin() && looked < 64;
-       ++looked) {
+  for (int pinned = 0; nodes_.size() > capacity_nodes_ && it != lru_.begin() && pinned < 64;) {
     --it;
     auto found = nodes_.find((*it)->key_);
-    if (found->second.use_count() > 1) continue;
+    if (found->second.use_count() > 1) {
+      ++pinned;
+      continue;
+    }
     it = lru_.erase(it);
     nodes_.erase(found);
   }

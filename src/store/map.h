@@ -97,6 +97,8 @@ class MapCache {
   std::vector<NodeRef> freeze(std::uint16_t group_slot);
   /// A frozen leaf or a dirty inner node is on disk now.
   void written(const NodeRef& node);
+  /// Drops clean nodes, least recently used first, until the bound holds or all others are pinned.
+  void evict();
   /// Dirty nodes of one inner level of a tree, by index.
   std::vector<NodeRef> dirty_inner(const MapTree& tree, std::uint32_t level);
   /// The tree grew: puts levels above the old root.
@@ -118,7 +120,7 @@ class MapCache {
   NodeRef insert_empty(MapTree& tree, NodeKey key);
   void mark_dirty(const NodeRef& node);
   void touch(const NodeRef& node);
-  void evict();
+
   Task<Status> walk(MapTree& tree, std::uint32_t level, std::uint64_t index, Walk& walk);
   bool has_dirty_leaf(const MapTree& tree, std::uint64_t first, std::uint64_t last) const;
   void forget(const NodeKey& first, const NodeKey& last);

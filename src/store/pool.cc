@@ -136,8 +136,20 @@ Task<Result<std::unique_ptr<Pool>>> Pool::open(Runtime runtime, BlockDevice& dev
   std::unique_ptr<Pool> pool(new Pool(runtime, device, buffers, options, *superblock));
   Status table = co_await pool->load_zone_table();
   if (!table) co_return Error(std::move(table.error()));
+  // A damaged copy may have been the newer one; then a zone of a group that cannot be opened looks
+  // free, and must not be given away.
+  std::set<ZoneId> withheld;
+  if (pool->table_is_doubtful_) withheld.swap(pool->free_);
   Status groups = co_await pool->open_groups();
   if (!groups) co_return Error(std::move(groups.error()));
+  if (pool->broken_.empty()) {
+    pool->free_.merge(withheld);
+  } else if (!withheld.empty()) {
+    log_event(Level::kWarn, "pool.zones-withheld",
+              "pool={} zones={} reason=\"a copy of the zone table is damaged and a group cannot be "
+              "opened: no free zone is given out until that is mended\"",
+              device.name(), withheld.size());
+  }
   co_return pool;
 }
 
@@ -151,6 +163,7 @@ Task<Status> Pool::load_zone_table() {
       if (table && table->index != index) {
         table = Error{ErrorCode::kCorrupt, "zone table page is not where it belongs"};
       }
+      table_is_doubtful_ |= !table.has_value();
       if (!newest || (table && table->sequence > newest->sequence)) newest = std::move(table);
     }
     if (!newest) {

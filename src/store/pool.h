@@ -110,6 +110,7 @@ class Pool {
   format::Superblock superblock_;
   MapCache cache_;
   std::vector<format::ZoneTablePage> table_;
+  bool table_is_doubtful_ = false;  // a copy of it failed its check when the pool was opened
   std::set<ZoneId> free_;
   Nanoseconds refused_until_{0};                // the filesystem below the pool is full
   std::set<ZoneId> taking_;                     // chosen, on their way into the table

@@ -83,6 +83,7 @@ Status Recovery::adopt_descriptor() {
   g.fenced_by_ = d.fenced_by;
   g.next_volume_id_ = d.next_volume_id;
   g.slots_ = d.slots;
+  g.settings_ = d.settings;
   g.anchor_sequence_ = anchor_.sequence;
   g.checkpoint_lsn_ = d.point.lsn;
   g.data_horizon_ = d.data_horizon;

@@ -193,14 +193,20 @@ bool SpaceMap::is_used(PoolBlock block) const {
 
 bool SpaceMap::load_page(std::uint32_t index, std::span<const std::byte> bits) {
   const std::uint64_t base = std::uint64_t{index} * format::kBitsPerBitmapPage;
+  // Zones and pages are both multiples of 64 blocks, so a word lies in one zone.
   for (std::uint32_t w = 0; w < bits.size() / 8; ++w) {
-    std::uint64_t word;
-    std::memcpy(&word, bits.data() + 8 * w, 8);
-    while (word != 0) {
-      const auto bit = static_cast<std::uint32_t>(std::countr_zero(word));
-      word &= word - 1;
-      if (!mark_used({PoolBlock{base + 64 * std::uint64_t{w} + bit}, 1})) return false;
-    }
+    const std::uint64_t word = format::load_le(bits.data() + 8 * w, 8);
+    if (word == 0) continue;
+    const PoolBlock first{base + 64 * std::uint64_t{w}};
+    const auto it = zones_.find(geometry_.zone_of(first));
+    if (it == zones_.end()) return false;
+    auto& used = it->second.used[first.value % geometry_.zone_blocks / 64];
+    if (used != 0) return false;
+    used = word;
+    const auto count = static_cast<std::uint32_t>(std::popcount(word));
+    it->second.free -= count;
+    free_ -= count;
+    used_ += count;
   }
   return true;
 }

@@ -14,8 +14,6 @@ using format::RecordType;
 
 namespace {
 
-/// A discard or zero record covers at most this much, so that the leaves it pins are bounded.
-constexpr std::uint64_t kRangeBlocksMax = 64 * 1024;
 /// A discard pins the leaves that exist, so nothing may be awaited between it and the queue.
 constexpr bool kDiscardsLast[] = {false, true};
 
@@ -349,7 +347,7 @@ Task<Status> VolumeHandle::clear(RecordType type, std::uint64_t offset, std::uin
     }
   }
   for (std::uint64_t at = from; at < to || !records.empty();) {
-    const Range piece{at, at < to ? std::min(to - at, kRangeBlocksMax) : 0};
+    const Range piece{at, at < to ? std::min<std::uint64_t>(to - at, format::kRangeBlocksMax) : 0};
     if (piece.count != 0) add_range(records, type, piece);
     Status done = co_await submit(std::exchange(records, {}));
     if (!done) co_return done;

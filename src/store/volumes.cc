@@ -12,13 +12,11 @@ using format::RecordType;
 
 namespace {
 
-/// Above this a map would need a sixth level.
-constexpr std::uint64_t kVolumeBytesMax = std::uint64_t{1} << 52;
 /// Leaves of a deleted volume that are emptied in one step.
 constexpr std::size_t kReapLeaves = 64;
 
 Status check_size(std::uint64_t bytes, std::uint32_t logical_block_bytes) {
-  if (bytes == 0 || bytes > kVolumeBytesMax || bytes % logical_block_bytes != 0) {
+  if (bytes == 0 || bytes > format::kVolumeBytesMax || bytes % logical_block_bytes != 0) {
     return Error{ErrorCode::kInvalid, "a volume's size must be a multiple of its logical block (" +
                                           std::to_string(logical_block_bytes) +
                                           " bytes), more than 0 and at most 4 PiB"};

@@ -73,7 +73,8 @@ Descriptor descriptor() {
   v.being_deleted = true;
   v.root = {PoolBlock{0x4444}, Lsn{0x999}, 0x12345678};
   d.volumes = {v};
-  d.slots = {{"host:1", Lsn{0x900}, Lsn{0x800}, true}};
+  d.slots = {{"host:1", Lsn{0x900}, Lsn{0x800}, 0x5000, true}};
+  d.settings = {{"history", "6h"}};
   d.log_zones = {{ZoneId{4}, Lsn{0x100}}, {ZoneId{6}, Lsn{0xf00}}};
   d.bitmap = {{2, PoolBlock{0x7777}, 0x0badcafe}};
   return d;
@@ -89,7 +90,9 @@ TEST(DescriptorFormat, GoldenBytes) {
             "00000000000000000011000000000000000200000000000000000800000000000012000000000000"
             "00010000000500000001000000000000400000000000020000030000004d00000000000000444400"
             "000000000099090000000000007856341204006469736b0100000000090000000000000008000000"
-            "000000010000000600686f73743a310200000004000000000100000000000006000000000f000000"
+            "000000005000000000000001000000"
+            "0600686f73743a3101000000" /* settings */ "0700686973746f727902003668"
+            "0200000004000000000100000000000006000000000f000000"
             "00000001000000020000007777000000000000fecaad0b");
   const auto back = decode_descriptor(bytes);
   ASSERT_TRUE(back.has_value());
@@ -130,8 +133,9 @@ Descriptor random_descriptor(TestRandom& random) {
   }
   for (auto n = random.below(4); n-- != 0;) {
     d.slots.push_back(
-        {random.text(300), Lsn{random.next()}, Lsn{random.next()}, random.below(2) != 0});
+        {random.text(300), Lsn{random.next()}, Lsn{random.next()}, random.next(), random.below(2) != 0});
   }
+  for (auto n = random.below(4); n-- != 0;) d.settings[random.text(60)] = random.text(60);
   for (auto n = 1 + random.below(40); n-- != 0;) {
     d.log_zones.push_back({ZoneId{static_cast<std::uint32_t>(random.next())}, Lsn{random.next()}});
   }

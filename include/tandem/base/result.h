@@ -53,13 +53,13 @@ inline Status ok() { return Status{}; }
 /// Evaluates `expr` (a Result) and returns its error from the enclosing function on failure.
 #define TANDEM_TRY(expr)                                      \
   do {                                                        \
-    if (auto tandem_try_ = (expr); !tandem_try_)              \
+    if (auto&& tandem_try_ = (expr); !tandem_try_)            \
       return ::tandem::Error(std::move(tandem_try_.error())); \
   } while (false)
 
 /// The same inside a coroutine; `expr` must not contain co_await: await into a variable first.
 #define TANDEM_CO_TRY(expr)                                      \
   do {                                                           \
-    if (auto tandem_try_ = (expr); !tandem_try_)                 \
+    if (auto&& tandem_try_ = (expr); !tandem_try_)               \
       co_return ::tandem::Error(std::move(tandem_try_.error())); \
   } while (false)
