@@ -17,6 +17,10 @@ std::size_t bytes_needed(const Descriptor& d) {
   std::size_t n =
       512 + d.name.size() + 24 * d.history.size() + 12 * d.log_zones.size() + 16 * d.bitmap.size();
   for (const auto& v : d.volumes) n += 64 + v.name.size();
+  for (const auto& s : d.snapshots) {
+    n += 88 + s.name.size() + s.label.size();
+    for (const auto& v : s.volumes) n += 64 + v.name.size();
+  }
   for (const auto& s : d.slots) n += 40 + s.address.size();
   for (const auto& [key, value] : d.settings) n += 4 + key.size() + value.size();
   return n;
@@ -56,7 +60,7 @@ void encode_volumes(Encoder& out, const std::vector<VolumeState>& volumes) {
   out.u32(static_cast<std::uint32_t>(volumes.size()));
   for (const auto& v : volumes) {
     out.u32(v.id.value);
-    out.u32(v.being_deleted ? 1 : 0);
+    out.u64(v.deleted_at.value);
     out.u64(v.size_bytes);
     out.u32(v.logical_block_bytes);
     out.u32(v.height);
@@ -64,6 +68,21 @@ void encode_volumes(Encoder& out, const std::vector<VolumeState>& volumes) {
     encode_entry(out, v.root);
     out.text(v.name);
   }
+}
+
+void encode_chain(Encoder& out, const DeadChain& chain) {
+  out.u64(chain.head.value);
+  out.u64(chain.tail.value);
+  out.u64(chain.entries);
+  out.u64(chain.chunks);
+}
+DeadChain decode_chain(Decoder& in) {
+  DeadChain chain;
+  chain.head = PoolBlock{in.u64()};
+  chain.tail = PoolBlock{in.u64()};
+  chain.entries = in.u64();
+  chain.chunks = in.u64();
+  return chain;
 }
 
 Error impossible(const char* what) {
@@ -81,19 +100,13 @@ bool plausible(const Decoder& in, std::uint64_t count, std::size_t bytes_each) {
   return count <= in.remaining() / bytes_each;
 }
 
-Status decode_lists(Decoder& in, Descriptor& d) {
+Status decode_volumes(Decoder& in, std::vector<VolumeState>& volumes) {
   auto n = in.u32();
-  if (!plausible(in, n, 24)) return impossible("timeline history");
-  while (n-- != 0) {
-    TimelineFork fork{Timeline{in.u64()}, Lsn{in.u64()}, UtcNs{in.u64()}};
-    d.history.push_back(fork);
-  }
-  n = in.u32();
-  if (!plausible(in, n, 40)) return impossible("volume list");
+  if (!plausible(in, n, 58)) return impossible("volume list");
   while (n-- != 0) {
     VolumeState v;
     v.id = VolumeId{in.u32()};
-    v.being_deleted = in.u32() != 0;
+    v.deleted_at = Lsn{in.u64()};
     v.size_bytes = in.u64();
     v.logical_block_bytes = in.u32();
     v.height = in.u32();
@@ -101,8 +114,41 @@ Status decode_lists(Decoder& in, Descriptor& d) {
     v.root = decode_entry(in);
     v.name = in.text();
     if (v.height == 0 || v.height > 6) return impossible("height of a map");
-    d.volumes.push_back(std::move(v));
+    volumes.push_back(std::move(v));
   }
+  return ok();
+}
+
+Status decode_snapshots(Decoder& in, std::vector<SnapshotState>& snapshots) {
+  auto n = in.u32();
+  if (!plausible(in, n, 82)) return impossible("snapshot list");
+  while (n-- != 0) {
+    SnapshotState s;
+    s.at = decode_point(in);
+    const auto consistency = in.u8();
+    if (consistency > 2) return impossible("consistency of a snapshot");
+    s.consistency = static_cast<Consistency>(consistency);
+    s.being_deleted = in.u8() != 0;
+    s.held = decode_chain(in);
+    s.name = in.text();
+    s.label = in.text();
+    TANDEM_TRY(decode_volumes(in, s.volumes));
+    if (!snapshots.empty() && s.at.lsn <= snapshots.back().at.lsn) {
+      return impossible("snapshots do not ascend");
+    }
+    snapshots.push_back(std::move(s));
+  }
+  return ok();
+}
+
+Status decode_lists(Decoder& in, Descriptor& d) {
+  auto n = in.u32();
+  if (!plausible(in, n, 24)) return impossible("timeline history");
+  while (n-- != 0) {
+    TimelineFork fork{Timeline{in.u64()}, Lsn{in.u64()}, UtcNs{in.u64()}};
+    d.history.push_back(fork);
+  }
+  TANDEM_TRY(decode_volumes(in, d.volumes));
   n = in.u32();
   if (!plausible(in, n, 30)) return impossible("slot list");
   while (n-- != 0) {
@@ -132,7 +178,7 @@ Status decode_lists(Decoder& in, Descriptor& d) {
     BitmapPage b{in.u32(), PoolBlock{in.u64()}, in.u32()};
     d.bitmap.push_back(b);
   }
-  return ok();
+  return decode_snapshots(in, d.snapshots);
 }
 
 }  // namespace
@@ -153,10 +199,8 @@ std::vector<std::byte> encode_descriptor(const Descriptor& d) {
   out.u32(d.next_volume_id);
   out.u64(d.log_next.value);
   out.u64(d.log_boot);
-  out.u64(d.dead.head.value);
-  out.u64(d.dead.tail.value);
-  out.u64(d.dead.entries);
-  out.u64(d.dead.chunks);
+  encode_chain(out, d.dead);
+  encode_chain(out, d.held);
   out.u64(d.data_horizon.value);
   out.u64(d.map_nodes);
   out.u32(static_cast<std::uint32_t>(d.history.size()));
@@ -190,6 +234,16 @@ std::vector<std::byte> encode_descriptor(const Descriptor& d) {
     out.u64(b.where.value);
     out.u32(b.crc32c);
   }
+  out.u32(static_cast<std::uint32_t>(d.snapshots.size()));
+  for (const auto& s : d.snapshots) {
+    encode_point(out, s.at);
+    out.u8(static_cast<std::uint8_t>(s.consistency));
+    out.u8(s.being_deleted ? 1 : 0);
+    encode_chain(out, s.held);
+    out.text(s.name);
+    out.text(s.label);
+    encode_volumes(out, s.volumes);
+  }
   bytes.resize(out.position());
   return bytes;
 }
@@ -214,10 +268,8 @@ Result<Descriptor> decode_descriptor(std::span<const std::byte> bytes) {
   d.next_volume_id = in.u32();
   d.log_next = PoolBlock{in.u64()};
   d.log_boot = in.u64();
-  d.dead.head = PoolBlock{in.u64()};
-  d.dead.tail = PoolBlock{in.u64()};
-  d.dead.entries = in.u64();
-  d.dead.chunks = in.u64();
+  d.dead = decode_chain(in);
+  d.held = decode_chain(in);
   d.data_horizon = Lsn{in.u64()};
   d.map_nodes = in.u64();
   TANDEM_TRY(decode_lists(in, d));
@@ -267,6 +319,7 @@ void encode_dead_chunk(Page page, const DeadChunk& chunk) {
   out.u32(static_cast<std::uint32_t>(chunk.blocks.size()));
   out.u64(chunk.at.value);
   out.u64(chunk.next.value);
+  out.uuid(chunk.group);
   out.zeroes(64 - out.position());
   for (const auto& b : chunk.blocks) {
     out.number(b.where.value, 5);
@@ -289,6 +342,7 @@ Result<DeadChunk> decode_dead_chunk(ConstPage page) {
   const auto count = in.u32();
   chunk.at = PoolBlock{in.u64()};
   chunk.next = PoolBlock{in.u64()};
+  chunk.group = in.uuid();
   in.skip(64 - in.position());
   if (count > kDeadPerChunk) return Error{ErrorCode::kCorrupt, "dead list chunk is too long"};
   for (std::uint32_t i = 0; i < count; ++i) {

@@ -15,6 +15,7 @@
 
 #include "format/map_node.h"
 #include "format/pool_layout.h"
+#include "format/record.h"
 #include "tandem/base/result.h"
 #include "tandem/log_point.h"
 
@@ -28,7 +29,8 @@ struct VolumeState {
   std::uint32_t height = 1;  // levels of its map
   MapEntry root;             // the top node; a hole: empty volume
   std::uint64_t allocated_blocks = 0;
-  bool being_deleted = false;  // its blocks are given back in the background
+  Lsn deleted_at;  // not 0: deleted by that record; its blocks are given back in the background
+  bool being_deleted() const { return deleted_at != Lsn{}; }
   bool operator==(const VolumeState&) const = default;
 };
 
@@ -37,12 +39,9 @@ struct SlotState {
   std::string address;
   Lsn written, durable;
   std::uint64_t payload_bytes = 0;  // LogPoint::payload_bytes at `written`
-  bool needs_image = false;  // the log behind its position was given up
+  bool needs_image = false;         // the log behind its position was given up
   bool operator==(const SlotState&) const = default;
 };
-
-/// What an operator set for a group on this node (limits, retention, …); keys ascend.
-using Settings = std::map<std::string, std::string, std::less<>>;
 
 struct LogZone {
   ZoneId zone;
@@ -59,13 +58,28 @@ struct BitmapPage {
 };
 inline constexpr std::uint32_t kBitsPerBitmapPage = 8 * kBlockBytes;
 
-/// The on-disk part of the dead list: a singly linked chain of chunks, oldest first.
-struct DeadQueue {
+/// Blocks that no newer position maps: a singly linked chain of chunks, oldest first.
+struct DeadChain {
   PoolBlock head;  // first chunk; 0: empty
   PoolBlock tail;  // block reserved for the next chunk; 0: none
   std::uint64_t entries = 0;
   std::uint64_t chunks = 0;
-  bool operator==(const DeadQueue&) const = default;
+  bool operator==(const DeadChain&) const = default;
+};
+
+/// What an operator set for a group on this node (limits, retention, …); keys ascend.
+using Settings = std::map<std::string, std::string, std::less<>>;
+
+/// A state of the group that is kept: all its volumes at one position.
+struct SnapshotState {
+  LogPoint at;
+  std::string name;
+  std::string label;
+  Consistency consistency = Consistency::kCrash;
+  bool being_deleted = false;
+  std::vector<VolumeState> volumes;
+  DeadChain held;  // see Descriptor::held; here of the time between the snapshot before and this
+  bool operator==(const SnapshotState&) const = default;
 };
 
 struct Descriptor {
@@ -85,8 +99,10 @@ struct Descriptor {
   PoolBlock log_next;              // where the page behind `point` is or will be
   std::uint64_t log_boot = 0;      // boot of the page in front of log_next
   std::vector<BitmapPage> bitmap;
-  DeadQueue dead;
-  Lsn data_horizon;             // data of records up to here may have been reused
+  DeadChain dead;
+  std::vector<SnapshotState> snapshots;  // ascending
+  DeadChain held;    // died behind the newest snapshot, kept because a snapshot maps them
+  Lsn data_horizon;  // data of records up to here may have been reused
   std::uint64_t map_nodes = 0;  // blocks held by maps
   bool operator==(const Descriptor&) const = default;
 };
@@ -106,6 +122,8 @@ Result<ChainBlock> decode_chain_block(ConstPage page);
 
 /// A block that no newer position maps: `birth` is the LSN that wrote it, `death` the one that
 /// replaced it. It may be reused once nobody can ask for a position in [birth, death).
+/// Of a map node, birth is the newest LSN below it and death that of the checkpoint which replaced
+/// it; since snapshots are checkpoints, the same rule holds.
 struct DeadBlock {
   PoolBlock where;
   Lsn birth;
@@ -114,9 +132,10 @@ struct DeadBlock {
 };
 inline constexpr std::size_t kDeadPerChunk = 200;
 struct DeadChunk {
-  PoolBlock at;                   // its own place
-  PoolBlock next;                 // where the next chunk is or will be
-  std::vector<DeadBlock> blocks;  // deaths ascending
+  PoolBlock at;    // its own place
+  PoolBlock next;  // where the next chunk is or will be
+  Uuid group;
+  std::vector<DeadBlock> blocks;
 };
 void encode_dead_chunk(Page page, const DeadChunk& chunk);
 Result<DeadChunk> decode_dead_chunk(ConstPage page);

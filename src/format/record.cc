@@ -38,6 +38,8 @@ bool body_fits(const RecordHeader& h, std::size_t body_bytes) {
       return body_bytes == 0;
     case RecordType::kTimeline:
       return body_bytes == 8;
+    case RecordType::kSnapshot:
+      return body_bytes >= 6;
   }
   return false;
 }
@@ -70,6 +72,15 @@ void encode_timeline(Encoder& out, const RecordHeader& header, Timeline timeline
   out.u64(timeline.value);
 }
 
+void encode_snapshot(Encoder& out, const RecordHeader& header, const SnapshotBody& body) {
+  CHECK(!body.name.empty() && body.name.size() <= kSnapshotNameBytesMax &&
+        body.label.size() <= kSnapshotLabelBytesMax);
+  encode_header(out, header, 1 + 2 + body.name.size() + 2 + body.label.size());
+  out.u8(static_cast<std::uint8_t>(body.consistency));
+  out.text(body.name);
+  out.text(body.label);
+}
+
 Result<Record> decode_record(Decoder& in) {
   Decoder probe = in;
   Record record;
@@ -98,6 +109,20 @@ Result<Record> decode_record(Decoder& in) {
   }
   record.canonical = probe.raw(kRecordHeaderBytes + body_bytes);
   return record;
+}
+
+Result<SnapshotBody> decode_snapshot(const Record& record) {
+  Decoder in(record.body);
+  SnapshotBody body;
+  const auto consistency = in.u8();
+  body.consistency = static_cast<Consistency>(consistency);
+  body.name = in.text();
+  body.label = in.text();
+  if (in.failed() || in.remaining() != 0 || consistency > 2 || body.name.empty() ||
+      body.name.size() > kSnapshotNameBytesMax || body.label.size() > kSnapshotLabelBytesMax) {
+    return corrupt(record.header, "snapshot description is wrong");
+  }
+  return body;
 }
 
 Result<VolumeCreateBody> decode_volume_create(const Record& record) {

@@ -24,6 +24,7 @@ enum class RecordType : std::uint8_t {
   kVolumeResize = 5,  // body: size (grows)
   kVolumeDelete = 6,
   kTimeline = 7,  // body: the new timeline; this record is its first
+  kSnapshot = 8,  // body: consistency, name, label; keeps the state at its LSN; last of its page
 };
 
 inline constexpr std::size_t kRecordHeaderBytes = 40;
@@ -32,6 +33,8 @@ inline constexpr std::uint32_t kRecordBlocksMax = 64;
 /// A discard or zero record covers at most this much, so that the leaves it changes are bounded.
 inline constexpr std::uint32_t kRangeBlocksMax = 64 * 1024;
 inline constexpr std::size_t kVolumeNameBytesMax = 128;
+inline constexpr std::size_t kSnapshotNameBytesMax = 128;
+inline constexpr std::size_t kSnapshotLabelBytesMax = 512;
 /// 4 PiB: above this a map would need a sixth level.
 inline constexpr std::uint64_t kVolumeBytesMax = std::uint64_t{1} << 52;
 
@@ -57,6 +60,19 @@ struct Record {
   }
 };
 
+/// How a snapshot was taken.
+enum class Consistency : std::uint8_t {
+  kCrash = 0,        // as after a power cut at that moment
+  kApplication = 1,  // the configured commands had quiesced the application
+  kHookFailed = 2,   // they failed or took too long: the state is crash-consistent
+};
+
+struct SnapshotBody {
+  Consistency consistency = Consistency::kCrash;
+  std::string name;
+  std::string label;
+};
+
 struct VolumeCreateBody {
   std::uint64_t size_bytes = 0;
   std::uint32_t logical_block_bytes = 512;
@@ -68,6 +84,7 @@ void encode_range(Encoder& out, const RecordHeader& header);  // kDiscard, kZero
 void encode_volume_create(Encoder& out, const RecordHeader& header, const VolumeCreateBody& body);
 void encode_volume_resize(Encoder& out, const RecordHeader& header, std::uint64_t size_bytes);
 void encode_timeline(Encoder& out, const RecordHeader& header, Timeline timeline);
+void encode_snapshot(Encoder& out, const RecordHeader& header, const SnapshotBody& body);
 
 constexpr std::size_t write_record_bytes(std::uint32_t blocks) {
   return kRecordHeaderBytes + 4 * static_cast<std::size_t>(blocks);
@@ -78,5 +95,6 @@ Result<Record> decode_record(Decoder& in);
 Result<VolumeCreateBody> decode_volume_create(const Record& record);
 Result<std::uint64_t> decode_volume_resize(const Record& record);
 Result<Timeline> decode_timeline(const Record& record);
+Result<SnapshotBody> decode_snapshot(const Record& record);
 
 }  // namespace tandem::format

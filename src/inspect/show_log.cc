@@ -26,6 +26,8 @@ const char* type_name(RecordType type) {
       return "volume-delete";
     case RecordType::kTimeline:
       return "timeline";
+    case RecordType::kSnapshot:
+      return "snapshot";
   }
   return "?";
 }
@@ -55,6 +57,9 @@ Json record_json(const LogPageView& page, const format::PlacedRecord& placed, Ls
     case RecordType::kVolumeResize:
       out["volume"] = h.volume.value;
       out["size_bytes"] = *format::decode_volume_resize(placed.record);
+      break;
+    case RecordType::kSnapshot:
+      if (auto body = format::decode_snapshot(placed.record)) out["name"] = body->name;
       break;
     case RecordType::kVolumeDelete:
       out["volume"] = h.volume.value;

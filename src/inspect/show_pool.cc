@@ -31,7 +31,7 @@ Json volume_json(const format::VolumeState& v) {
           {"map_height", v.height},
           {"map_root", v.root.where.value},
           {"newest_lsn", v.root.lsn.value},
-          {"being_deleted", v.being_deleted}};
+          {"being_deleted", v.being_deleted()}};
 }
 
 Json history_json(const TimelineHistory& history) {
@@ -70,6 +70,16 @@ Json group_json(const PoolView& pool, std::uint32_t slot) {
                 {"boot", hex16(d.log_boot)},
                 {"data_horizon", d.data_horizon.value}};
   out["dead"] = {{"entries", d.dead.entries}, {"chunks", d.dead.chunks}};
+  out["snapshots"] = Json::array();
+  for (const auto& s : d.snapshots) {
+    out["snapshots"].push_back({{"name", s.name},
+                                {"label", s.label},
+                                {"at", to_json(s.at)},
+                                {"being_deleted", s.being_deleted},
+                                {"held_in_front", s.held.entries},
+                                {"volumes", s.volumes.size()}});
+  }
+  out["held"] = {{"entries", d.held.entries}, {"chunks", d.held.chunks}};
   out["map_nodes"] = d.map_nodes;
   out["bitmap_pages"] = d.bitmap.size();
   out["descriptor"] = {{"first_block", group->chain.front().value},
@@ -274,6 +284,10 @@ std::string groups_text(const Json& j) {
            " blocks\n";
     out += "  dead        " + number(g["dead"], "entries") + " blocks wait in " +
            number(g["dead"], "chunks") + " chunks\n";
+    for (const auto& s : g["snapshots"]) {
+      out += "  snapshot    " + s["name"].get<std::string>() + " at LSN " + number(s["at"], "lsn") +
+             (s["being_deleted"].get<bool>() ? ", being deleted" : "") + "\n";
+    }
     for (const auto& f : g["history"]) {
       out +=
           "  timeline    " + number(f, "timeline") + " from behind LSN " + number(f, "fork") + "\n";

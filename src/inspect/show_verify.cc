@@ -25,6 +25,7 @@ Json describe_report(const VerifyReport& report) {
                        {{"zones", g.zone_blocks},
                         {"data", g.data_blocks},
                         {"dead", g.dead_blocks},
+                        {"snapshots", g.snapshot_blocks},
                         {"maps", g.map_blocks},
                         {"books", g.book_blocks},
                         {"log", g.log_blocks},

@@ -32,14 +32,15 @@ struct GroupBalance {
   LogPoint checkpoint, head;      // head: where a restart will be
   std::uint64_t data_blocks = 0;  // mapped by volumes
   std::uint64_t map_blocks = 0;
-  std::uint64_t book_blocks = 0;     // descriptor, bitmaps, chunks of the dead list
-  std::uint64_t dead_blocks = 0;     // listed in those chunks
-  std::uint64_t log_blocks = 0;      // zones that are the log's
-  std::uint64_t free_blocks = 0;     // the rest, by the bitmap
-  std::uint64_t zone_blocks = 0;     // all zones together
-  std::uint64_t tail_blocks = 0;     // of the free ones: taken by the log behind the checkpoint
-  std::uint64_t zeroed_blocks = 0;   // mapped, without a place
-  std::uint64_t records_behind = 0;  // in the log behind the checkpoint
+  std::uint64_t book_blocks = 0;      // descriptor, bitmaps, chunks of the dead list
+  std::uint64_t dead_blocks = 0;      // listed in those chunks
+  std::uint64_t snapshot_blocks = 0;  // the same, but mapped by snapshots
+  std::uint64_t log_blocks = 0;       // zones that are the log's
+  std::uint64_t free_blocks = 0;      // the rest, by the bitmap
+  std::uint64_t zone_blocks = 0;      // all zones together
+  std::uint64_t tail_blocks = 0;      // of the free ones: taken by the log behind the checkpoint
+  std::uint64_t zeroed_blocks = 0;    // mapped, without a place
+  std::uint64_t records_behind = 0;   // in the log behind the checkpoint
 };
 
 struct VerifyOptions {

@@ -27,6 +27,7 @@ GroupVerifier::GroupVerifier(const PoolView& pool, const GroupView& group,
       name_("group " + group.descriptor.name),
       used_(pool.blocks()),
       referred_(pool.blocks()),
+      walked_(pool.blocks()),
       placed_(pool.blocks()) {
   for (const auto& z : group.descriptor.log_zones) log_zones_.insert(z.zone);
 }
@@ -47,6 +48,7 @@ GroupBalance GroupVerifier::run() {
   balance_.book_blocks += d.bitmap.size();
   check_maps();
   check_dead();
+  check_snapshots();
   check_kept_log();
   check_tail();
   check_leaks();
@@ -83,7 +85,8 @@ void GroupVerifier::check_descriptor() {
   for (const auto& v : d.volumes) {
     const std::string volume = "volume " + v.name + " (id " + std::to_string(v.id.value) + ")";
     if (!ids.insert(v.id).second) bad(volume + " has the id of another");
-    if (!v.being_deleted && !names.insert(v.name).second) bad(volume + " has the name of another");
+    if (!v.being_deleted() && !names.insert(v.name).second)
+      bad(volume + " has the name of another");
     if (v.id.value < kReplacedIds && v.id.value >= d.next_volume_id) {
       bad(volume + " has an id that will be given away again");
     }
@@ -134,6 +137,15 @@ bool GroupVerifier::in_data_zone(PoolBlock block) const {
 
 bool GroupVerifier::refer(PoolBlock block, const char* part, const std::string& by) {
   const std::string place = name_ + ", " + block_text(block);
+  if (snapshot_) {
+    if (block.value < pool_.blocks() && referred_.has(block)) return true;
+    if (!blind_) {
+      findings_.problem(part, place,
+                        by + " of snapshot " + snapshot_->name +
+                            " lies there, but nothing keeps it: it may be overwritten");
+    }
+    return false;
+  }
   if (block.value >= pool_.blocks() || !in_data_zone(block)) {
     findings_.problem(part, place, by + " lies there, outside of the group's data zones");
     return false;
@@ -160,7 +172,11 @@ void GroupVerifier::advance(std::uint64_t blocks) {
 }
 
 std::string GroupVerifier::volume_place(VolumeBlock block) const {
-  return name_ + ", volume " + volume_->name + ", block " + std::to_string(block.value);
+  return volume_name() + ", block " + std::to_string(block.value);
+}
+
+std::string GroupVerifier::volume_name() const {
+  return name_ + ", volume " + volume_->name + (snapshot_ ? "@" + snapshot_->name : "");
 }
 
 void GroupVerifier::check_maps() {
@@ -170,7 +186,7 @@ void GroupVerifier::check_maps() {
     incomplete_ = false;
     walk_map(pool_.reader(), v, *this);
     blind_ |= incomplete_;
-    if (!incomplete_ && !v.being_deleted && allocated_ != v.allocated_blocks) {
+    if (!incomplete_ && !v.being_deleted() && allocated_ != v.allocated_blocks) {
       findings_.problem("map", name_ + ", volume " + v.name,
                         "maps " + std::to_string(allocated_) + " blocks, its description says " +
                             std::to_string(v.allocated_blocks));
@@ -199,7 +215,9 @@ bool GroupVerifier::enter(const MapEntry& entry, NodePlace place) {
     incomplete_ = true;
     return false;
   }
-  ++balance_.map_blocks;
+  // What snapshots share is looked at once.
+  if (!walked_.add(entry.where) && snapshot_) return false;
+  if (!snapshot_) ++balance_.map_blocks;
   advance(1);
   return true;
 }
@@ -226,7 +244,8 @@ void GroupVerifier::node(const MapEntry& entry, NodePlace place, std::span<const
   const std::string where = volume_place(VolumeBlock{place.first_block()});
   const std::string what =
       "map node at " + block_text(entry.where) + ", level " + std::to_string(place.level) + ": ";
-  if (newest != entry.lsn) {
+  // Behind its deletion a volume's nodes carry the LSN of that.
+  if (std::max(newest, volume_->deleted_at) != entry.lsn && newest != entry.lsn) {
     findings_.problem("map", where,
                       what + "its newest LSN is " + std::to_string(newest.value) +
                           ", the entry above says " + std::to_string(entry.lsn.value) +
@@ -248,7 +267,7 @@ void GroupVerifier::leaf(NodePlace place, std::span<const std::byte> bytes) {
     const MapEntry e = format::load_entry(bytes.data(), i);
     const std::uint64_t block = place.first_block() + i;
     allocated_ += e.is_hole() ? 0 : 1;
-    balance_.zeroed_blocks += e.is_zero() ? 1 : 0;
+    balance_.zeroed_blocks += e.is_zero() && !snapshot_ ? 1 : 0;
     if (e.is_zero() && e.crc32c != format::crc32c_of_zero_block()) {
       findings_.problem("map", volume_place(VolumeBlock{block}),
                         "is zeroed, but its checksum is not that of zeroes");
@@ -256,7 +275,8 @@ void GroupVerifier::leaf(NodePlace place, std::span<const std::byte> bytes) {
     if (!e.has_data()) continue;
     const bool readable =
         refer(e.where, "map", "block " + std::to_string(block) + " of volume " + volume_->name);
-    if (readable) ++balance_.data_blocks;
+    if (readable && !snapshot_) ++balance_.data_blocks;
+    if (readable && !walked_.add(e.where)) continue;
     const bool follows = !run.empty() && run_start + run.size() == block &&
                          run.back().where.next() == e.where && run.size() < kRunBlocksMax;
     if (!follows && !run.empty()) check_run(run_start, run), run.clear();
@@ -292,15 +312,25 @@ void GroupVerifier::check_run(std::uint64_t first_block, std::span<const MapEntr
 // --- dead list, leaks ----------------------------------------------------------------------------
 
 void GroupVerifier::check_dead() {
-  const auto& queue = group_.descriptor.dead;
-  const auto bad = [this](PoolBlock at, const std::string& what) {
+  const auto& d = group_.descriptor;
+  check_chain(d.dead, "the dead list", balance_.dead_blocks);
+  for (const auto& s : d.snapshots) {
+    check_chain(s.held, "the list held in front of snapshot " + s.name, balance_.snapshot_blocks);
+  }
+  check_chain(d.held, "the list held behind the newest snapshot", balance_.snapshot_blocks);
+}
+
+void GroupVerifier::check_chain(const format::DeadChain& chain, const std::string& list,
+                                std::uint64_t& blocks) {
+  const auto bad = [&](PoolBlock at, const std::string& what) {
     blind_ = true;
-    findings_.problem("dead", name_ + ", chunk at " + block_text(at), what);
+    findings_.problem("dead", name_ + ", " + list + ", chunk at " + block_text(at), what);
   };
-  PoolBlock at = queue.head;
+  PoolBlock at = chain.head;
   Lsn last;
-  for (std::uint64_t i = 0; i < queue.chunks; ++i) {
-    if (!refer(at, "dead", "a chunk of the dead list")) {
+  std::uint64_t entries = 0;
+  for (std::uint64_t i = 0; i < chain.chunks; ++i) {
+    if (!refer(at, "dead", "a chunk of " + list)) {
       blind_ = true;
       return;
     }
@@ -310,27 +340,45 @@ void GroupVerifier::check_dead() {
     auto chunk = format::decode_dead_chunk(as_page(*page));
     if (!chunk) return bad(at, chunk.error().message + "; dead blocks are never given back");
     if (chunk->at != at) return bad(at, "belongs to " + block_text(chunk->at));
+    if (chunk->group != group_.descriptor.group) return bad(at, "belongs to another group");
     for (const auto& dead : chunk->blocks) {
       if (dead.birth > dead.death) bad(at, block_text(dead.where) + " died before it was born");
-      if (dead.death < last) bad(at, "deaths do not ascend");
-      last = dead.death;
-      if (refer(dead.where, "dead", "a dead block")) ++balance_.dead_blocks;
+      last = std::max(last, dead.death);
+      if (refer(dead.where, "dead", "a block in " + list)) ++entries;
     }
     at = chunk->next;
   }
-  if (at != queue.tail)
-    bad(at, "the chain ends there, the checkpoint says " + block_text(queue.tail));
-  if (queue.tail.value != 0 && refer(queue.tail, "dead", "the place of the next dead chunk")) {
+  if (at != chain.tail)
+    bad(at, "the chain ends there, the checkpoint says " + block_text(chain.tail));
+  if (chain.tail.value != 0 && refer(chain.tail, "dead", "the place of the next chunk")) {
     ++balance_.book_blocks;
   }
-  if (balance_.dead_blocks != queue.entries) {
-    findings_.problem("dead", name_,
-                      "lists " + std::to_string(balance_.dead_blocks) +
-                          " blocks, the checkpoint counted " + std::to_string(queue.entries));
+  if (entries != chain.entries) {
+    findings_.problem("dead", name_ + ", " + list,
+                      "lists " + std::to_string(entries) + " blocks, the checkpoint counted " +
+                          std::to_string(chain.entries));
   }
-  if (last > group_.descriptor.point.lsn) {
-    findings_.problem("dead", name_, "a block died behind the checkpoint");
+  // A full copy may replace a state at the position of a snapshot; then deaths are one behind it.
+  if (last > group_.descriptor.point.lsn.next()) {
+    findings_.problem("dead", name_ + ", " + list, "a block died behind the checkpoint");
   }
+  blocks += entries;
+}
+
+// --- snapshots -----------------------------------------------------------------------------------
+
+/// Whatever a snapshot's maps reach must lie in the live maps or in a list, or it would be reused.
+void GroupVerifier::check_snapshots() {
+  for (const auto& s : group_.descriptor.snapshots) {
+    if (s.being_deleted) continue;
+    snapshot_ = &s;
+    for (const auto& v : s.volumes) {
+      volume_ = &v;
+      walk_map(pool_.reader(), v, *this);
+    }
+  }
+  snapshot_ = nullptr;
+  volume_ = nullptr;
 }
 
 /// Marked blocks that nothing lies in are lost until the group is copied anew.

@@ -62,6 +62,8 @@ class GroupVerifier final : private MapVisitor {
   void read_bitmap();
   void check_maps();
   void check_dead();
+  void check_chain(const format::DeadChain& chain, const std::string& list, std::uint64_t& blocks);
+  void check_snapshots();
   void check_leaks();
   /// Something of the checkpoint lives in `block`: it must be the group's, marked, and nobody
   /// else's.
@@ -78,6 +80,7 @@ class GroupVerifier final : private MapVisitor {
   void check_kept_log();
   void check_tail();
   void check_tail_record(const format::PlacedRecord& placed, bool flushed);
+  std::string volume_name() const;
   std::string volume_place(VolumeBlock block) const;
 
   const PoolView& pool_;
@@ -89,9 +92,11 @@ class GroupVerifier final : private MapVisitor {
   std::set<ZoneId> log_zones_;  // of the checkpoint, and those that the tail entered
   BlockSet used_;               // by the bitmap
   BlockSet referred_;           // by the checkpoint
+  BlockSet walked_;             // nodes and data seen through a map
   BlockSet placed_;             // by the tail
   // While a map is walked:
   const format::VolumeState* volume_ = nullptr;
+  const format::SnapshotState* snapshot_ = nullptr;  // whose maps are walked; null: the live ones
   std::uint64_t allocated_ = 0;
   bool incomplete_ = false;  // a node of it is damaged: its counts mean nothing
   bool blind_ = false;       // something that refers to blocks cannot be read

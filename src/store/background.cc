@@ -20,8 +20,9 @@ Task<void> Group::tick() {
   supply_if_low();
   if (!stopped_ && durable_ < head_.lsn) (void)co_await flush_local_to(head_.lsn);
   if (!stopped_ && checkpoint_is_due()) co_await checkpoint_in_background();
+  while (!stopped_ && !closing_ && reaps_snapshots()) co_await checkpoint_in_background();
   bool doomed = false;
-  for (const auto& [id, volume] : volumes_) doomed |= volume->state.being_deleted;
+  for (const auto& [id, volume] : volumes_) doomed |= volume->state.being_deleted();
   if (doomed && !reaping_ && !stopped_ && !closing_) {
     reaping_ = true;
     spawn(reap_deleted());
@@ -56,6 +57,7 @@ Task<void> Group::close(Close how) {
   fail_waiting(refusal());
   applied_.notify_all();
   remote_changed_.notify_all();
+  wake_snapshot_readers();
   co_await gate_.close();
   end_image();
   cache_.drop_group(static_cast<std::uint16_t>(slot_));

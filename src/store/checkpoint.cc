@@ -37,9 +37,8 @@ Task<Status> Checkpoint::run() {
   freeze();
   Status done = co_await write_maps();
   if (!done) co_return done;
-  auto dead = co_await group_.dead_.settle(horizon_, taken_, released_);
-  if (!dead) co_return Error(std::move(dead.error()));
-  descriptor_.dead = *dead;
+  done = co_await settle_dead();
+  if (!done) co_return done;
   done = co_await write_bitmap_and_descriptor();
   if (!done) co_return done;
   co_return co_await commit();
@@ -82,9 +81,10 @@ void Checkpoint::freeze() {
   g.log_pages_since_checkpoint_ = g.in_flight_.size();
 
   const auto add_tree = [this](const Group::VolumePtr& volume, bool in_descriptor) {
-    trees_.push_back({volume, in_descriptor, volume->tree.height, volume->tree.root, 0});
+    trees_.push_back({volume, in_descriptor, volume->tree.height, volume->tree.root, 0, Lsn{}});
     if (!in_descriptor) return;
     trees_.back().index = descriptor_.volumes.size();
+    trees_.back().deleted_at = volume->state.deleted_at;
     descriptor_.volumes.push_back(volume->state);
     descriptor_.volumes.back().height = volume->tree.height;
   };
@@ -103,7 +103,9 @@ void Checkpoint::freeze() {
       excluded_.insert(excluded_.end(), places.begin(), places.end());
     }
   }
+  for (const auto& e : g.not_replayed_) excluded_.push_back(e);
   g.dead_.freeze();
+  freeze_snapshots();
   dirty_pages_ = g.space_.freeze();
   // What is left out now must be in the next bitmap.
   for (const auto& e : excluded_) {
@@ -125,12 +127,14 @@ Result<PoolBlock> Checkpoint::take_block(bool in_descriptor) {
   return run->start;
 }
 
-void Checkpoint::give_back(PoolBlock block, bool in_descriptor) {
-  if (in_descriptor) {
-    group_.space_.release(block);
-    released_.push_back(block);
-  } else if (target_->nodes.erase(block) != 0) {
-    group_.space_.undo_allocate({block, 1});
+/// A map node that no newer state of its tree names.
+void Checkpoint::replace_node(const TreeState& tree, const MapEntry& before) {
+  --group_.map_nodes_;
+  if (tree.in_descriptor) {
+    const bool doomed = tree.deleted_at != Lsn{};
+    let_go({before.where, before.lsn, doomed ? tree.deleted_at : descriptor_.point.lsn});
+  } else if (target_->nodes.erase(before.where) != 0) {
+    group_.space_.undo_allocate({before.where, 1});
   }
 }
 
@@ -148,6 +152,7 @@ Task<Status> Checkpoint::write_maps() {
     }
     if (tree.in_descriptor) descriptor_.volumes[tree.index].root = tree.root;
   }
+  enter_snapshot_roots();
   descriptor_.map_nodes = group_.map_nodes_ - (target_ ? target_->nodes.size() : 0);
   co_return ok();
 }
@@ -166,7 +171,9 @@ Task<Status> Checkpoint::write_level(TreeState& tree, std::uint32_t level,
       }
       auto place = take_block(tree.in_descriptor);
       if (!place) co_return Error(std::move(place.error()));
-      entries.push_back({*place, nodes[i]->newest(), format::crc32c(nodes[i]->bytes())});
+      // No snapshot maps what is written of a volume behind its deletion.
+      const Lsn newest = std::max(nodes[i]->newest(), tree.deleted_at);
+      entries.push_back({*place, newest, format::crc32c(nodes[i]->bytes())});
       io.write(place->value * kBlockBytes, nodes[i]->bytes());
     }
     Status written = co_await io.run();
@@ -193,14 +200,14 @@ Task<Status> Checkpoint::link(TreeState& tree, const NodeRef& node, std::uint32_
     const std::uint64_t parent = index / format::kMapFanout;
     auto above = co_await group_.cache_.load(live, level + 1, parent, true);
     if (!above) co_return Error(std::move(above.error()));
-    before = group_.cache_.change(live, level + 1, parent,
-                                  static_cast<std::uint32_t>(index % format::kMapFanout), entry);
+    const auto i = static_cast<std::uint32_t>(index % format::kMapFanout);
+    // A node that came and went without a trace must not touch its parent: a snapshot of this very
+    // position may have it.
+    if ((*above)->entry(i) == entry) co_return ok();
+    before = group_.cache_.change(live, level + 1, parent, i, entry);
   }
   if (level + 1 == tree.height) tree.root = entry;
-  if (before.has_data()) {
-    give_back(before.where, tree.in_descriptor);
-    --group_.map_nodes_;
-  }
+  if (before.has_data()) replace_node(tree, before);
   if (entry.has_data()) ++group_.map_nodes_;
   co_return ok();
 }
@@ -218,7 +225,7 @@ Status Checkpoint::place_bitmap_pages(std::set<std::uint32_t>& pages) {
       pages.insert(SpaceMap::page_of(*place));
       auto old = group_.bitmap_.find(index);
       if (old != group_.bitmap_.end()) {
-        give_back(old->second.where, true);
+        release(old->second.where);
         pages.insert(SpaceMap::page_of(old->second.where));
       }
       again = true;
@@ -247,7 +254,7 @@ void Checkpoint::patch(std::uint32_t index, std::span<std::byte> bits) const {
 Task<Status> Checkpoint::write_bitmap_and_descriptor() {
   auto& g = group_;
   std::set<std::uint32_t> pages(dirty_pages_.begin(), dirty_pages_.end());
-  for (auto block : g.descriptor_blocks_) give_back(block, true);
+  for (auto block : g.descriptor_blocks_) release(block);
   for (const auto& e : taken_) pages.insert(SpaceMap::page_of(e.start));
   for (auto block : released_) pages.insert(SpaceMap::page_of(block));
   // The chain is as long as the descriptor with every page listed, and a little longer.
@@ -325,6 +332,7 @@ Task<Status> Checkpoint::commit() {
 
   g.anchor_sequence_ = anchor_.sequence;
   g.checkpoint_lsn_ = descriptor_.point.lsn;
+  commit_snapshots();
   g.bitmap_ = std::move(bitmap_);
   g.last_checkpoint_ = std::move(descriptor_);
   g.descriptor_blocks_ = std::move(chain_);

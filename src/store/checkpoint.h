@@ -35,6 +35,7 @@ class Checkpoint {
     std::uint32_t height = 1;
     format::MapEntry root;
     std::size_t index = 0;  // in descriptor_.volumes
+    Lsn deleted_at;         // as of the frozen position
   };
 
   void freeze();
@@ -48,8 +49,18 @@ class Checkpoint {
   Status place_bitmap_pages(std::set<std::uint32_t>& pages);
   Task<Status> commit();
 
+  // checkpoint_space.cc
+  void freeze_snapshots();
+  void enter_snapshot_roots();
+  void release(PoolBlock block);
+  void let_go(const DeadBlock& dead);
+  DeadChain& interval_behind(std::size_t snapshot);
+  Task<Status> reap_snapshot();
+  Task<Status> settle_dead();
+  void commit_snapshots();
+
   Result<PoolBlock> take_block(bool in_descriptor);
-  void give_back(PoolBlock block, bool in_descriptor);
+  void replace_node(const TreeState& tree, const format::MapEntry& before);
   void patch(std::uint32_t index, std::span<std::byte> bits) const;
 
   Group& group_;
@@ -60,9 +71,12 @@ class Checkpoint {
   std::vector<TreeState> trees_;
   std::map<std::uint32_t, std::vector<NodeRef>> leaves_;  // frozen, by cache volume id
   std::vector<std::uint32_t> dirty_pages_;
-  std::vector<Extent> excluded_;     // taken by records behind the frozen position
-  std::vector<Extent> taken_;        // by this checkpoint
-  std::vector<PoolBlock> released_;  // by this checkpoint
+  std::vector<Extent> excluded_;              // taken by records behind the frozen position
+  std::vector<Extent> taken_;                 // by this checkpoint
+  std::vector<PoolBlock> released_;           // by this checkpoint
+  std::vector<bool> gone_;                    // by snapshot: deleted, and nobody reads it
+  std::vector<std::vector<DeadBlock>> held_;  // by interval: joins its list
+  Lsn reaped_;                                // the snapshot of which nothing is left
   std::map<std::uint32_t, format::BitmapPage> bitmap_;
   std::vector<PoolBlock> chain_;
   format::Anchor anchor_;

@@ -1,13 +1,15 @@
-// DeadList: blocks that no newer position maps, waiting until nobody can ask for an older one.
+// Blocks that no newer position maps, waiting until nobody can ask for an older one.
 //
-// Deaths arrive in log order. What the running checkpoint may let go at once never touches the
-// disk; the rest (kept for a mirror that lags) is appended to a chain of chunks on disk, so memory
-// stays bounded by what died since the last checkpoint.
+// DeadList: the queue in log order. What the running checkpoint may let go at once never touches
+// the disk; the rest (kept for a mirror that lags) is appended to a chain of chunks on disk, so
+// memory stays bounded by what died since the last checkpoint.
+// What leaves it is free, unless a snapshot still maps it: see checkpoint_space.cc.
 //
 // Thread: the group's reactor.
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <vector>
 
 #include "format/checkpoint.h"
@@ -18,14 +20,36 @@
 namespace tandem::store {
 
 using format::DeadBlock;
+using format::DeadChain;
+
+/// Chains of dead chunks on disk: appended at the tail, eaten from the head, never changed in
+/// place. Part of a running checkpoint: `taken` and `released` receive every block that changed
+/// hands; after an error the group must stop.
+class DeadChunks {
+ public:
+  DeadChunks(BlockDevice& device, SpaceMap& space, const Uuid& group)
+      : device_(device), space_(space), group_(group) {}
+  Task<Status> append(DeadChain& chain, std::vector<DeadBlock> blocks, std::vector<Extent>& taken);
+  /// The first chunk of a chain that has one. Errors: kIo, kCorrupt.
+  Task<Result<format::DeadChunk>> first(const DeadChain& chain) const;
+  void drop_first(DeadChain& chain, const format::DeadChunk& first,
+                  std::vector<PoolBlock>& released);
+  /// Gives back the place reserved for the next chunk of a chain that has none.
+  void dissolve(DeadChain& chain, std::vector<PoolBlock>& released);
+
+ private:
+  BlockDevice& device_;
+  SpaceMap& space_;
+  Uuid group_;
+};
 
 class DeadList {
  public:
-  DeadList(BlockDevice& device, SpaceMap& space) : device_(device), space_(space) {}
+  explicit DeadList(DeadChunks& chunks) : chunks_(chunks) {}
 
-  void restore(const format::DeadQueue& queue) { queue_ = queue; }
-  /// `dead.death` must not be smaller than the one before.
-  void add(const DeadBlock& dead);
+  void restore(const DeadChain& queue) { queue_ = queue; }
+  /// Called in log order of what replaced them (deaths need not ascend).
+  void add(const DeadBlock& dead) { recent_.push_back(dead); }
   /// Blocks waiting, in memory and on disk.
   std::uint64_t waiting() const { return recent_.size() + queue_.entries; }
   /// Pool blocks that the next checkpoint needs at most for new chunks.
@@ -33,21 +57,16 @@ class DeadList {
 
   /// A checkpoint begins: what is in the list now belongs to it, what comes later does not.
   void freeze() { frozen_ = recent_.size(); }
-  /// Part of that checkpoint: of the frozen blocks, releases those that died at or before `horizon`
-  /// and appends the others to the chain. The returned queue goes into the descriptor. `taken` and
-  /// `released` receive every block that changed hands. After an error the group must stop.
-  Task<Result<format::DeadQueue>> settle(Lsn horizon, std::vector<Extent>& taken,
-                                         std::vector<PoolBlock>& released);
+  /// Part of that checkpoint: of the frozen blocks, hands those that died at or before `horizon` to
+  /// `let_go` and appends the others to the chain. The returned queue goes into the descriptor.
+  Task<Result<DeadChain>> settle(Lsn horizon, const std::function<void(const DeadBlock&)>& let_go,
+                                 std::vector<Extent>& taken, std::vector<PoolBlock>& released);
 
  private:
-  Task<Status> release_chunks(Lsn horizon, std::vector<PoolBlock>& released);
-  Task<Status> append_chunks(std::vector<DeadBlock> blocks, std::vector<Extent>& taken);
-
-  BlockDevice& device_;
-  SpaceMap& space_;
+  DeadChunks& chunks_;
   std::deque<DeadBlock> recent_;
   std::size_t frozen_ = 0;
-  format::DeadQueue queue_;
+  DeadChain queue_;
 };
 
 }  // namespace tandem::store

@@ -17,7 +17,8 @@ Group::Group(Pool& pool, const format::Anchor& anchor)
       slot_(anchor.slot),
       id_(anchor.group),
       space_(pool.superblock()),
-      dead_(pool.device(), space_),
+      dead_chunks_(pool.device(), space_, anchor.group),
+      dead_(dead_chunks_),
       log_(pool.superblock()),
       recent_(pool.options().recent_bytes_max) {
   boot_ = runtime_.random.next();
@@ -132,9 +133,9 @@ Task<Result<LogPoint>> Group::start_timeline(Timeline above) {
   if (stopped_ || closing_) co_return refusal();
   co_await wait_queue_applied();
   if (awaiting_image()) {
-    co_return Error{ErrorCode::kRefused,
-                    "group " + name_ +
-                        " never received its first full copy: there is nothing here to promote"};
+    co_return Error{
+        ErrorCode::kRefused,
+        "group " + name_ + " never received its first full copy: there is nothing here to promote"};
   }
   Timeline timeline = std::max(tail_.timeline, above);
   for (const auto& fork : history_) timeline = std::max(timeline, fork.timeline);
@@ -146,7 +147,7 @@ Task<Result<LogPoint>> Group::start_timeline(Timeline above) {
   std::vector<std::byte> canonical(format::kRecordHeaderBytes + 8);
   format::Encoder out(canonical);
   format::encode_timeline(out, header, timeline);
-  Status logged = co_await append_control(std::move(canonical));
+  auto logged = co_await append_control(std::move(canonical));
   if (!logged) co_return Error(std::move(logged.error()));
   Status kept = co_await checkpoint();
   if (!kept) co_return Error(std::move(kept.error()));
@@ -159,6 +160,8 @@ GroupUse Group::use() const {
   GroupUse use;
   for (const auto& [id, volume] : volumes_) use.data_blocks += volume->state.allocated_blocks;
   use.dead_blocks = dead_.waiting();
+  use.snapshot_blocks = held_.entries;
+  for (const auto& [at, snapshot] : snapshots_) use.snapshot_blocks += snapshot->state.held.entries;
   use.map_blocks = map_nodes_;
   use.log_blocks = log_.pages();
   use.zones = space_.zone_count() + log_.zones().size() + (log_.has_spare() ? 1 : 0);

@@ -27,20 +27,23 @@
 #include "store/pool.h"
 #include "store/recent_records.h"
 #include "store/space_map.h"
+#include "store/volume_reader.h"
 #include "tandem/replicated_log.h"
 #include "tandem/volume.h"
 
 namespace tandem::store {
 
 struct GroupUse {
-  std::uint64_t data_blocks = 0;  // blocks that the newest position maps
-  std::uint64_t dead_blocks = 0;  // waiting until no mirror needs them
+  std::uint64_t data_blocks = 0;      // blocks that the newest position maps
+  std::uint64_t dead_blocks = 0;      // waiting until no mirror needs them
+  std::uint64_t snapshot_blocks = 0;  // mapped by snapshots only: data and map nodes
   std::uint64_t map_blocks = 0;
   std::uint64_t log_blocks = 0;  // pages in log zones
   std::uint64_t zones = 0;
 };
 
 class VolumeHandle;
+class SnapshotHandle;
 
 class Group final : public ReplicatedLog, public std::enable_shared_from_this<Group> {
  public:
@@ -55,6 +58,21 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   /// As they are now; those being deleted are left out.
   std::vector<format::VolumeState> volumes() const;
   Result<std::shared_ptr<Volume>> open_volume(std::string_view name);
+
+  // --- snapshots (snapshots.cc): states of the whole group, kept by what each node decides ------
+  /// A record in the log, so that every copy keeps the same state. Primary. Durable here when it
+  /// returns. Errors: kExists, kInvalid, or why nothing can be written.
+  Task<Result<LogPoint>> create_snapshot(format::SnapshotBody body);
+  /// Ascending; without those being deleted.
+  std::vector<format::SnapshotState> snapshots() const;
+  /// On this node only. Its exports answer kNotFound from then on; space comes back in the
+  /// background. Durable when it returns.
+  Task<Status> delete_snapshot(std::string name);
+  Task<Status> rename_snapshot(std::string name, std::string new_name, std::string label);
+  /// Read-only, in any role. Errors: kNotFound.
+  Result<std::shared_ptr<Volume>> open_snapshot(std::string_view snapshot, std::string_view volume);
+  /// Blocks that deleting the snapshot would give back.
+  Task<Result<std::uint64_t>> blocks_unique_to(std::string snapshot);
 
   // --- what control decides ---------------------------------------------------------------------
   std::uint32_t slot() const { return slot_; }
@@ -126,17 +144,14 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   void set_node_name(std::string node) { node_ = std::move(node); }
 
  private:
+  /// Blocks that deleting a snapshot may take for a while.
+  static constexpr std::uint64_t kReapReserve = 16;
+
   friend class VolumeHandle;
+  friend class SnapshotHandle;
   friend class Recovery;
   friend class Checkpoint;
 
-  /// Blocks [first, first+count) of a volume.
-  struct BlockRange {
-    std::uint64_t first = 0, count = 0;
-    bool overlaps(const BlockRange& o) const {
-      return first < o.first + o.count && o.first < first + count;
-    }
-  };
   struct VolumeCore {
     format::VolumeState state;  // root and height live in `tree`
     MapTree tree;
@@ -145,6 +160,14 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
     Condition range_freed;
   };
   using VolumePtr = std::shared_ptr<VolumeCore>;
+  struct Snapshot {
+    format::SnapshotState state;
+    std::vector<VolumePtr> volumes;  // with trees of their own
+    bool ready = false;              // its maps are on disk
+    Condition became_ready;
+    std::size_t readers = 0;  // operations under way; it is not taken apart under them
+  };
+  using SnapshotPtr = std::shared_ptr<Snapshot>;
 
   /// What a caller of submit() waits for.
   struct Completion {
@@ -186,6 +209,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   Group(Pool& pool, const format::Anchor& anchor);
 
   // write.cc
+  static format::RecordType type_of(const Pending& pending);
   void enqueue(Pending pending);
   void schedule_pump();
   void pump();
@@ -219,12 +243,21 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   void refuse_front();
 
   // volumes.cc
-  Task<Status> append_control(std::vector<std::byte> canonical);
+  Task<Result<Lsn>> append_control(std::vector<std::byte> canonical);
   VolumePtr find_volume(std::string_view name) const;
   VolumePtr find_volume(VolumeId id) const;
+  VolumeReader reader(VolumeCore& volume);
   Task<Status> pin_leaves(VolumeCore& volume, const format::Record& record,
                           std::vector<NodeRef>& pins);
   Task<void> reap_deleted();
+
+  // snapshots.cc
+  SnapshotPtr find_snapshot(std::string_view name) const;
+  void add_snapshot(format::SnapshotState state);
+  void snapshot_is_ready(Snapshot& snapshot);
+  void drop_snapshot(Lsn at);
+  void wake_snapshot_readers();  // the group stopped or closes
+  bool reaps_snapshots() const;
 
   // background.cc
   void start_background();
@@ -275,7 +308,13 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   format::Settings settings_;
 
   SpaceMap space_;
+  DeadChunks dead_chunks_;
   DeadList dead_;
+  DeadChain held_;  // see format::Descriptor::held
+  std::map<Lsn, SnapshotPtr> snapshots_;
+  // The snapshot whose record is head_: nothing more is applied until a checkpoint has frozen it.
+  std::optional<format::SnapshotBody> snapshot_due_;
+  std::vector<Extent> not_replayed_;  // recovery: places of records behind head_
   LogZones log_;
   RecentRecords recent_;
   std::map<VolumeId, VolumePtr> volumes_;
@@ -318,8 +357,9 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
 
   std::shared_ptr<ImageSource> image_source_;
   std::shared_ptr<ImageTarget> image_target_;
-  std::uint32_t next_image_id_ = 0;  // cache ids of volumes that are being received
-  bool release_all_dead_ = false;    // the next checkpoint replaces everything
+  std::uint32_t next_snapshot_id_ = 0;  // cache ids of snapshots' volumes
+  std::uint32_t next_image_id_ = 0;     // cache ids of volumes that are being received
+  bool release_all_dead_ = false;       // the next checkpoint replaces everything
 
   TimerId tick_timer_ = 0;
   bool reaping_ = false;

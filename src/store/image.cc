@@ -36,7 +36,7 @@ Task<Result<message::ImageBegin>> Group::begin_image() {
   begin.history = last_checkpoint_.history;
   begin.next_volume_id = last_checkpoint_.next_volume_id;
   for (const auto& v : last_checkpoint_.volumes) {
-    if (v.being_deleted) continue;
+    if (v.being_deleted()) continue;
     begin.volumes.push_back({v.id, v.name, v.size_bytes, v.logical_block_bytes});
     begin.blocks_total += v.allocated_blocks;
     MapTree tree{static_cast<std::uint16_t>(slot_), VolumeId{kImageCacheIds + next_image_id_++},
@@ -267,11 +267,14 @@ Task<Status> Group::finish_install(message::ImageEnd end) {
 
 /// Makes the received state the group's, in memory; the next checkpoint makes it so on disk.
 void Group::replace_by(ImageTarget& target) {
+  // A snapshot at this very position has the old blocks.
+  const Lsn at = target.begin.point.lsn;
+  const Lsn gone_at = snapshots_.count(at) != 0 ? at.next() : at;
   auto old = std::exchange(volumes_, {});
   volumes_ = std::move(target.volumes);
   for (auto& [id, volume] : old) {
     volume->state.id = VolumeId{kReplacedIds + next_image_id_++};
-    volume->state.being_deleted = true;
+    if (!volume->state.being_deleted()) volume->state.deleted_at = gone_at;
     volumes_.emplace(volume->state.id, volume);
   }
   history_ = target.begin.history;

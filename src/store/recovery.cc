@@ -94,6 +94,11 @@ Status Recovery::adopt_descriptor() {
     g.hold_ = g.hold_ ? std::min(*g.hold_, s.durable) : s.durable;
   }
   g.dead_.restore(d.dead);
+  g.held_ = d.held;
+  for (const auto& s : d.snapshots) {
+    g.add_snapshot(s);
+    g.snapshot_is_ready(*g.snapshots_.at(s.at.lsn));
+  }
   for (const auto& v : d.volumes) {
     auto volume = std::make_shared<Group::VolumeCore>();
     volume->state = v;
@@ -254,10 +259,15 @@ Task<Status> Recovery::replay() {
     }
     g.space_.remove_zone(page.header.next_zone);
   }
+  Status marked = mark_places();
+  if (!marked) co_return marked;
+  std::size_t places_done = 0;
   for (const auto& scanned : pages_) {
     auto records = format::decode_log_page_body(scanned.page, scanned.header);
     CHECK(records.has_value());
     for (const auto& placed : *records) {
+      if (g.snapshot_due_) co_return corrupt("a snapshot's record is not the last of its page");
+      places_done += placed.extents.size();
       Status applied = co_await replay_record(placed);
       if (!applied) co_return applied;
       auto& head = g.head_;
@@ -275,19 +285,38 @@ Task<Status> Recovery::replay() {
     if (!g.log_.follow(scanned.header.next_zone, g.head_.lsn)) {
       co_return corrupt("the last log page of a zone names no successor");
     }
+    if (!g.snapshot_due_) continue;
+    // The snapshot's state is now or never.
+    g.not_replayed_.assign(places_.begin() + static_cast<std::ptrdiff_t>(places_done),
+                           places_.end());
+    Status kept = co_await g.checkpoint();
+    g.not_replayed_.clear();
+    if (!kept) co_return kept;
   }
   g.log_pages_since_checkpoint_ = pages_.size();
   co_return ok();
 }
 
-Task<Status> Recovery::replay_record(const format::PlacedRecord& placed) {
-  auto& g = group_;
-  for (const auto& e : placed.extents) {
-    if (!g.space_.mark_used(e)) {
-      co_return corrupt("LSN " + std::to_string(placed.record.header.lsn.value) +
-                        " places data in blocks that are taken");
+/// Before anything is written, so that nothing lands on data that is still to be replayed.
+Status Recovery::mark_places() {
+  for (const auto& scanned : pages_) {
+    auto records = format::decode_log_page_body(scanned.page, scanned.header);
+    CHECK(records.has_value());
+    for (const auto& placed : *records) {
+      for (const auto& e : placed.extents) {
+        if (!group_.space_.mark_used(e)) {
+          return corrupt("LSN " + std::to_string(placed.record.header.lsn.value) +
+                         " places data in blocks that are taken");
+        }
+        places_.push_back(e);
+      }
     }
   }
+  return ok();
+}
+
+Task<Status> Recovery::replay_record(const format::PlacedRecord& placed) {
+  auto& g = group_;
   std::vector<NodeRef> pins;
   const auto type = placed.record.header.type;
   if (type <= format::RecordType::kZero) {

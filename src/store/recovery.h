@@ -9,7 +9,9 @@
 //                                        all behind it, are cut off
 //   4. replay                            apply what is left to map, space and dead list
 //   5. flush                             what we now stand on must survive a power cut
-// Nothing is written before step 5, so a crash anywhere in here changes nothing.
+// A snapshot's record makes step 4 write a checkpoint right there, because its state must be kept.
+// Otherwise nothing is written before step 5. A crash anywhere in here changes nothing: a
+// checkpoint goes to blocks that neither the old one nor any whole page uses.
 //
 // Thread: the group's reactor.
 #pragma once
@@ -39,12 +41,14 @@ class Recovery {
   Task<Status> verify();
   Task<Result<bool>> data_is_whole(const std::vector<format::PlacedRecord>& records);
   Task<Status> replay();
+  Status mark_places();
   Task<Status> replay_record(const format::PlacedRecord& placed);
 
   Group& group_;
   format::Anchor anchor_;
   format::Descriptor descriptor_;
   std::vector<ScannedPage> pages_;
+  std::vector<Extent> places_;  // of all data in pages_, in order
 };
 
 }  // namespace tandem::store

@@ -244,6 +244,10 @@ Status Group::check_incoming(const format::Record& record) const {
       const auto timeline = format::decode_timeline(record);
       return *timeline <= tail_.timeline ? Status(bad("timeline runs backwards")) : ok();
     }
+    case RecordType::kSnapshot: {
+      auto body = format::decode_snapshot(record);
+      return body ? ok() : Status(std::move(body.error()));
+    }
     default:
       break;
   }

@@ -46,7 +46,7 @@ VolumeInfo VolumeHandle::info() const {
 
 Status VolumeHandle::check(std::uint64_t offset, std::uint64_t length) const {
   if (!group_.serving()) return group_.refusal();
-  if (core_->state.being_deleted) {
+  if (core_->state.being_deleted()) {
     return Error{ErrorCode::kNotFound, "volume " + core_->state.name + " was deleted"};
   }
   const std::uint64_t size = core_->state.size_bytes;
@@ -73,75 +73,7 @@ Task<Result<IoBuffer>> VolumeHandle::read(std::uint64_t offset, std::uint64_t le
   auto hold = group_.gate_.hold();
   Status fits = check(offset, length);
   if (!fits) co_return Error(std::move(fits.error()));
-  const Range range{offset / kBlockBytes, blocks_for(offset + length) - offset / kBlockBytes};
-  auto blocks = co_await read_blocks(range);
-  if (!blocks) co_return Error(std::move(blocks.error()));
-  co_return blocks->slice(offset - range.first * kBlockBytes, length);
-}
-
-/// Appends the entries of `range`.
-Task<Status> VolumeHandle::read_entries(Range range, std::vector<MapEntry>& entries) {
-  const std::uint64_t end = range.first + range.count;
-  for (std::uint64_t block = range.first; block < end;) {
-    const std::uint64_t leaf = block / format::kMapFanout;
-    const std::uint64_t leaf_end = std::min(end, (leaf + 1) * format::kMapFanout);
-    NodeRef node = group_.cache_.peek(core_->tree, 0, leaf);
-    if (!node) {
-      auto loaded = co_await group_.cache_.load(core_->tree, 0, leaf, false);
-      if (!loaded) co_return Error(std::move(loaded.error()));
-      node = std::move(*loaded);
-    }
-    for (; block < leaf_end; ++block) {
-      entries.push_back(node ? node->entry(block % format::kMapFanout) : MapEntry{});
-    }
-  }
-  co_return ok();
-}
-
-Task<Result<IoBuffer>> VolumeHandle::read_blocks(Range range) {
-  IoBuffer out = group_.pool_.buffers().allocate(range.count * kBlockBytes);
-  for (int attempt = 0;; ++attempt) {
-    std::vector<MapEntry> entries;
-    entries.reserve(range.count);
-    Status found = co_await read_entries(range, entries);
-    if (!found) co_return Error(std::move(found.error()));
-    IoBatch io(group_.device_);
-    for (std::uint64_t i = 0; i < range.count;) {
-      std::uint64_t n = 1;
-      if (entries[i].has_data()) {
-        while (i + n < range.count && entries[i + n].has_data() &&
-               entries[i + n].where.value == entries[i].where.value + n) {
-          ++n;
-        }
-        io.read(entries[i].where.value * kBlockBytes,
-                out.bytes().subspan(i * kBlockBytes, n * kBlockBytes));
-      } else {
-        std::memset(out.data() + i * kBlockBytes, 0, kBlockBytes);
-      }
-      i += n;
-    }
-    Status read = co_await io.run();
-    if (!read) co_return Error(std::move(read.error()));
-    std::optional<std::uint64_t> bad;
-    for (std::uint64_t i = 0; i < range.count && !bad; ++i) {
-      const auto block = out.bytes().subspan(i * kBlockBytes, kBlockBytes);
-      if (entries[i].has_data() && format::crc32c(block) != entries[i].crc32c) bad = i;
-    }
-    if (!bad) co_return out;
-    // While we read, the block may have been overwritten and its place reused: look again.
-    std::vector<MapEntry> now;
-    const Range suspect{range.first + *bad, 1};
-    Status again = co_await read_entries(suspect, now);
-    if (!again) co_return Error(std::move(again.error()));
-    if (now[0] == entries[*bad] || attempt == 100) {
-      co_return Error{ErrorCode::kCorrupt, "volume " + core_->state.name + ": block " +
-                                               std::to_string(range.first + *bad) + " (byte " +
-                                               std::to_string((range.first + *bad) * kBlockBytes) +
-                                               ") fails its checksum at pool block " +
-                                               std::to_string(entries[*bad].where.value) +
-                                               "; restore it from the mirror or a backup"};
-    }
-  }
+  co_return co_await reader_.read(offset, length);
 }
 
 Task<Result<std::vector<AllocationExtent>>> VolumeHandle::allocation(std::uint64_t offset,
@@ -150,36 +82,7 @@ Task<Result<std::vector<AllocationExtent>>> VolumeHandle::allocation(std::uint64
   auto hold = group_.gate_.hold();
   Status fits = check(offset, length);
   if (!fits) co_return Error(std::move(fits.error()));
-  constexpr std::size_t kLeavesMax = 256;
-  const std::uint64_t end = offset + length;
-  auto leaves = co_await group_.cache_.load_newer(
-      core_->tree, offset / kBlockBytes / format::kMapFanout, Lsn{}, kLeavesMax);
-  if (!leaves) co_return Error(std::move(leaves.error()));
-
-  std::vector<AllocationExtent> out;
-  std::uint64_t at = offset;
-  const auto add = [&](std::uint64_t to, bool hole, bool zero) {
-    to = std::min(to, end);
-    if (to <= at) return;
-    if (!out.empty() && out.back().hole == hole && out.back().zero == zero) {
-      out.back().length_bytes += to - at;
-    } else {
-      out.push_back({to - at, hole, zero});
-    }
-    at = to;
-  };
-  for (const auto& leaf : *leaves) {
-    const std::uint64_t first = leaf->key().index * format::kMapFanout;
-    if (first * kBlockBytes >= end || out.size() > extents_max) break;
-    add(first * kBlockBytes, true, true);
-    for (std::uint32_t i = 0; i < format::kMapFanout; ++i) {
-      const MapEntry entry = leaf->entry(i);
-      add((first + i + 1) * kBlockBytes, entry.is_hole(), !entry.has_data());
-    }
-  }
-  if (leaves->size() < kLeavesMax && out.size() <= extents_max) add(end, true, true);
-  if (out.size() > extents_max) out.resize(extents_max);
-  co_return out;
+  co_return co_await reader_.allocation(offset, length, extents_max);
 }
 
 // --- writing -----------------------------------------------------------------------------------
@@ -251,10 +154,7 @@ Task<Status> VolumeHandle::submit(std::vector<Group::Pending> records) {
 
 /// A block that is about to be written in part; it must be locked.
 Task<Result<IoBuffer>> VolumeHandle::read_edge(std::uint64_t block) {
-  const Range range{block, 1};
-  auto edge = co_await read_blocks(range);
-  if (!edge) co_return Error(std::move(edge.error()));
-  co_return edge;
+  return reader_.read_blocks({block, 1});
 }
 
 /// A write that covers blocks in part: read their rest, merge, write whole blocks, with the range

@@ -14,7 +14,10 @@ namespace tandem::store {
 class VolumeHandle final : public Volume {
  public:
   VolumeHandle(std::shared_ptr<Group> group, std::shared_ptr<Group::VolumeCore> core)
-      : owner_(std::move(group)), group_(*owner_), core_(std::move(core)) {}
+      : owner_(std::move(group)),
+        group_(*owner_),
+        core_(std::move(core)),
+        reader_(group_.reader(*core_)) {}
 
   VolumeInfo info() const override;
   Task<Result<IoBuffer>> read(std::uint64_t offset, std::uint64_t length) override;
@@ -27,12 +30,10 @@ class VolumeHandle final : public Volume {
                                                          std::size_t extents_max) override;
 
  private:
-  using Range = Group::BlockRange;
+  using Range = BlockRange;
   class RangeEntry;
 
   Status check(std::uint64_t offset, std::uint64_t length) const;
-  Task<Result<IoBuffer>> read_blocks(Range range);
-  Task<Status> read_entries(Range range, std::vector<format::MapEntry>& entries);
   Task<Result<IoBuffer>> read_edge(std::uint64_t block);
   Task<Status> write_unaligned(std::uint64_t offset, IoBuffer data);
   Task<Status> clear(format::RecordType type, std::uint64_t offset, std::uint64_t length);
@@ -47,6 +48,7 @@ class VolumeHandle final : public Volume {
   const std::shared_ptr<Group> owner_;
   Group& group_;
   std::shared_ptr<Group::VolumeCore> core_;
+  VolumeReader reader_;
 };
 
 }  // namespace tandem::store

@@ -29,7 +29,7 @@ Status check_size(std::uint64_t bytes, std::uint32_t logical_block_bytes) {
 std::vector<format::VolumeState> Group::volumes() const {
   std::vector<format::VolumeState> out;
   for (const auto& [id, volume] : volumes_) {
-    if (volume->state.being_deleted) continue;
+    if (volume->state.being_deleted()) continue;
     out.push_back(volume->state);
     out.back().height = volume->tree.height;
     out.back().root = volume->tree.root;
@@ -39,14 +39,18 @@ std::vector<format::VolumeState> Group::volumes() const {
 
 Group::VolumePtr Group::find_volume(std::string_view name) const {
   for (const auto& [id, volume] : volumes_) {
-    if (volume->state.name == name && !volume->state.being_deleted) return volume;
+    if (volume->state.name == name && !volume->state.being_deleted()) return volume;
   }
   return nullptr;
 }
 
 Group::VolumePtr Group::find_volume(VolumeId id) const {
   auto it = volumes_.find(id);
-  return it == volumes_.end() || it->second->state.being_deleted ? nullptr : it->second;
+  return it == volumes_.end() || it->second->state.being_deleted() ? nullptr : it->second;
+}
+
+VolumeReader Group::reader(VolumeCore& volume) {
+  return {device_, pool_.buffers(), cache_, volume.tree, volume.state};
 }
 
 Result<std::shared_ptr<Volume>> Group::open_volume(std::string_view name) {
@@ -59,7 +63,8 @@ Result<std::shared_ptr<Volume>> Group::open_volume(std::string_view name) {
       std::make_shared<VolumeHandle>(shared_from_this(), std::move(volume)));
 }
 
-Task<Status> Group::append_control(std::vector<std::byte> canonical) {
+/// Appends one record; durable on this node when it returns, with its LSN.
+Task<Result<Lsn>> Group::append_control(std::vector<std::byte> canonical) {
   auto hold = gate_.hold();
   Completion completion;
   Pending pending;
@@ -67,8 +72,10 @@ Task<Status> Group::append_control(std::vector<std::byte> canonical) {
   pending.completion = &completion;
   enqueue(std::move(pending));
   Status logged = co_await completion;
-  if (!logged) co_return logged;
-  co_return co_await flush_local_to(completion.last);
+  if (!logged) co_return Error(std::move(logged.error()));
+  Status durable = co_await flush_local_to(completion.last);
+  if (!durable) co_return Error(std::move(durable.error()));
+  co_return completion.last;
 }
 
 Task<Status> Group::create_volume(std::string name, std::uint64_t size_bytes,
@@ -89,7 +96,9 @@ Task<Status> Group::create_volume(std::string name, std::uint64_t size_bytes,
   std::vector<std::byte> canonical(format::kRecordHeaderBytes + 14 + name.size());
   format::Encoder out(canonical);
   format::encode_volume_create(out, header, {size_bytes, logical_block_bytes, std::move(name)});
-  co_return co_await append_control(std::move(canonical));
+  auto logged = co_await append_control(std::move(canonical));
+  if (!logged) co_return Error(std::move(logged.error()));
+  co_return ok();
 }
 
 Task<Status> Group::resize_volume(std::string name, std::uint64_t size_bytes) {
@@ -107,7 +116,9 @@ Task<Status> Group::resize_volume(std::string name, std::uint64_t size_bytes) {
   std::vector<std::byte> canonical(format::kRecordHeaderBytes + 8);
   format::Encoder out(canonical);
   format::encode_volume_resize(out, header, size_bytes);
-  co_return co_await append_control(std::move(canonical));
+  auto logged = co_await append_control(std::move(canonical));
+  if (!logged) co_return Error(std::move(logged.error()));
+  co_return ok();
 }
 
 Task<Status> Group::delete_volume(std::string name) {
@@ -118,7 +129,9 @@ Task<Status> Group::delete_volume(std::string name) {
   std::vector<std::byte> canonical(format::kRecordHeaderBytes);
   format::Encoder out(canonical);
   format::encode_range(out, header);
-  co_return co_await append_control(std::move(canonical));
+  auto logged = co_await append_control(std::move(canonical));
+  if (!logged) co_return Error(std::move(logged.error()));
+  co_return ok();
 }
 
 /// Loads and pins every leaf that `record` will change, so that applying it needs no I/O.
@@ -178,7 +191,7 @@ Task<void> Group::reap_deleted() {
   for (;;) {
     VolumePtr doomed;
     for (const auto& [id, volume] : volumes_) {
-      if (volume->state.being_deleted) doomed = volume;
+      if (volume->state.being_deleted()) doomed = volume;
     }
     if (!doomed || closing_ || stopped_) break;
     auto leaves = co_await cache_.load_newer(doomed->tree, 0, Lsn{}, kReapLeaves);
@@ -192,7 +205,7 @@ Task<void> Group::reap_deleted() {
         const auto now = cache_.peek(doomed->tree, 0, leaf->key().index)->entry(i);
         if (now == MapEntry{}) continue;
         cache_.change(doomed->tree, 0, leaf->key().index, i, MapEntry{});
-        if (now.has_data()) dead_.add({now.where, now.lsn, head_.lsn});
+        if (now.has_data()) dead_.add({now.where, now.lsn, doomed->state.deleted_at});
       }
     }
     const bool done = leaves->empty();

@@ -25,6 +25,10 @@ format::Record parse(std::span<const std::byte> canonical) {
 
 }  // namespace
 
+RecordType Group::type_of(const Pending& pending) {
+  return static_cast<RecordType>(pending.canonical[0]);
+}
+
 Error Group::refusal() const {
   if (stopped_) {
     return {ErrorCode::kFenced, "group " + name_ + " stopped: " + stopped_->message};
@@ -85,6 +89,7 @@ std::unique_ptr<Group::PageInFlight> Group::form_page() {
     blocks += queue_.front().data.size() / kBlockBytes;
     page->records.push_back(std::move(queue_.front()));
     queue_.pop_front();
+    if (type_of(page->records.back()) == RecordType::kSnapshot) break;  // the last of its page
   }
   if (page->records.empty()) return nullptr;
   page->after = tail_;
@@ -149,7 +154,7 @@ bool Group::place_record(PageInFlight& page, Pending& pending, format::Encoder& 
   tail_.utc = UtcNs{format::load_le(canonical + kUtcOffset, 8)};
   tail_.digest = format::chain(tail_.digest, pending.canonical);
   tail_.payload_bytes += pending.data.size();
-  if (static_cast<RecordType>(canonical[0]) == RecordType::kTimeline) {
+  if (type_of(pending) == RecordType::kTimeline) {
     tail_.timeline = *format::decode_timeline(parse(pending.canonical));
   }
   if (pending.completion) pending.completion->last = tail_.lsn;
@@ -215,11 +220,13 @@ Task<void> Group::run_page(PageInFlight& page) {
   advance();
 }
 
-/// Applies finished pages in log order and acknowledges what may be.
+/// Applies finished pages in log order and acknowledges what may be. Behind the record of a
+/// snapshot it goes on when a checkpoint has frozen that state, which is at once unless another
+/// checkpoint is still running.
 void Group::advance() {
   if (advancing_) return;
   advancing_ = true;
-  while (!in_flight_.empty() && in_flight_.front()->done && !stopped_) {
+  while (!in_flight_.empty() && in_flight_.front()->done && !stopped_ && !snapshot_due_) {
     auto page = std::move(in_flight_.front());
     in_flight_.pop_front();
     if (!page->status) {
@@ -228,6 +235,7 @@ void Group::advance() {
       break;
     }
     apply_page(*page);
+    if (snapshot_due_) spawn(checkpoint_in_background());
   }
   // Once stopped, pages only have to come back from the device.
   while (stopped_ && !in_flight_.empty() && in_flight_.front()->done) in_flight_.pop_front();
@@ -268,6 +276,12 @@ void Group::apply_record(const format::Record& record, const std::vector<Extent>
       history_.push_back({*timeline, Lsn{h.lsn.value - 1}, h.utc});
       return;
     }
+    case RecordType::kSnapshot: {
+      auto body = format::decode_snapshot(record);
+      CHECK(body.has_value() && !snapshot_due_);
+      snapshot_due_ = std::move(*body);
+      return;
+    }
     default:
       break;
   }
@@ -293,7 +307,7 @@ void Group::apply_record(const format::Record& record, const std::vector<Extent>
       return;
     }
     case RecordType::kVolumeDelete:
-      volume->state.being_deleted = true;
+      volume->state.deleted_at = h.lsn;
       return;
     default:
       CHECK(false);
@@ -376,6 +390,7 @@ void Group::stop(Error error) {
   applied_.notify_all();
   flushed_.notify_all();
   remote_changed_.notify_all();
+  wake_snapshot_readers();
 }
 
 Task<void> Group::wait_applied(Lsn lsn) {

@@ -70,9 +70,19 @@ Descriptor descriptor() {
   v.size_bytes = 1 << 30;
   v.height = 3;
   v.allocated_blocks = 77;
-  v.being_deleted = true;
+  v.deleted_at = Lsn{0xabc};
   v.root = {PoolBlock{0x4444}, Lsn{0x999}, 0x12345678};
   d.volumes = {v};
+  d.held = {PoolBlock{0x900}, PoolBlock{0xa00}, 5, 1};
+  SnapshotState s;
+  s.at = {Timeline{2}, Lsn{0xf00}, Digest{0xe1}, UtcNs{0x15}, 0x8000};
+  s.name = "before";
+  s.label = "upgrade";
+  s.consistency = Consistency::kApplication;
+  s.being_deleted = true;
+  s.volumes = {v};
+  s.held = {PoolBlock{0xb00}, PoolBlock{0xc00}, 7, 1};
+  d.snapshots = {s};
   d.slots = {{"host:1", Lsn{0x900}, Lsn{0x800}, 0x5000, true}};
   d.settings = {{"history", "6h"}};
   d.log_zones = {{ZoneId{4}, Lsn{0x100}}, {ZoneId{6}, Lsn{0xf00}}};
@@ -86,14 +96,18 @@ TEST(DescriptorFormat, GoldenBytes) {
             "5444444701000000a0a1a2a3a4a5a6a7a8a9aaabacadaeaf03006772700200000000000000001000"
             "0000000000d1d1d1d1d1d1d1d1160000000000000000900000000000000102010005000000000000"
             "0006000000214300000000000007b007b00000000000070000000000000008000000000000c90000"
-            "00000000000200000000000000ff0f00000000000021000000000000000200000001000000000000"
-            "00000000000000000011000000000000000200000000000000000800000000000012000000000000"
-            "00010000000500000001000000000000400000000000020000030000004d00000000000000444400"
-            "000000000099090000000000007856341204006469736b0100000000090000000000000008000000"
-            "000000005000000000000001000000"
-            "0600686f73743a3101000000" /* settings */ "0700686973746f727902003668"
-            "0200000004000000000100000000000006000000000f000000"
-            "00000001000000020000007777000000000000fecaad0b");
+            "000000000002000000000000000009000000000000000a0000000000000500000000000000010000"
+            "0000000000ff0f000000000000210000000000000002000000010000000000000000000000000000"
+            "00110000000000000002000000000000000008000000000000120000000000000001000000050000"
+            "00bc0a000000000000000000400000000000020000030000004d0000000000000044440000000000"
+            "0099090000000000007856341204006469736b010000000009000000000000000800000000000000"
+            "50000000000000010000000600686f73743a31010000000700686973746f72790200366802000000"
+            "04000000000100000000000006000000000f00000000000001000000020000007777000000000000"
+            "fecaad0b010000000200000000000000000f000000000000e1000000000000001500000000000000"
+            "00800000000000000101000b000000000000000c0000000000000700000000000000010000000000"
+            "000006006265666f72650700757067726164650100000005000000bc0a0000000000000000004000"
+            "00000000020000030000004d00000000000000444400000000000099090000000000007856341204"
+            "006469736b");
   const auto back = decode_descriptor(bytes);
   ASSERT_TRUE(back.has_value());
   EXPECT_EQ(*back, descriptor());
@@ -113,6 +127,7 @@ Descriptor random_descriptor(TestRandom& random) {
   d.log_next = PoolBlock{random.next()};
   d.log_boot = random.next();
   d.dead = {PoolBlock{random.next()}, PoolBlock{random.next()}, random.next(), random.next()};
+  d.held = {PoolBlock{random.next()}, PoolBlock{random.next()}, random.next(), random.next()};
   d.data_horizon = Lsn{random.next()};
   d.map_nodes = random.next();
   for (auto n = 1 + random.below(5); n-- != 0;) {
@@ -126,14 +141,30 @@ Descriptor random_descriptor(TestRandom& random) {
     v.logical_block_bytes = random.below(2) != 0 ? 512 : 4096;
     v.height = static_cast<std::uint32_t>(1 + random.below(5));
     v.allocated_blocks = random.next();
-    v.being_deleted = random.below(2) != 0;
+    v.deleted_at = Lsn{random.below(2) != 0 ? random.next() : 0};
     v.root = {PoolBlock{random.next()}, Lsn{random.next()},
               static_cast<std::uint32_t>(random.next())};
     d.volumes.push_back(std::move(v));
   }
+  Lsn at;
   for (auto n = random.below(4); n-- != 0;) {
-    d.slots.push_back(
-        {random.text(300), Lsn{random.next()}, Lsn{random.next()}, random.next(), random.below(2) != 0});
+    SnapshotState s;
+    at = Lsn{at.value + 1 + random.below(1000)};
+    s.at = {Timeline{random.next()}, at, Digest{random.next()}, UtcNs{random.next()},
+            random.next()};
+    s.name = random.text(128);
+    s.label = random.text(500);
+    s.consistency = static_cast<Consistency>(random.below(3));
+    s.being_deleted = random.below(2) != 0;
+    s.held = {PoolBlock{random.next()}, PoolBlock{random.next()}, random.next(), random.next()};
+    for (const auto& v : d.volumes) {
+      if (random.below(2) != 0) s.volumes.push_back(v);
+    }
+    d.snapshots.push_back(std::move(s));
+  }
+  for (auto n = random.below(4); n-- != 0;) {
+    d.slots.push_back({random.text(300), Lsn{random.next()}, Lsn{random.next()}, random.next(),
+                       random.below(2) != 0});
   }
   for (auto n = random.below(4); n-- != 0;) d.settings[random.text(60)] = random.text(60);
   for (auto n = 1 + random.below(40); n-- != 0;) {
@@ -257,19 +288,21 @@ TEST(ChainBlockFormat, DamageAndNewerVersions) {
 
 Block dead_chunk() {
   Block page;
-  encode_dead_chunk(Page(page),
-                    {PoolBlock{0x700},
-                     PoolBlock{0x800},
-                     {{PoolBlock{0x1234567890}, Lsn{0x11223344556677}, Lsn{0x8877665544332211}},
-                      {PoolBlock{2}, Lsn{3}, Lsn{4}}}});
+  encode_dead_chunk(
+      Page(page),
+      DeadChunk{PoolBlock{0x700},
+                PoolBlock{0x800},
+                counting_uuid(0x30),
+                {{PoolBlock{0x1234567890}, Lsn{0x11223344556677}, Lsn{0x8877665544332211}},
+                 {PoolBlock{2}, Lsn{3}, Lsn{4}}}});
   return page;
 }
 
 TEST(DeadChunkFormat, GoldenBytes) {
   const Block page = dead_chunk();
   expect_golden(page,
-                "5444444401000000619377c402000000000700000000000000080000000000000000000000000000"
-                "00000000000000000000000000000000000000000000000090785634127766554433221111223344"
+                "5444444401000000b763e77d02000000000700000000000000080000000000003031323334353637"
+                "38393a3b3c3d3e3f0000000000000000000000000000000090785634127766554433221111223344"
                 "5566778802000000000300000000000004");
   const auto back = decode_dead_chunk(ConstPage(page));
   ASSERT_TRUE(back.has_value());
@@ -283,7 +316,7 @@ TEST(DeadChunkFormat, GoldenBytes) {
 TEST(DeadChunkFormat, RandomContentSurvives) {
   TestRandom random(13);
   for (int round = 0; round < 100; ++round) {
-    DeadChunk chunk{PoolBlock{random.next()}, PoolBlock{random.next()}, {}};
+    DeadChunk chunk{PoolBlock{random.next()}, PoolBlock{random.next()}, random.uuid(), {}};
     const auto count = round == 0 ? kDeadPerChunk : random.below(kDeadPerChunk + 1);
     while (chunk.blocks.size() < count) {
       chunk.blocks.push_back(
@@ -294,6 +327,7 @@ TEST(DeadChunkFormat, RandomContentSurvives) {
     const auto back = decode_dead_chunk(ConstPage(page));
     ASSERT_TRUE(back.has_value());
     EXPECT_EQ(back->at, chunk.at);
+    EXPECT_EQ(back->group, chunk.group);
     EXPECT_EQ(back->blocks, chunk.blocks);
   }
 }

@@ -72,6 +72,32 @@ TEST(Record, GoldenBytes) {
             })),
             "070008000000000007100000000000001d0000000000000000000000000000000000000000000000"
             "0900000000000000");
+  EXPECT_EQ(hex(encoded([](Encoder& out) {
+              encode_snapshot(out, header(RecordType::kSnapshot, 0, 0x1008, 0x1e),
+                              {Consistency::kApplication, "a", "bc"});
+            })),
+            "080008000000000008100000000000001e0000000000000000000000000000000000000000000000"
+            "0101006102006263");
+}
+
+TEST(Record, SnapshotsAreDecodedAndChecked) {
+  const Bytes good = encoded([](Encoder& out) {
+    encode_snapshot(out, header(RecordType::kSnapshot, 0, 9, 9),
+                    {Consistency::kHookFailed, "daily", "before the upgrade"});
+  });
+  const auto body = decode_snapshot(*decode(good));
+  ASSERT_TRUE(body.has_value());
+  EXPECT_EQ(body->consistency, Consistency::kHookFailed);
+  EXPECT_EQ(body->name, "daily");
+  EXPECT_EQ(body->label, "before the upgrade");
+  const auto refused = [&](std::size_t at, std::uint64_t value, int width) {
+    Bytes bad = good;
+    store_le(bad.data() + at, value, width);
+    return !decode_snapshot(*decode(bad)).has_value();
+  };
+  EXPECT_TRUE(refused(kRecordHeaderBytes, 3, 1));      // consistency
+  EXPECT_TRUE(refused(kRecordHeaderBytes + 1, 0, 2));  // no name
+  EXPECT_TRUE(refused(kRecordHeaderBytes + 1, 6, 2));  // lengths do not add up
 }
 
 TEST(Record, DigestChainGolden) {
@@ -108,7 +134,7 @@ TEST(Record, RefusesWhatNoWriterMakes) {
     return !decode(bytes).has_value();
   };
   EXPECT_TRUE(refused(write_record(), 0, 0, 1));
-  EXPECT_TRUE(refused(write_record(), 0, 8, 1));
+  EXPECT_TRUE(refused(write_record(), 0, 9, 1));
   EXPECT_TRUE(refused(write_record(), 2, 4, 2));   // body and count differ
   EXPECT_TRUE(refused(write_record(), 32, 0, 4));  // no block
   EXPECT_TRUE(refused(discard_record(), 32, 0, 4));

@@ -42,9 +42,9 @@ inline void expect_sound(const sim::SimImage& image) {
   const VerifyReport report = verify(image);
   EXPECT_TRUE(report.sound()) << report.text();
   for (const auto& g : report.groups) {
-    EXPECT_EQ(
-        g.data_blocks + g.dead_blocks + g.map_blocks + g.book_blocks + g.log_blocks + g.free_blocks,
-        g.zone_blocks)
+    EXPECT_EQ(g.data_blocks + g.dead_blocks + g.snapshot_blocks + g.map_blocks + g.book_blocks +
+                  g.log_blocks + g.free_blocks,
+              g.zone_blocks)
         << g.name;
     EXPECT_LE(g.tail_blocks, g.free_blocks) << g.name;
   }

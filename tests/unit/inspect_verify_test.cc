@@ -177,7 +177,7 @@ class VerifyDamage : public testing::Test {
   const format::VolumeState& mapped_volume() const {
     const auto& volumes = group_.descriptor.volumes;
     const auto it = std::find_if(volumes.begin(), volumes.end(), [](const auto& v) {
-      return v.height > 1 && v.allocated_blocks > 0 && !v.being_deleted;
+      return v.height > 1 && v.allocated_blocks > 0 && !v.being_deleted();
     });
     EXPECT_NE(it, volumes.end());
     return *it;

@@ -234,7 +234,8 @@ struct DeadWorld {
       : world(seed),
         disk(world, sim::SimImage(16 << 20), {.seed = seed}),
         space(geometry(1024, 4)),
-        dead(std::make_unique<DeadList>(disk, space)) {
+        chunks_io(disk, space, Uuid{}),
+        dead(std::make_unique<DeadList>(chunks_io)) {
     for (std::uint32_t z = 1; z < 4; ++z) space.add_zone(ZoneId{z});
   }
   /// `count` blocks that are in use die one after the other.
@@ -255,7 +256,7 @@ struct DeadWorld {
     kill(meanwhile);
     std::vector<Extent> taken;
     std::vector<PoolBlock> released;
-    auto queue = world.run(dead->settle(horizon, taken, released));
+    auto queue = world.run(dead->settle(horizon, letting_go(released), taken, released));
     ASSERT_TRUE(queue.has_value()) << queue.error().message;
     for (const auto& run : taken) {
       for (std::uint32_t i = 0; i < run.count; ++i) {
@@ -279,19 +280,27 @@ struct DeadWorld {
   }
   /// Only what is on disk survives a restart; what died since dies again when the log is replayed.
   void restart() {
-    const auto again = std::make_unique<DeadList>(disk, space);
-    dead = std::make_unique<DeadList>(disk, space);
+    dead = std::make_unique<DeadList>(chunks_io);
     dead->restore(last);
     EXPECT_EQ(dead->waiting(), last.entries);
+  }
+
+  /// No snapshot needs anything here.
+  std::function<void(const DeadBlock&)> letting_go(std::vector<PoolBlock>& released) {
+    return [this, &released](const DeadBlock& dead) {
+      space.release(dead.where);
+      released.push_back(dead.where);
+    };
   }
 
   sim::SimRuntime world;
   sim::SimDisk disk;
   SpaceMap space;
+  DeadChunks chunks_io;
   std::unique_ptr<DeadList> dead;
   std::map<PoolBlock, Lsn> waiting;
   std::set<PoolBlock> chunks;
-  format::DeadQueue last;
+  format::DeadChain last;
   Lsn lsn{1};
 };
 
@@ -349,7 +358,7 @@ TEST(DeadList, ADamagedChunkIsAnError) {
   w.dead->freeze();
   std::vector<Extent> taken;
   std::vector<PoolBlock> released;
-  const auto queue = w.world.run(w.dead->settle(w.lsn, taken, released));
+  const auto queue = w.world.run(w.dead->settle(w.lsn, w.letting_go(released), taken, released));
   ASSERT_FALSE(queue.has_value());
   EXPECT_EQ(queue.error().code, ErrorCode::kCorrupt);
   EXPECT_TRUE(released.empty());

@@ -1,0 +1,236 @@
+// Snapshots: states of a group that are kept. A snapshot is a record; the checkpoint that freezes
+// exactly its position writes the maps, and what it maps is not reused while it exists (which
+// blocks those are: checkpoint_space.cc).
+#include "store/snapshot_handle.h"
+#include "tandem/base/log.h"
+
+namespace tandem::store {
+
+using format::RecordHeader;
+using format::RecordType;
+
+namespace {
+
+/// Snapshots' volumes have ids of their own in the map cache; see also image.cc.
+constexpr std::uint32_t kSnapshotCacheIds = 0xc0000000;
+
+Status check_names(std::string_view name, std::string_view label) {
+  if (name.empty() || name.size() > format::kSnapshotNameBytesMax ||
+      name.find('@') != std::string_view::npos) {
+    return Error{ErrorCode::kInvalid, "a snapshot's name must have 1 to 128 bytes, none of them @"};
+  }
+  if (label.size() > format::kSnapshotLabelBytesMax) {
+    return Error{ErrorCode::kInvalid, "a snapshot's label can have 512 bytes"};
+  }
+  return ok();
+}
+
+}  // namespace
+
+Group::SnapshotPtr Group::find_snapshot(std::string_view name) const {
+  for (const auto& [at, snapshot] : snapshots_) {
+    if (snapshot->state.name == name && !snapshot->state.being_deleted) return snapshot;
+  }
+  return nullptr;
+}
+
+std::vector<format::SnapshotState> Group::snapshots() const {
+  std::vector<format::SnapshotState> out;
+  for (const auto& [at, snapshot] : snapshots_) {
+    if (!snapshot->state.being_deleted) out.push_back(snapshot->state);
+  }
+  return out;
+}
+
+Task<Result<LogPoint>> Group::create_snapshot(format::SnapshotBody body) {
+  auto hold = gate_.hold();
+  if (role_ != Role::kPrimary || stopped_ || closing_) co_return refusal();
+  TANDEM_CO_TRY(check_names(body.name, body.label));
+  if (find_snapshot(body.name)) {
+    co_return Error{ErrorCode::kExists, "group " + name_ + " has a snapshot " + body.name};
+  }
+  RecordHeader header{.type = RecordType::kSnapshot};
+  std::vector<std::byte> canonical(format::kRecordHeaderBytes + 5 + body.name.size() +
+                                   body.label.size());
+  format::Encoder out(canonical);
+  format::encode_snapshot(out, header, body);
+  auto logged = co_await append_control(std::move(canonical));
+  if (!logged) co_return Error(std::move(logged.error()));
+  // The record is applied; the checkpoint that freezes its state has begun, or waits for another.
+  while (snapshots_.count(*logged) == 0 && !stopped_ && !closing_) co_await applied_.wait();
+  if (snapshots_.count(*logged) == 0) co_return refusal();
+  co_return snapshots_.at(*logged)->state.at;
+}
+
+/// Enters a snapshot in memory; a name that is taken already moves aside. (Names are unique where
+/// they are given, but another copy may keep what the primary has deleted.)
+void Group::add_snapshot(format::SnapshotState state) {
+  if (auto older = find_snapshot(state.name)) {
+    older->state.name += "~" + std::to_string(older->state.at.lsn.value);
+  }
+  auto snapshot = std::make_shared<Snapshot>();
+  snapshot->state = std::move(state);
+  snapshots_[snapshot->state.at.lsn] = snapshot;
+}
+
+/// The roots in its state are on disk.
+void Group::snapshot_is_ready(Snapshot& snapshot) {
+  for (const auto& v : snapshot.state.volumes) {
+    auto volume = std::make_shared<VolumeCore>();
+    volume->state = v;
+    volume->tree = {static_cast<std::uint16_t>(slot_),
+                    VolumeId{kSnapshotCacheIds + next_snapshot_id_++}, v.height, v.root, 0};
+    snapshot.volumes.push_back(std::move(volume));
+  }
+  snapshot.ready = true;
+  snapshot.became_ready.notify_all();
+}
+
+void Group::drop_snapshot(Lsn at) {
+  auto found = snapshots_.find(at);
+  CHECK(found != snapshots_.end() && found->second->readers == 0);
+  for (const auto& volume : found->second->volumes) cache_.drop_volume(volume->tree);
+  log_event(Level::kInfo, "snapshot.deleted", "group={} snapshot={} lsn={}", name_,
+            found->second->state.name, at.value);
+  snapshots_.erase(found);
+}
+
+void Group::wake_snapshot_readers() {
+  for (const auto& [at, snapshot] : snapshots_) snapshot->became_ready.notify_all();
+}
+
+bool Group::reaps_snapshots() const {
+  for (const auto& [at, snapshot] : snapshots_) {
+    if (snapshot->state.being_deleted && snapshot->readers == 0) return true;
+  }
+  return false;
+}
+
+Task<Status> Group::delete_snapshot(std::string name) {
+  auto hold = gate_.hold();
+  if (stopped_ || closing_) co_return refusal();
+  const auto snapshot = find_snapshot(name);
+  if (!snapshot) {
+    co_return Error{ErrorCode::kNotFound, "group " + name_ + " has no snapshot " + name};
+  }
+  snapshot->state.being_deleted = true;
+  co_return co_await checkpoint();
+}
+
+Task<Status> Group::rename_snapshot(std::string name, std::string new_name, std::string label) {
+  auto hold = gate_.hold();
+  if (stopped_ || closing_) co_return refusal();
+  TANDEM_CO_TRY(check_names(new_name, label));
+  const auto snapshot = find_snapshot(name);
+  if (!snapshot) {
+    co_return Error{ErrorCode::kNotFound, "group " + name_ + " has no snapshot " + name};
+  }
+  const auto taken = find_snapshot(new_name);
+  if (taken && taken != snapshot) {
+    co_return Error{ErrorCode::kExists, "group " + name_ + " has a snapshot " + new_name};
+  }
+  snapshot->state.name = std::move(new_name);
+  snapshot->state.label = std::move(label);
+  co_return co_await checkpoint();
+}
+
+Result<std::shared_ptr<Volume>> Group::open_snapshot(std::string_view name,
+                                                     std::string_view volume) {
+  if (stopped_ || closing_) return refusal();
+  const auto snapshot = find_snapshot(name);
+  if (!snapshot) {
+    return Error{ErrorCode::kNotFound, "group " + name_ + " has no snapshot " + std::string(name)};
+  }
+  const auto& volumes = snapshot->state.volumes;
+  for (std::size_t i = 0; i < volumes.size(); ++i) {
+    if (volumes[i].name != volume) continue;
+    return std::shared_ptr<Volume>(
+        std::make_shared<SnapshotHandle>(shared_from_this(), snapshot, i));
+  }
+  return Error{ErrorCode::kNotFound, "snapshot " + std::string(name) + " of group " + name_ +
+                                         " has no volume " + std::string(volume)};
+}
+
+/// Unique to a snapshot is what died right behind it and was born behind the one in front of it.
+Task<Result<std::uint64_t>> Group::blocks_unique_to(std::string name) {
+  auto hold = gate_.hold();
+  const auto lock = co_await checkpoint_lock_.lock();  // chains stay as they are
+  const auto snapshot = find_snapshot(name);
+  if (!snapshot) {
+    co_return Error{ErrorCode::kNotFound, "group " + name_ + " has no snapshot " + name};
+  }
+  const auto at = snapshots_.find(snapshot->state.at.lsn);
+  const Lsn before = at == snapshots_.begin() ? Lsn{} : std::prev(at)->first;
+  DeadChain rest = std::next(at) == snapshots_.end() ? held_ : std::next(at)->second->state.held;
+  std::uint64_t unique = 0;
+  while (rest.chunks != 0) {
+    auto chunk = co_await dead_chunks_.first(rest);
+    if (!chunk) co_return Error(std::move(chunk.error()));
+    for (const auto& dead : chunk->blocks) unique += dead.birth > before ? 1 : 0;
+    rest.head = chunk->next;
+    --rest.chunks;
+  }
+  co_return unique;
+}
+
+// --- SnapshotHandle ------------------------------------------------------------------------------
+
+VolumeInfo SnapshotHandle::info() const {
+  const auto& v = snapshot_->state.volumes[index_];
+  return {.name = v.name + "@" + snapshot_->state.name,
+          .size_bytes = v.size_bytes,
+          .logical_block_bytes = v.logical_block_bytes,
+          .read_only = true};
+}
+
+/// Waits until the maps are there, and checks the range.
+Task<Status> SnapshotHandle::ready(std::uint64_t offset, std::uint64_t length) {
+  while (!snapshot_->ready && !group_.stopped_ && !group_.closing_) {
+    co_await snapshot_->became_ready.wait();
+  }
+  if (group_.stopped_ || group_.closing_) co_return group_.refusal();
+  if (snapshot_->state.being_deleted) {
+    co_return Error{ErrorCode::kNotFound, "snapshot " + snapshot_->state.name + " was deleted"};
+  }
+  const auto& v = snapshot_->state.volumes[index_];
+  if (length == 0 || offset > v.size_bytes || length > v.size_bytes - offset) {
+    co_return Error{ErrorCode::kInvalid, "outside of volume " + v.name};
+  }
+  co_return ok();
+}
+
+Task<Result<IoBuffer>> SnapshotHandle::read(std::uint64_t offset, std::uint64_t length) {
+  auto hold = group_.gate_.hold();
+  Status fits = co_await ready(offset, length);
+  if (!fits) co_return Error(std::move(fits.error()));
+  const Reading reading(*snapshot_);
+  VolumeReader reader = group_.reader(*snapshot_->volumes[index_]);
+  co_return co_await reader.read(offset, length);
+}
+
+Task<Result<std::vector<AllocationExtent>>> SnapshotHandle::allocation(std::uint64_t offset,
+                                                                       std::uint64_t length,
+                                                                       std::size_t extents_max) {
+  auto hold = group_.gate_.hold();
+  Status fits = co_await ready(offset, length);
+  if (!fits) co_return Error(std::move(fits.error()));
+  const Reading reading(*snapshot_);
+  VolumeReader reader = group_.reader(*snapshot_->volumes[index_]);
+  co_return co_await reader.allocation(offset, length, extents_max);
+}
+
+Status SnapshotHandle::read_only() const {
+  return Error{ErrorCode::kReadOnly, "snapshot " + snapshot_->state.name + " of group " +
+                                         group_.name_ + " cannot be written"};
+}
+
+Task<Status> SnapshotHandle::write(std::uint64_t, IoBuffer, WriteOptions) { co_return read_only(); }
+Task<Status> SnapshotHandle::flush() { co_return ok(); }
+Task<Status> SnapshotHandle::discard(std::uint64_t, std::uint64_t, WriteOptions) {
+  co_return read_only();
+}
+Task<Status> SnapshotHandle::write_zeroes(std::uint64_t, std::uint64_t, WriteOptions) {
+  co_return read_only();
+}
+
+}  // namespace tandem::store

@@ -1,0 +1,48 @@
+// VolumeReader: the content that a map names, every block checked against its checksum. Of a live
+// volume it returns what is there when it looks; of a snapshot, the map never changes.
+//
+// Thread: the group's reactor. What is referred to must outlive every call under way.
+#pragma once
+
+#include <vector>
+
+#include "format/checkpoint.h"
+#include "store/map.h"
+#include "tandem/base/buffer.h"
+#include "tandem/port/block_device.h"
+#include "tandem/volume.h"
+
+namespace tandem::store {
+
+/// Blocks [first, first+count) of a volume.
+struct BlockRange {
+  std::uint64_t first = 0, count = 0;
+  bool overlaps(const BlockRange& o) const {
+    return first < o.first + o.count && o.first < first + count;
+  }
+};
+
+class VolumeReader {
+ public:
+  VolumeReader(BlockDevice& device, BufferPool& buffers, MapCache& cache, MapTree& tree,
+               const format::VolumeState& state)
+      : device_(device), buffers_(buffers), cache_(cache), tree_(tree), state_(state) {}
+
+  /// Bytes inside the volume; the caller has checked that. Errors: kCorrupt, kIo.
+  Task<Result<IoBuffer>> read(std::uint64_t offset, std::uint64_t length);
+  Task<Result<IoBuffer>> read_blocks(BlockRange range);
+  /// See Volume::allocation.
+  Task<Result<std::vector<AllocationExtent>>> allocation(std::uint64_t offset, std::uint64_t length,
+                                                         std::size_t extents_max);
+
+ private:
+  Task<Status> read_entries(BlockRange range, std::vector<format::MapEntry>& entries);
+
+  BlockDevice& device_;
+  BufferPool& buffers_;
+  MapCache& cache_;
+  MapTree& tree_;
+  const format::VolumeState& state_;
+};
+
+}  // namespace tandem::store
