@@ -34,7 +34,7 @@ class NbdCopy(nbd_support.NbdTest):
         self.round_trip(self.uri(), "--synchronous")
 
     def test_tcp(self):
-        self.uri("readonly")
+        self.needs_own_server()
         self.round_trip(self.server.tcp_uri())
 
     def test_odd_request_sizes(self):

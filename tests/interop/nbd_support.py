@@ -1,13 +1,18 @@
 """What the NBD interoperability tests share: the server under test and its clients.
 
-Without TANDEM_NBD_URI, each test module starts nbd_memory_server (TANDEM_NBD_MEMORY_SERVER names
-the binary). With it, the tests that need nothing but a writable export run against that export,
-whose content is lost; it must hold at least 16 MiB. A missing client ends the module with exit
-code 77, which CTest counts as skipped.
+Each test class has a server of its own, which the environment chooses:
+  TANDEM_NBD_MEMORY_SERVER=BINARY   nbd_memory_server with volumes in memory: every test
+  TANDEM_NBD_NODE=unix or tcp       a real tandemd (from TANDEM_BIN) with volumes in a pool: all but
+                                    the tests of exports that are broken by intention. Afterwards
+                                    tandem-inspect must call the pool sound
+  TANDEM_NBD_URI=URI                any server: the tests that need nothing but one writable export
+                                    of at least 16 MiB, whose content is lost
+A missing client ends the module with exit code 77, which CTest counts as skipped.
 """
 
 import json
 import os
+import pathlib
 import random
 import shutil
 import signal
@@ -15,6 +20,9 @@ import subprocess
 import sys
 import tempfile
 import unittest
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "process"))
+import harness  # noqa: E402
 
 MIB = 1 << 20
 CLIENT_SECONDS = 60
@@ -37,10 +45,15 @@ def require_programs(*names):
 class Server:
     """nbd_memory_server as a child process; every use ends with its clean stop."""
 
-    def __init__(self, *arguments, unix=True, tcp=False):
+    exports = ("broken", "disk", "disk4k", "full", "huge", "readonly")
+
+    def __init__(self, *arguments, unix=True, tcp=False, tls=None):
         binary = os.environ.get("TANDEM_NBD_MEMORY_SERVER")
         if not binary:
-            sys.exit("neither TANDEM_NBD_URI nor TANDEM_NBD_MEMORY_SERVER is set")
+            sys.exit("set TANDEM_NBD_MEMORY_SERVER, TANDEM_NBD_NODE or TANDEM_NBD_URI")
+        if tls:
+            arguments += ("--tls-cert", tls["certificate"], "--tls-key", tls["key"], "--tls-ca",
+                          tls["client_ca"])
         self.folder = tempfile.mkdtemp(prefix="tandem-interop-")
         self.socket = os.path.join(self.folder, "nbd.sock")
         endpoints = ["unix:" + self.socket] if unix else []
@@ -82,6 +95,46 @@ class Server:
         return {key: int(value) for key, value in (w.split("=") for w in words if "=" in w)}
 
 
+class RealNode:
+    """A tandemd with a pool of its own; what is in it at the end must be sound."""
+
+    exports = ("disk", "disk4k", "huge")
+
+    def __init__(self, tls=None):
+        self.folder = tempfile.mkdtemp(prefix="tandem-interop-")
+        self.over_tcp = os.environ["TANDEM_NBD_NODE"] == "tcp"
+        self.node = harness.Node(self.folder, "node", pool_size="2GiB",
+                                 config={"nbd": tls} if tls else None)
+        self.socket = str(self.node.socket)
+        self.port = int(self.node.nbd_tcp.rsplit(":", 1)[1])
+        self.node.start()
+        for name, size, block in (("disk", "64MiB", 512), ("disk4k", "64MiB", 4096),
+                                  ("huge", "1TiB", 512)):
+            self.node.tandem("volume", "create", name, "--size", size, "--block-size", block)
+
+    def uri(self, export="disk"):
+        return self.node.uri(export, tcp=self.over_tcp)
+
+    def tcp_uri(self, export="disk"):
+        return self.node.uri(export, tcp=True)
+
+    def stop(self):
+        ended = self.node.stop()
+        log = self.node.log()
+        checked = harness.run(harness.BIN / "tandem-inspect", self.node.pool, "verify", check=False)
+        shutil.rmtree(self.folder)
+        if ended != 0 or checked.returncode != 0:
+            raise RuntimeError(f"the node ended with {ended}:\n{log}\n{checked.stdout}")
+        return {}
+
+
+def start_server(*arguments, tcp=False, tls=None):
+    """The server that the environment chooses; `arguments` are for nbd_memory_server."""
+    if os.environ.get("TANDEM_NBD_NODE"):
+        return RealNode(tls)
+    return Server(*arguments, tcp=tcp, tls=tls)
+
+
 class NbdTest(unittest.TestCase):
     """`self.uri(export)` names an export of the server under test."""
 
@@ -93,7 +146,7 @@ class NbdTest(unittest.TestCase):
     def setUpClass(cls):
         cls.external = os.environ.get("TANDEM_NBD_URI")
         if not cls.external:
-            cls.server = Server(*cls.server_arguments, tcp=cls.tcp)
+            cls.server = start_server(*cls.server_arguments, tcp=cls.tcp)
 
     @classmethod
     def tearDownClass(cls):
@@ -102,12 +155,16 @@ class NbdTest(unittest.TestCase):
             if counters.get("violations"):
                 raise RuntimeError("the server saw a protocol violation of a correct client")
 
+    def needs_own_server(self):
+        if self.external:
+            self.skipTest("needs a server that this test started")
+
     def uri(self, export="disk"):
-        if not self.external:
-            return self.server.uri(export)
-        if export != "disk":
-            self.skipTest(f"an external server has no export '{export}'")
-        return self.external
+        exports = ("disk",) if self.external else self.server.exports
+        # An empty or unknown name is for tests of what the server says to it.
+        if export in Server.exports and export not in exports:
+            self.skipTest(f"this server has no export '{export}'")
+        return self.external or self.server.uri(export)
 
     def setUp(self):
         self.folder = tempfile.mkdtemp(prefix="tandem-interop-")
