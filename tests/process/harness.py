@@ -21,9 +21,11 @@ asserts on how long something took. Files whose prerequisites are missing exit w
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -39,6 +41,7 @@ except ImportError:
     nbd = None
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+LEDGER = REPOSITORY / "deploy" / "ledger.py"
 BIN = pathlib.Path(os.environ.get("TANDEM_BIN", REPOSITORY / "build" / "dev" / "bin"))
 SKIPPED = 77
 MIB = 1 << 20
@@ -93,6 +96,30 @@ def wait_until(condition, what, timeout=PATIENCE, interval=0.05):
             raise Timeout(f"waited {timeout:.0f} s in vain for {what}" +
                           (f"; last error: {last}" if last else ""))
         time.sleep(interval)
+
+
+def chance(what):
+    """A random.Random whose seed is printed; TANDEM_SEED repeats a run's choices (not its timing)."""
+    seed = int(os.environ.get("TANDEM_SEED", random.SystemRandom().randrange(1 << 32)))
+    print(f"{what}: TANDEM_SEED={seed}", file=sys.stderr, flush=True)
+    return random.Random(seed)
+
+
+def pools_are_free(*paths):
+    """Whether no process holds these pools any more: a killed one does until its I/O is over."""
+    for path in paths:
+        with open(path, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+    return True
+
+
+def inspect(pool, *arguments, check=True):
+    """Runs tandem-inspect on a pool whose daemon has ended."""
+    wait_until(lambda: pools_are_free(pool), f"{pool} to be let go")
+    return run(BIN / "tandem-inspect", pool, *arguments, check=check)
 
 
 _handed_out = set()
@@ -292,6 +319,38 @@ def find(value, matches):
     return None
 
 
+class Ledger:
+    """deploy/ledger.py as a background writer and as the judge of what was acknowledged."""
+
+    def __init__(self, directory):
+        self.path = pathlib.Path(directory) / "ledger"
+        self.process = None
+
+    def begin(self, node, volume):
+        self.process = subprocess.Popen(
+            ["/usr/bin/python3", str(LEDGER), "write", node.uri(volume), str(self.path)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            preexec_fn=die_with_parent)
+
+    def acknowledged(self):
+        if not self.path.exists():
+            return 0
+        return self.path.read_text().count("a ")
+
+    def wait_for(self, writes):
+        goal = self.acknowledged() + writes
+        wait_until(lambda: self.acknowledged() >= goal, f"{writes} acknowledged writes")
+
+    def end(self):
+        """The server is gone: how the writer ended."""
+        output, _ = self.process.communicate(timeout=PATIENCE)
+        return output
+
+    def check(self, node, volume):
+        """What the judge says; fails unless everything acknowledged is there."""
+        return run("/usr/bin/python3", LEDGER, "check", node.uri(volume), self.path).stdout
+
+
 class Mounted:
     """An export as a mounted filesystem: nbdfuse, a loop device, mount.
 
@@ -437,6 +496,24 @@ class ClusterTest(unittest.TestCase):
         primary.tandem("volume", "create", volume, "--size", size, "--group", group)
         primary.tandem("mirror", "add", group, mirror.service, "--mode", mode)
         wait_until(lambda: primary.slot(group)["state"] == "following", "the mirror to follow")
+
+    @staticmethod
+    def promote(node, group):
+        """Promotes as soon as the node has noticed that the primary is gone."""
+        wait_until(lambda: node.tandem("promote", group, "--yes").returncode == 0, "the promotion")
+        # A volume may have a name of its own: ask for any of the group's.
+        volume = node.group(group)["volumes"][0]["name"]
+        wait_until(lambda: node.serves(volume), "the promoted node to serve")
+
+    @staticmethod
+    def wait_in_sync(primary, group):
+        wait_until(lambda: primary.slot(group)["in_sync"], "the mirror to be in sync")
+
+    def assert_sound(self, *nodes):
+        """tandem-inspect reads every block of these stopped nodes' pools."""
+        for node in nodes:
+            checked = inspect(node.pool, "verify", check=False)
+            self.assertEqual(checked.returncode, 0, f"{node.name}: {checked.stdout}{checked.stderr}")
 
     def mount(self, node, volume, **options):
         mounted = Mounted(node, volume, self.directory, **options)

@@ -1,57 +1,15 @@
 """Two real nodes: replication, death of either, promotion, the old primary's return."""
 
-import pathlib
-import subprocess
-
 import harness
-
-LEDGER = harness.REPOSITORY / "deploy" / "ledger.py"
-
-
-class Ledger:
-    """deploy/ledger.py as a background writer and as the judge of what was acknowledged."""
-
-    def __init__(self, directory):
-        self.path = pathlib.Path(directory) / "ledger"
-        self.process = None
-
-    def begin(self, node, volume):
-        self.process = subprocess.Popen(
-            ["/usr/bin/python3", str(LEDGER), "write", node.uri(volume), str(self.path)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            preexec_fn=harness.die_with_parent)
-
-    def acknowledged(self):
-        if not self.path.exists():
-            return 0
-        return self.path.read_text().count("a ")
-
-    def wait_for(self, writes):
-        goal = self.acknowledged() + writes
-        harness.wait_until(lambda: self.acknowledged() >= goal, f"{writes} acknowledged writes")
-
-    def end(self):
-        """The server is gone (or `stop` was called): how the writer ended."""
-        output, _ = self.process.communicate(timeout=harness.PATIENCE)
-        return output
-
-    def check(self, node, volume):
-        return harness.run("/usr/bin/python3", LEDGER, "check", node.uri(volume), self.path).stdout
 
 
 @harness.needs_nbd
 class Failover(harness.ClusterTest):
-    def promote(self, node, group):
-        """Promotes as soon as the node has noticed that the primary is gone."""
-        harness.wait_until(
-            lambda: node.tandem("promote", group, "--yes").returncode == 0, "the promotion")
-        harness.wait_until(lambda: node.serves(group), "the promoted node to serve")
-
     def test_every_acknowledged_write_survives_the_primary(self):
         a, b = self.start_pair()
         self.replicated_volume(a, b, "v", mode="sync")
-        harness.wait_until(lambda: a.slot("v")["in_sync"], "the mirror to be in sync")
-        ledger = Ledger(self.directory)
+        self.wait_in_sync(a, "v")
+        ledger = harness.Ledger(self.directory)
         ledger.begin(a, "v")
         ledger.wait_for(2000)
         a.kill()
@@ -105,8 +63,8 @@ class Failover(harness.ClusterTest):
         """SIGSTOP stands for a virtual machine that stalled: it must not go on where it was."""
         a, b = self.start_pair()
         self.replicated_volume(a, b, mode="sync")
-        harness.wait_until(lambda: a.slot("v")["in_sync"], "the mirror to be in sync")
-        ledger = Ledger(self.directory)
+        self.wait_in_sync(a, "v")
+        ledger = harness.Ledger(self.directory)
         ledger.begin(a, "v")
         ledger.wait_for(500)
         a.pause()
@@ -143,7 +101,7 @@ class Failover(harness.ClusterTest):
     def test_writes_go_on_when_the_mirror_dies(self):
         a, b = self.start_pair()
         self.replicated_volume(a, b, mode="sync")
-        harness.wait_until(lambda: a.slot("v")["in_sync"], "the mirror to be in sync")
+        self.wait_in_sync(a, "v")
         b.kill()
         with a.nbd("v") as disk:
             disk.pwrite(b"x" * 4096, 0)
@@ -154,8 +112,8 @@ class Failover(harness.ClusterTest):
     def test_both_nodes_killed_while_writing(self):
         a, b = self.start_pair()
         self.replicated_volume(a, b, mode="sync")
-        harness.wait_until(lambda: a.slot("v")["in_sync"], "the mirror to be in sync")
-        ledger = Ledger(self.directory)
+        self.wait_in_sync(a, "v")
+        ledger = harness.Ledger(self.directory)
         ledger.begin(a, "v")
         ledger.wait_for(1000)
         a.kill()
@@ -170,7 +128,7 @@ class Failover(harness.ClusterTest):
     def test_switchover_and_back_under_load(self):
         a, b = self.start_pair()
         self.replicated_volume(a, b, mode="sync")
-        ledger = Ledger(self.directory)
+        ledger = harness.Ledger(self.directory)
         ledger.begin(a, "v")
         ledger.wait_for(500)
         a.tandem("switchover", "v")
@@ -185,25 +143,6 @@ class Failover(harness.ClusterTest):
         ledger.end()
         harness.wait_until(lambda: a.serves("v"), "node-a to serve")
         self.assertIn(" 0 wrong", ledger.check(a, "v"))
-
-    @harness.needs_mounts
-    def test_a_filesystem_survives_the_failover(self):
-        a, b = self.start_pair()
-        self.replicated_volume(a, b, size="256MiB", mode="sync")
-        harness.wait_until(lambda: a.slot("v")["in_sync"], "the mirror to be in sync")
-        mount = self.mount(a, "v", mkfs="ext4").__enter__()
-        tree = mount.path / "tree"
-        harness.run("cp", "-a", harness.REPOSITORY / "src", tree)
-        harness.run("sync", "-f", mount.path)
-        a.kill()
-        mount.abandon()
-        self.promote(b, "v")
-        with self.mount(b, "v") as again:
-            harness.run("diff", "-r", harness.REPOSITORY / "src", again.path / "tree")
-            loop = again.loop
-            harness.run("umount", again.path)
-            harness.run("e2fsck", "-fn", loop)
-            harness.run("mount", loop, again.path)
 
 
 if __name__ == "__main__":
