@@ -23,6 +23,7 @@ import time
 import nbd
 
 BLOCK = 4096
+READS_IN_FLIGHT = 64
 HEADER = struct.Struct("<8sQQ")
 MAGIC = b"tdmledgr"
 
@@ -115,13 +116,39 @@ def load(path):
     return issued, acknowledged, last, later
 
 
+def read_blocks(handle, blocks):
+    """Yields (block, content), many reads at a time, in any order."""
+    done = []
+    for block in blocks:
+        buffer = nbd.Buffer(BLOCK)
+
+        def arrived(error, block=block, buffer=buffer):
+            done.append((block, buffer, getattr(error, "value", error)))
+            return 1
+
+        handle.aio_pread(buffer, block * BLOCK, arrived)
+        while handle.aio_in_flight() >= READS_IN_FLIGHT:
+            handle.poll(1000)
+        yield from finished(done)
+    while handle.aio_in_flight():
+        handle.poll(1000)
+    yield from finished(done)
+
+
+def finished(done):
+    while done:
+        block, buffer, code = done.pop()
+        if code:
+            sys.exit(f"block {block} cannot be read: {os.strerror(code)}")
+        yield block, bytes(buffer.to_bytearray())
+
+
 def check(uri, path):
     issued, acknowledged, last, later = load(path)
     handle = nbd.NBD()
     handle.connect_uri(uri)
     wrong = 0
-    for block in sorted(last):
-        content = bytes(handle.pread(BLOCK, block * BLOCK))
+    for block, content in read_blocks(handle, sorted(last)):
         found = read_stamp(content)
         if found and found[0] == block and (found[1] == last[block] or
                                             found[1] in later.get(block, ())):
