@@ -225,6 +225,14 @@ class Node:
     def wait_exit(self, timeout=PATIENCE):
         return self.process.wait(timeout)
 
+    def alive_for(self, seconds):
+        """Lets it run for so long; fails when it ends by itself."""
+        try:
+            code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return
+        raise AssertionError(f"{self.name} ended by itself with {code}:\n{self.log()}")
+
     def restart(self, *extra):
         self.stop()
         return self.start(*extra)
@@ -326,9 +334,10 @@ class Ledger:
         self.path = pathlib.Path(directory) / "ledger"
         self.process = None
 
-    def begin(self, node, volume):
+    def begin(self, node, volume, in_flight=16):
         self.process = subprocess.Popen(
-            ["/usr/bin/python3", str(LEDGER), "write", node.uri(volume), str(self.path)],
+            ["/usr/bin/python3", str(LEDGER), "write", node.uri(volume), str(self.path),
+             "--in-flight", str(in_flight)],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             preexec_fn=die_with_parent)
 
