@@ -13,6 +13,9 @@ using format::ConstPage;
 using format::Page;
 
 constexpr Nanoseconds kRefusedPause = std::chrono::seconds(5);
+constexpr const char* kCure =
+    ". Nothing of it was changed: 'tandem-inspect verify' on the pool tells what is left (daemon "
+    "stopped); promote the mirror if there is one";
 
 Task<Result<IoBuffer>> read_block(BlockDevice& device, PoolBlock at) {
   IoBuffer page = IoBuffer::on_heap(kBlockBytes);
@@ -112,7 +115,10 @@ Pool::~Pool() = default;
 Task<Result<std::unique_ptr<Pool>>> Pool::open(Runtime runtime, BlockDevice& device,
                                                BufferPool& buffers, StoreOptions options) {
   if (device.size_bytes() < 2 * kBlockBytes) {
-    co_return Error{ErrorCode::kCorrupt, device.name() + ": too small to be a pool"};
+    co_return Error{ErrorCode::kCorrupt,
+                    device.name() +
+                        ": too small to be a pool; check the path, and whether the "
+                        "file was truncated"};
   }
   Result<format::Superblock> superblock = Error{ErrorCode::kCorrupt, ""};
   for (std::uint64_t block = 0; block < 2 && !superblock; ++block) {
@@ -121,10 +127,12 @@ Task<Result<std::unique_ptr<Pool>>> Pool::open(Runtime runtime, BlockDevice& dev
     superblock = format::decode_superblock(ConstPage(page->bytes()));
   }
   if (!superblock) {
+    const bool damaged = superblock.error().code == ErrorCode::kCorrupt;
     co_return Error{superblock.error().code,
-                    device.name() + ": " + superblock.error().message +
-                        " (both copies). If this is the right path and nothing on it is wanted, "
-                        "create the pool anew"};
+                    device.name() + ": " + superblock.error().message + " (both copies)" +
+                        (damaged ? ". If this is the right path and nothing on it is wanted, "
+                                   "create the pool anew"
+                                 : "")};
   }
   if (superblock->blocks * kBlockBytes > device.size_bytes()) {
     co_return Error{ErrorCode::kCorrupt,
@@ -169,7 +177,7 @@ Task<Status> Pool::load_zone_table() {
     if (!newest) {
       co_return Error{newest.error().code, device_.name() + ": " + newest.error().message +
                                                " (both copies of page " + std::to_string(index) +
-                                               ")"};
+                                               ")" + kCure};
     }
     table_.push_back(std::move(*newest));
   }
@@ -199,6 +207,7 @@ Task<Status> Pool::open_groups() {
   for (std::uint32_t slot = 0; slot < format::kGroupSlots; ++slot) {
     auto anchor = co_await read_anchor(slot);
     if (!anchor) {
+      anchor.error().message += kCure;
       log_event(Level::kError, "group.broken", "pool={} slot={} error=\"{}\"", device_.name(), slot,
                 anchor.error().message);
       slots_used_.insert(slot);
@@ -217,6 +226,7 @@ Task<Status> Pool::open_groups() {
     slots_used_.insert(slot);
     auto group = co_await Group::open(*this, *anchor);
     if (!group) {
+      group.error().message += kCure;
       log_event(Level::kError, "group.broken", "pool={} group={} error=\"{}\"", device_.name(),
                 anchor->group.text(), group.error().message);
       cache_.drop_group(static_cast<std::uint16_t>(slot));
