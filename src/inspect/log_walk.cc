@@ -172,6 +172,22 @@ void scan(const PoolView& pool, const GroupView& group, LogTail& tail) {
   }
 }
 
+/// As recovery does: pages behind the end, by the same writer, may know that more was flushed.
+void look_behind_end(const PoolView& pool, const GroupView& group, LogTail& tail) {
+  constexpr int kOthersMax = 64;  // many more than are ever written at once
+  const std::uint64_t boot =
+      tail.pages.empty() ? group.descriptor.log_boot : tail.pages.back().header.boot;
+  const ZoneId zone = pool.superblock().zone_of(tail.end_at);
+  int others = 0;
+  for (PoolBlock at = tail.end_at; pool.superblock().zone_of(at) == zone && others < kOthersMax;
+       at = at.next()) {
+    const auto page = read_log_page(pool, group, at);
+    const bool is_ours = page && page->header.boot == boot;
+    others = is_ours ? 0 : others + 1;
+    if (is_ours) tail.durable = std::max(tail.durable, page->header.durable);
+  }
+}
+
 }  // namespace
 
 LogTail load_log_tail(const PoolView& pool, const GroupView& group, bool read_data) {
@@ -179,6 +195,7 @@ LogTail load_log_tail(const PoolView& pool, const GroupView& group, bool read_da
   tail.head = group.descriptor.point;
   tail.durable = group.descriptor.point.lsn;
   scan(pool, group, tail);
+  look_behind_end(pool, group, tail);
   if (!read_data) return tail;
   for (std::size_t i = 0; i < tail.pages.size(); ++i) {
     const auto& page = tail.pages[i];

@@ -166,10 +166,10 @@ Task<Status> Recovery::scan() {
       }
       if (!header || header->group != g.id_ || header->at != at || header->before != point ||
           (!header->first_of_boot && header->boot != boot)) {
-        co_return ok();
+        co_return co_await check_end(at, point.lsn, boot);
       }
       auto records = format::decode_log_page_body(page, *header);
-      if (!records) co_return ok();
+      if (!records) co_return co_await check_end(at, point.lsn, boot);
       for (const auto& placed : *records) {
         point.lsn = placed.record.header.lsn;
         point.utc = placed.record.header.utc;
@@ -194,6 +194,41 @@ Task<Status> Recovery::scan() {
       at = geometry.zone_start(header->next_zone);
     }
   }
+}
+
+/// A crash ends the log with what was not flushed. When a page behind the end, by the same writer,
+/// knows of more that was, the page at the end was damaged later. Who has a peer can get it again.
+Task<Status> Recovery::check_end(PoolBlock end, Lsn last, std::uint64_t boot) {
+  auto& g = group_;
+  const auto zone_blocks = g.pool_.superblock().zone_blocks;
+  const std::uint64_t zone_end = (end.value / zone_blocks + 1) * zone_blocks;
+  Lsn flushed = last;
+  bool has_pages = true;
+  for (std::uint64_t at = end.value; at < zone_end && has_pages; at += kScanBlocks) {
+    const std::uint64_t count = std::min(kScanBlocks, zone_end - at);
+    IoBuffer buffer = IoBuffer::on_heap(count * kBlockBytes);
+    IoBatch io(g.device_);
+    io.read(at * kBlockBytes, buffer.bytes());
+    Status read = co_await io.run();
+    if (!read) co_return ok();
+    has_pages = false;
+    for (std::uint64_t i = 0; i < count; ++i) {
+      std::span<const std::byte, kBlockBytes> page(buffer.data() + i * kBlockBytes, kBlockBytes);
+      const auto header = format::decode_log_page_header(page);
+      if (!header || header->group != g.id_ || header->at.value != at + i || header->boot != boot) {
+        continue;
+      }
+      has_pages = true;
+      flushed = std::max(flushed, header->durable);
+    }
+  }
+  if (flushed == last) co_return ok();
+  const std::string what = "the log page at block " + std::to_string(end.value) +
+                           " is damaged: LSN " + std::to_string(last.value + 1) + " to " +
+                           std::to_string(flushed.value) + " were flushed and cannot be read";
+  log_event(Level::kError, "log.damaged", "group={} error=\"{}\"", g.name_, what);
+  if (g.role_ == Role::kPrimary && descriptor_.slots.empty()) co_return corrupt(what);
+  co_return ok();
 }
 
 /// Cuts off the first page whose data did not reach the disk, and all behind it.

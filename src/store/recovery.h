@@ -38,6 +38,7 @@ class Recovery {
   Status adopt_descriptor();
   Task<Status> read_bitmaps();
   Task<Status> scan();
+  Task<Status> check_end(PoolBlock end, Lsn last, std::uint64_t boot);
   Task<Status> verify();
   Task<Result<bool>> data_is_whole(const std::vector<format::PlacedRecord>& records);
   Task<Status> replay();
