@@ -112,10 +112,12 @@ SlotStatus Shipper::status() const {
 }
 
 void Shipper::set_state(State state, std::string reason) {
+  // While it cannot connect, another reason is news too: first it was down, now it is not trusted.
+  const bool is_news = state != state_ || (state == State::kConnecting && reason != reason_);
+  if (state != state_) since_ = clock_.utc();
   reason_ = std::move(reason);
-  if (state == state_) return;
   state_ = state;
-  since_ = clock_.utc();
+  if (!is_news) return;
   log_event(state == State::kRefused ? Level::kWarn : Level::kInfo, "slot.state",
             "group={} mirror={} node={} state={} reason=\"{}\"", log_.identity().name,
             slot_.address, node_, text(state), reason_);

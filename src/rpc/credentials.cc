@@ -161,16 +161,21 @@ std::string peer_name(const grpc::AuthContext* context) {
 }
 
 Error explain_tls(Error error, bool tls, const TlsOptions& files) {
-  if (!tls || error.code != ErrorCode::kUnavailable) return error;
+  if (error.code != ErrorCode::kUnavailable) return error;
   const auto mentions = [&](const char* word) {
     return error.message.find(word) != std::string::npos;
   };
   const bool theirs = mentions("CERTIFICATE_VERIFY_FAILED") ||
-                      mentions("certificate verify failed") || mentions("not verified");
+                      mentions("certificate verify failed") || mentions("not verified") ||
+                      mentions("not in peer certificate");
   const bool handshake = theirs || mentions("andshake") || mentions("SSL") ||
                          mentions("Socket closed") || mentions("Connection reset") ||
                          mentions("recvmsg") || mentions("Broken pipe");
   if (!handshake) return error;
+  if (!tls) {
+    error.message += " (TLS is off on this side: does the other demand it?)";
+    return error;
+  }
   if (const auto own = certificate_trouble(files); !own.empty()) {
     error.message += " (" + own + ")";
   } else if (mentions("WRONG_VERSION_NUMBER") || mentions("wrong version number")) {
