@@ -99,7 +99,7 @@ def wait_until(condition, what, timeout=PATIENCE, interval=0.05):
 
 
 def chance(what):
-    """A random.Random whose seed is printed; TANDEM_SEED repeats a run's choices (not its timing)."""
+    """A random.Random whose seed is printed; TANDEM_SEED repeats the choices, not the timing."""
     seed = int(os.environ.get("TANDEM_SEED", random.SystemRandom().randrange(1 << 32)))
     print(f"{what}: TANDEM_SEED={seed}", file=sys.stderr, flush=True)
     return random.Random(seed)
@@ -522,7 +522,8 @@ class ClusterTest(unittest.TestCase):
         """tandem-inspect reads every block of these stopped nodes' pools."""
         for node in nodes:
             checked = inspect(node.pool, "verify", check=False)
-            self.assertEqual(checked.returncode, 0, f"{node.name}: {checked.stdout}{checked.stderr}")
+            self.assertEqual(checked.returncode, 0,
+                             f"{node.name}: {checked.stdout}{checked.stderr}")
 
     def mount(self, node, volume, **options):
         mounted = Mounted(node, volume, self.directory, **options)

@@ -1,5 +1,5 @@
-"""SIGKILL at random moments while checkpoints run: after each restart everything acknowledged is there,
-and tandem-inspect finds every block of the pool accounted for.
+"""SIGKILL at random moments while checkpoints run: after each restart everything acknowledged is
+there, and tandem-inspect finds every block of the pool accounted for.
 
 Two things make checkpoints frequent: the smallest map cache, half of which random writes make dirty
 within a second, and a change of the group's mode, which is durable by a checkpoint of its own.

@@ -1,6 +1,7 @@
 """SIGKILL of the mirror in the middle of what only a mirror does: its promotion, and a full copy.
 
-After the restart its state says plainly which side of the step it is on, and the step can be repeated.
+After the restart its state says plainly which side of the step it is on, and the step can be
+repeated.
 """
 
 import os
@@ -87,7 +88,7 @@ class KilledInFullCopy(harness.ClusterTest):
     SIZE = 192 * MIB
 
     def primary_without_its_log(self):
-        """A primary with SIZE of data whose log begins behind it: a new mirror needs a full copy."""
+        """A primary whose log begins behind its data: a new mirror needs a full copy."""
         a = self.node("node-a").start()
         a.tandem("volume", "create", "v", "--size", str(self.SIZE))
         a.tandem("mode", "v", "async")

@@ -1,5 +1,5 @@
-"""A pool that a disk, an operator or another version damaged: the daemon refuses it, or answers an I/O
-error for exactly what is lost, says what to do, and everything else goes on.
+"""A pool that a disk, an operator or another version damaged: the daemon refuses it, or answers an
+I/O error for exactly what is lost, says what to do, and everything else goes on.
 
 Each test flips bytes at a place that tandem-inspect names, in a pool with two groups: `v`, which is
 damaged, and `w`, which must not notice.
@@ -202,7 +202,7 @@ class Contents(DamageTest):
         self.assert_serves("w")
 
     def test_a_page_of_the_log_in_front_of_what_was_flushed(self):
-        """Taken for the log's end it would take back, in silence, what a flush was acknowledged for."""
+        """Taken for the log's end it would take back, in silence, what was acknowledged as flushed."""
         records = self.write_flushed(20)
         flip(self.a.pool, records[10]["page"])
         self.assert_verify_finds("acknowledged writes are lost")
@@ -256,7 +256,7 @@ class OtherFiles(DamageTest):
         self.assert_refused("no Tandem superblock", "create the pool anew")
 
     def test_another_pool_does_not_pass_for_this_one(self):
-        """Anchors and table of another pool under this one's superblock: nothing of it is believed."""
+        """Anchors and table of another pool under this one's superblock: nothing is believed."""
         other = self.node("node-b", tls=False).start()
         other.tandem("volume", "create", "foreign", "--size", "16MiB")
         self.a.stop()

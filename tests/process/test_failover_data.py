@@ -1,7 +1,7 @@
 """What clients stored survives the primary's SIGKILL in mode sync.
 
-fio's blocks carry their own checksums, the ledger's their own numbers, a filesystem has fsck. Each is
-on a volume of one group, so that all of them must be there at one and the same point of the log.
+fio's blocks carry their own checksums, the ledger's their own numbers, a filesystem has fsck. Each
+is on a volume of one group, so that all of them must be there at one and the same point of the log.
 """
 
 import subprocess

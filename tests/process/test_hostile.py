@@ -1,8 +1,8 @@
-"""Garbage, silence and crowds at every port: a pair that replicates goes on, other clients are served,
-and memory stays bounded.
+"""Garbage, silence and crowds at every port: a pair that replicates goes on, other clients are
+served, and memory stays bounded.
 
-All the while a writer fills a ledger through one of the same ports, in mode sync: it must make progress
-during the attack, and everything that was acknowledged must be there.
+All the while a writer fills a ledger through one of the same ports, in mode sync: it must make
+progress during the attack, and everything that was acknowledged must be there.
 """
 
 import contextlib

@@ -1,5 +1,5 @@
-"""tandem-inspect on the pool of a real daemon: every command in both forms, what it says is what was done,
-exit codes, and a damaged pool.
+"""tandem-inspect on the pool of a real daemon: every command in both forms, what it says is what was
+done, exit codes, and a damaged pool.
 """
 
 import json

@@ -1,7 +1,8 @@
-"""Mutual TLS between nodes and with the operator: who is not vouched for is refused before any data.
+"""Mutual TLS between nodes and with the operator: who is not vouched for is refused before any
+data.
 
-Each refusal must be explained where somebody will look: in the answer to the command, in the primary's
-status and log, and, when it is the mirror that refuses, in the mirror's log.
+Each refusal must be explained where somebody will look: in the answer to the command, in the
+primary's status and log, and, when it is the mirror that refuses, in the mirror's log.
 """
 
 import datetime
@@ -10,9 +11,11 @@ import ssl
 
 import harness
 
+HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
 
 class Authority:
-    """A certificate authority in a directory: what deploy/certificates makes, plus what it never would."""
+    """An authority that deploy/certificates made, and certificates that it never would make."""
 
     def __init__(self, directory):
         self.directory = directory
@@ -34,7 +37,8 @@ class Authority:
                        "extendedKeyUsage=serverAuth,clientAuth\n")
         open(database, "w").close()
         today = datetime.datetime.now(datetime.timezone.utc)
-        dates = [(today + datetime.timedelta(days=d)).strftime("%Y%m%d%H%M%SZ") for d in (begin, end)]
+        dates = [(today + datetime.timedelta(days=d)).strftime("%Y%m%d%H%M%SZ")
+                 for d in (begin, end)]
         harness.run("openssl", "req", "-new", "-newkey", "ec", "-pkeyopt",
                     "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", f"{base}.key", "-out",
                     request, "-subj", f"/O=Tandem/CN={name}")
@@ -75,7 +79,8 @@ class Tls(harness.ClusterTest):
 
     def assert_operator_refused(self, node, *words, **credentials):
         before = node.status()["groups"]
-        refused = self.tandem(node, "volume", "create", "intruder", "--size", "16MiB", **credentials)
+        refused = self.tandem(node, "volume", "create", "intruder", "--size", "16MiB",
+                              **credentials)
         self.assertNotEqual(refused.returncode, 0)
         for word in words:
             self.assertIn(word, refused.stdout + refused.stderr)
@@ -132,7 +137,7 @@ class Tls(harness.ClusterTest):
         try:
             with socket.create_connection((host, int(port)), timeout=20) as plain:
                 with context.wrap_socket(plain) as client:
-                    client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+                    client.sendall(HTTP2 + b"\0\0\0\4\0\0\0\0\0")  # and empty settings
                     return client.recv(4096)
         except (ssl.SSLError, ConnectionError) as error:
             return error
@@ -153,7 +158,7 @@ class Tls(harness.ClusterTest):
     def test_plain_text_at_the_tls_port_gets_nothing(self):
         a = self.node("node-a").start()
         host, port = a.service.rsplit(":", 1)
-        for text in (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"):
+        for text in (HTTP2, b"GET / HTTP/1.1\r\n\r\n"):
             with socket.create_connection((host, int(port)), timeout=20) as client:
                 client.sendall(text)
                 said = b""
