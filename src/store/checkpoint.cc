@@ -108,10 +108,7 @@ void Checkpoint::freeze() {
   freeze_snapshots();
   dirty_pages_ = g.space_.freeze();
   // What is left out now must be in the next bitmap.
-  for (const auto& e : excluded_) {
-    g.space_.mark_dirty(e.start);
-    g.space_.mark_dirty(PoolBlock{e.start.value + e.count - 1});
-  }
+  for (const auto& e : excluded_) g.space_.mark_dirty(e);
 }
 
 Result<PoolBlock> Checkpoint::take_block(bool in_descriptor) {

@@ -67,6 +67,12 @@ void SpaceMap::before_change(PoolBlock first, std::uint32_t count) {
   }
 }
 
+void SpaceMap::mark_dirty(Extent extent) {
+  // An extent of a full copy may be longer than a page: those in its middle count too.
+  const std::uint32_t last = page_of(PoolBlock{extent.start.value + extent.count - 1});
+  for (std::uint32_t page = page_of(extent.start); page <= last; ++page) dirty_pages_.insert(page);
+}
+
 /// Prefers the first zone behind the current one that is at least half free, so that runs are long
 /// and the search is short; without one, the zone with most free blocks.
 bool SpaceMap::choose_zone() {

@@ -66,8 +66,8 @@ class SpaceMap {
   void frozen_page(std::uint32_t index, std::span<std::byte> bits) const;
   /// The checkpoint is over: forget the frozen state.
   void thaw() { frozen_ = false, frozen_pages_.clear(); }
-  /// The page must be written by the next checkpoint too.
-  void mark_dirty(PoolBlock block) { dirty_pages_.insert(page_of(block)); }
+  /// The pages of all these blocks must be written by the next checkpoint too.
+  void mark_dirty(Extent extent);
   /// The bits now are those on disk.
   void forget_changes() { dirty_pages_.clear(); }
   static std::uint32_t page_of(PoolBlock block) {

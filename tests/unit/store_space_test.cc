@@ -213,6 +213,15 @@ TEST(SpaceMap, HeldBlocksAreNotGivenAway) {
   EXPECT_EQ(*again, (Extent{PoolBlock{70}, 1}));
 }
 
+TEST(SpaceMap, EveryPageOfALongExtentMustBeWrittenAgain) {
+  SpaceMap space(geometry());
+  // A checkpoint leaves out the blocks of an unfinished full copy, here three pages of them and a
+  // bit of two more. A page that the next checkpoint did not write would call them free for good.
+  const std::uint64_t page = format::kBitsPerBitmapPage;
+  space.mark_dirty({PoolBlock{2 * page - 1}, static_cast<std::uint32_t>(3 * page + 2)});
+  EXPECT_EQ(space.freeze(), (std::vector<std::uint32_t>{1, 2, 3, 4, 5}));
+}
+
 TEST(SpaceMap, FillsLongRunsFirst) {
   SpaceMap space(geometry(128, 8));
   for (std::uint32_t z = 1; z <= 3; ++z) space.add_zone(ZoneId{z});
