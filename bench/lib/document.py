@@ -18,8 +18,11 @@ def machine_lines(about):
 def markdown(results, systems, about, options):
     noise = results.noise()
     verdict = ("The machine was quiet enough: no sign against these figures." if not noise else
-               "**The machine was too noisy; do not quote these figures.**\n\n" +
+               "**Too noisy or too few rounds: do not quote these figures.**\n\n" +
                "\n".join(f"- {line}" for line in noise))
+    if results.failures:
+        verdict += ("\n\n**Not everything worked:**\n\n" +
+                    "\n".join(f"- {line}" for line in results.failures))
     config = "".join(f", {key} = {value}" for key, value in options["tandem_config"].items())
     lines = [
         "# Tandem beside its rivals", "",
@@ -41,7 +44,7 @@ def markdown(results, systems, about, options):
         "- After each round the volume of each pair was read on both nodes, over a switchover and "
         "back, and after the last the mirror was promoted without its primary: equal. "
         "`tandem-inspect verify` found all pools sound." if options["verified"] else
-        "- The copies were not compared (no mirrored Tandem system ran, or --no-verify).", "",
+        "- Tandem's copies were not all compared, or not found equal.", "",
         "| name | system | |", "| --- | --- | --- |",
         *(f"| {name} | {SYSTEMS[name].title} | {SYSTEMS[name].note} |" for name in systems), "",
         "## Throughput", "", report.summary_table(results, systems), ""]

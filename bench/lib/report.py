@@ -7,16 +7,19 @@ from lib.systems_table import TITLES
 from lib.workloads import WORKLOADS
 
 # A raw row that differs more between rounds, or strangers that keep more processors busy, make the
-# figures unfit for comparing.
+# figures unfit for comparing; fewer rounds cannot tell.
 SPREAD_MAX = 0.15
+ROUNDS_MIN = 3
 FOREIGN_CORES_MAX = 0.25
 
 
 class Results:
-    """cells[workload][system]: one result for each round."""
+    """cells[workload][system]: one result for each round that succeeded. `failures`: what did not,
+    in words."""
 
-    def __init__(self, cells=None):
-        self.cells = cells if cells is not None else {}
+    def __init__(self):
+        self.cells = {}
+        self.failures = []
 
     def add(self, workload, system, result):
         self.cells.setdefault(workload, {}).setdefault(system, []).append(result)
@@ -46,6 +49,9 @@ class Results:
     def noise(self):
         """Sentences that say why these figures should not be trusted; none when they may be."""
         found = []
+        rounds = [len(r) for systems in self.cells.values() for r in systems.values()]
+        if min(rounds, default=0) < ROUNDS_MIN:
+            found.append(f"fewer than {ROUNDS_MIN} rounds")
         for workload in self.cells:
             spread = self.spread(workload, "raw")
             if spread is not None and spread > SPREAD_MAX:

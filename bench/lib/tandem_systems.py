@@ -85,9 +85,10 @@ class Cluster:
         return digest.hexdigest()
 
     def verify_round(self):
-        """Reads the volume on one node, switches over, reads it on the other, and back."""
+        """Reads the volume on one node, switches over, reads it on the other, and back. True, or
+        raises."""
         if len(self.nodes) == 1:
-            return
+            return True
         self.settle()
         a, b = self.nodes
         before = self.checksum(a)
@@ -97,6 +98,7 @@ class Cluster:
         b.tandem("switchover", EXPORT)
         self.harness.wait_until(lambda: self._equal(a), "the mirror to follow again")
         require_equal(before, after, f"{self.directory.name}: after a switchover")
+        return True
 
     def verify_end(self):
         """Stops the primary for good; what is left must be the same, and both pools sound."""
@@ -114,6 +116,7 @@ class Cluster:
             node.stop()
             self.harness.run(self.harness.BIN / "tandem-inspect", node.pool, "verify",
                              timeout=1200)
+        return True
 
     def close(self):
         for node in self.nodes:

@@ -57,10 +57,15 @@ class Noise(unittest.TestCase):
     def test_a_raw_row_that_moves(self):
         self.assertEqual(1, len(results(raw=[80, 100, 120]).noise()))
 
+    def test_two_rounds_cannot_tell(self):
+        self.assertEqual(1, len(results(raw=[100, 100, 100], sync=[100, 100]).noise()))
+
     def test_strangers_on_the_processors(self):
         made = report.Results()
-        made.add("write-qd1", "raw", cell(100, foreign=1.5))
-        self.assertIn("1.50", made.noise()[0])
+        for _ in range(3):
+            made.add("write-qd1", "raw", cell(100, foreign=1.5))
+        found, = made.noise()
+        self.assertIn("1.50", found)
 
 
 class Goals(unittest.TestCase):
@@ -154,8 +159,10 @@ class Documents(unittest.TestCase):
 
     def test_noise_is_said_loudly(self):
         self.results.add("write-qd1", "raw", cell(300))
+        self.results.failures.append("it broke")
         text = document.markdown(self.results, ["raw", "sync"], self.about, self.options)
-        self.assertIn("too noisy", text)
+        self.assertIn("do not quote", text)
+        self.assertIn("it broke", text)
 
     def test_the_chart_is_xml_with_a_bar_for_each_cell(self):
         root = xml.etree.ElementTree.fromstring(chart.svg(self.results, ["raw", "sync"]))

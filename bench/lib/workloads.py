@@ -44,7 +44,7 @@ WORKLOADS = {w.name: w for w in (
     Workload("read-qd1", "4 KiB random read, QD1", "randread", 4096, 1),
     Workload("read-qd32", "4 KiB random read, QD32", "randread", 4096, 32),
     Workload("mix-qd16", "4 KiB random, 70 % reads, QD16", "randrw", 4096, 16),
-    Workload("beside-stream", "4 KiB random write QD1 beside 200 MiB/s of 1 MiB writes, QD8",
+    Workload("beside-stream", "QD1 write beside 200 MiB/s of 1 MiB writes",
              "randwrite", 4096, 1, beside_stream=True),
     Workload("write-1m-qd8", "1 MiB sequential write, QD8", "write", 1 << 20, 8),
     Workload("read-1m-qd8", "1 MiB sequential read, QD8, after sequential writing", "read",
