@@ -41,13 +41,6 @@ rpc::ServiceOptions service_options(const Config& config) {
   return options;
 }
 
-rpc::ClientOptions client_options(const Config& config) {
-  rpc::ClientOptions options;
-  options.tls = config.service.tls;
-  options.files = service_options(config).files;
-  return options;
-}
-
 control::ControlOptions control_options(const Config& config, const std::string& version) {
   control::ControlOptions options;
   options.node = config.node.name;
@@ -134,7 +127,7 @@ Status Node::Impl::start() {
   auto created = rpc::Service::create(reactor(), storage->buffers(), service_options(config));
   if (!created) return Error(std::move(created.error()));
   service = std::move(*created);
-  peers = std::make_unique<PeerControl>(reactor(), service->peers(), client_options(config));
+  peers = std::make_unique<PeerControl>(service->peers());
   control = std::make_unique<control::NodeControl>(reactor().runtime(), storage->pool(),
                                                    service->dialer(), *peers,
                                                    control_options(config, options.version));

@@ -12,6 +12,7 @@
 #include "rpc/control_translation.h"
 #include "rpc/credentials.h"
 #include "rpc/errors.h"
+#include "rpc/translation.h"
 #include "tandem/base/sync.h"
 #include "tandem/v1/control.grpc.pb.h"
 
@@ -123,6 +124,18 @@ class PeerClient final : public Peers {
     auto answer = co_await std::move(task);
     if (!answer) co_return std::move(answer.error());
     co_return from_proto(*answer);
+  }
+
+  Task<Status> add_mirror(std::string address, AddMirror in, Nanoseconds limit) override {
+    v1::AddMirrorRequest request;
+    request.set_group(in.group);
+    request.set_address(in.address);
+    request.set_mode(to_proto(in.mode));
+    auto task = call<v1::AddMirrorRequest, v1::AddMirrorResponse>(
+        &Stub::PrepareAsyncAddMirror, std::move(address), request, limit);
+    auto answer = co_await std::move(task);
+    if (!answer) co_return std::move(answer.error());
+    co_return ok();
   }
 
   Task<Status> demote(std::string address, std::string group, Nanoseconds limit) override {

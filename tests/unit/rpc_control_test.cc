@@ -100,6 +100,7 @@ NodeStatus full_status() {
   slot.last_contact = UtcNs(22);
   slot.progress_done = 23;
   slot.progress_total = 24;
+  slot.protocol = 30;
   g.slots = {slot};
   UpstreamStatus up;
   up.node = "gamma";
@@ -341,6 +342,9 @@ Task<void> ask_peer(TestNode& from, TestNode& to, ThreadExecutor& executor) {
   expect_receipt(receipt);
   auto promoted = co_await peers.promote(to.address(), "g", true, 10s);
   expect_receipt(promoted);
+  AddMirror reverse{"g", "10.0.0.1:7788", ReplicationMode::kFlush};
+  auto added = co_await peers.add_mirror(to.address(), std::move(reverse), 10s);
+  EXPECT_TRUE(added.has_value());
   auto demoted = co_await peers.demote(to.address(), "g", 10s);
   EXPECT_TRUE(demoted.has_value());
   to.control.result = Error{ErrorCode::kFenced, "newer"};
@@ -365,8 +369,9 @@ TEST_F(ControlTest, ANodeCanAskItsPeer) {
     other.control.receipt_answer = full_receipt();
   });
   executor_.run_task([&] { return ask_peer(node_, other, executor_); });
-  const std::vector<std::string> want = {"status",   "receipt g", "promote g by force",
-                                         "demote g", "promote g", "demote g"};
+  const std::vector<std::string> want = {
+      "status",    "receipt g", "promote g by force", "add g 10.0.0.1:7788 flush", "demote g",
+      "promote g", "demote g"};
   executor_.run([&] { EXPECT_EQ(other.control.calls, want); });
 }
 
