@@ -27,7 +27,8 @@ struct VolumeStatus {
 struct SlotStatus {
   std::string node;  // the mirror's node name ("" until first contact)
   std::string address;
-  std::string state;   // connecting | handshake | image | catch-up | following | refused | …
+  // connecting | handshake | fetching | image | catch-up | following | refused | stopped
+  std::string state;
   std::string reason;  // why, in words, for any state that is not "following"
   UtcNs since;
   Lsn received, written, durable;
@@ -36,6 +37,7 @@ struct SlotStatus {
   std::uint64_t missing_blocks = 0;  // distinct 4 KiB blocks that carry a newer position, exact
   bool in_sync = false;              // writes wait for it (mode sync, following)
   UtcNs last_contact;
+  std::uint32_t protocol = 0;  // version spoken on the last stream; 0: none yet
   std::uint64_t progress_done = 0, progress_total = 0;  // blocks, while state is "image"
 };
 
@@ -56,7 +58,7 @@ struct GroupStatus {
   Uuid id;
   Role role = Role::kPrimary;
   ReplicationMode mode = ReplicationMode::kAsync;
-  std::string state;  // serving | starting | mirroring | fenced | stopped | read-only
+  std::string state;  // starting | serving | draining | mirroring | promoting | fenced | stopped
   std::string reason;
   UtcNs since;
   LogPoint head;

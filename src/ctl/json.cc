@@ -37,7 +37,8 @@ Json to_json(const SlotStatus& slot) {
           {"in_sync", slot.in_sync},
           {"last_contact_utc_ns", slot.last_contact.value},
           {"progress_done", slot.progress_done},
-          {"progress_total", slot.progress_total}};
+          {"progress_total", slot.progress_total},
+          {"protocol", slot.protocol}};
 }
 
 Json to_json(const UpstreamStatus& upstream) {

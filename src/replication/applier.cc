@@ -35,7 +35,7 @@ void Applier::accept(std::unique_ptr<Link> link, message::Hello hello) {
 }
 
 CopyState Applier::our_state() const {
-  return {log_.identity(), owner_.role(), log_.tail(), log_.history()};
+  return {log_.identity(), owner_.role(), log_.tail(), log_.history(), options_.versions};
 }
 
 void Applier::set_upstream(std::string state, std::string reason) {
@@ -209,6 +209,7 @@ Task<std::optional<message::Refuse>> Applier::examine(Session& session) {
   session.deadline = clock_.monotonic() + options_.handshake_timeout;
   if (session.ended) co_return std::nullopt;
   message::Welcome welcome;
+  welcome.versions = options_.versions;
   welcome.identity = log_.identity();
   welcome.role = owner_.role();
   welcome.head = log_.head();

@@ -23,14 +23,19 @@ std::string hints_for_divergence(const std::string& group) {
       group);
 }
 
+std::string text(const message::VersionRange& range) {
+  return range.oldest == range.newest
+             ? fmt::format("version {}", range.newest)
+             : fmt::format("versions {} to {}", range.oldest, range.newest);
+}
+
 // Rows that do not depend on logs: version, group, a node that talks to itself.
-std::optional<message::Refuse> judge_identity(const CopyState& ours, std::uint32_t version,
+std::optional<message::Refuse> judge_identity(const CopyState& ours,
+                                              const message::VersionRange& versions,
                                               const GroupIdentity& theirs) {
-  if (version != message::kProtocolVersion) {
+  if (!common_version(ours.versions, versions)) {
     return refuse(ours, ErrorCode::kUnsupported,
-                  fmt::format("node {} speaks replication protocol version {}, node {} version {}; "
-                              "run the same release of tandemd on both nodes",
-                              theirs.node, version, ours.identity.node, message::kProtocolVersion));
+                  version_mismatch(ours.identity.node, ours.versions, theirs.node, versions));
   }
   if (theirs.group != ours.identity.group) {
     return refuse(ours, ErrorCode::kInvalid,
@@ -90,6 +95,23 @@ HelloVerdict judge_hello_as_primary(const CopyState& ours, const message::Hello&
 
 }  // namespace
 
+std::optional<std::uint32_t> common_version(const message::VersionRange& a,
+                                            const message::VersionRange& b) {
+  const std::uint32_t newest = std::min(a.newest, b.newest);
+  if (newest < std::max(a.oldest, b.oldest)) return std::nullopt;
+  return newest;
+}
+
+std::string version_mismatch(const std::string& our_node, const message::VersionRange& ours,
+                             const std::string& their_node, const message::VersionRange& theirs) {
+  const bool we_are_older = ours.newest < theirs.newest;
+  return fmt::format(
+      "node {} speaks replication protocol {}, node {} {}: none in common; upgrade tandemd on node "
+      "{} to a release that speaks version {} too",
+      our_node, text(ours), their_node, text(theirs), we_are_older ? our_node : their_node,
+      we_are_older ? theirs.oldest : ours.oldest);
+}
+
 Timeline current_timeline(const TimelineHistory& history) {
   return history.empty() ? Timeline{1} : history.back().timeline;
 }
@@ -118,7 +140,7 @@ Lsn common_end(const TimelineHistory& a, Lsn a_end, const TimelineHistory& b, Ls
 
 HelloVerdict judge_hello(const CopyState& ours, const message::Hello& hello) {
   using Kind = HelloVerdict::Kind;
-  if (auto refusal = judge_identity(ours, hello.version, hello.identity))
+  if (auto refusal = judge_identity(ours, hello.versions, hello.identity))
     return {Kind::kRefuse, *refusal};
   if (hello.role != Role::kPrimary) {
     return {Kind::kRefuse,
@@ -159,7 +181,7 @@ HelloVerdict judge_hello(const CopyState& ours, const message::Hello& hello) {
 WelcomeVerdict judge_welcome(const CopyState& ours, Lsn log_start, bool may_fetch,
                              const message::Welcome& welcome) {
   using Kind = WelcomeVerdict::Kind;
-  if (auto refusal = judge_identity(ours, welcome.version, welcome.identity))
+  if (auto refusal = judge_identity(ours, welcome.versions, welcome.identity))
     return {Kind::kRefuse, *refusal};
   if (is_newer(welcome.history, ours.history)) return {Kind::kFenceOurselves, {}};
   if (welcome.role == Role::kPrimary) {

@@ -3,6 +3,7 @@
 // PROTOCOL.md holds the table; tests/unit/replication_handshake_test.cc walks every row.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "tandem/log_point.h"
@@ -16,7 +17,15 @@ struct CopyState {
   Role role = Role::kMirror;
   LogPoint head;
   TimelineHistory history;
+  message::VersionRange versions = message::kProtocolVersions;
 };
+
+/// The newest version that both speak, or nothing.
+std::optional<std::uint32_t> common_version(const message::VersionRange& a,
+                                            const message::VersionRange& b);
+/// Why two releases cannot talk, naming what each speaks and which node to upgrade.
+std::string version_mismatch(const std::string& our_node, const message::VersionRange& ours,
+                             const std::string& their_node, const message::VersionRange& theirs);
 
 Timeline current_timeline(const TimelineHistory& history);
 

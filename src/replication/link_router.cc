@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "replication/group_replication.h"
+#include "replication/handshake.h"
 #include "tandem/base/check.h"
 #include "tandem/base/log.h"
 
@@ -50,7 +51,7 @@ Task<void> LinkRouter::welcome(std::unique_ptr<Link> link) {
   GroupReplication* group = callbacks_.find(hello.identity.group);
   std::string reason = "it is unknown on this node";
   if (group == nullptr && callbacks_.create && hello.role == Role::kPrimary &&
-      hello.version == message::kProtocolVersion) {
+      common_version(options_.versions, hello.versions)) {
     auto lock = co_await create_lock_.lock();
     group = callbacks_.find(hello.identity.group);
     if (group == nullptr && !stopping_) {
@@ -63,16 +64,17 @@ Task<void> LinkRouter::welcome(std::unique_ptr<Link> link) {
     }
   }
   if (stopping_ || group == nullptr) {
-    const bool known_version = hello.version == message::kProtocolVersion;
-    auto leaving = turn_away(
-        std::move(link),
-        message::Refuse{
-            known_version ? ErrorCode::kNotFound : ErrorCode::kUnsupported,
-            fmt::format("group {} ({}): {}", hello.identity.name, hello.identity.group.text(),
-                        known_version ? reason
-                                      : "another version of the protocol is spoken "
-                                        "here; run the same release on both nodes"),
-            {}});
+    const bool understood = common_version(options_.versions, hello.versions).has_value();
+    if (!understood) {
+      reason = version_mismatch("that was dialled", options_.versions, hello.identity.node,
+                                hello.versions);
+    }
+    auto leaving =
+        turn_away(std::move(link),
+                  message::Refuse{understood ? ErrorCode::kNotFound : ErrorCode::kUnsupported,
+                                  fmt::format("group {} ({}): {}", hello.identity.name,
+                                              hello.identity.group.text(), reason),
+                                  {}});
     co_await std::move(leaving);
     co_return;
   }

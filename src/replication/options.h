@@ -10,10 +10,13 @@
 
 #include "tandem/log_point.h"
 #include "tandem/port/executor.h"
+#include "tandem/port/link.h"
 
 namespace tandem::replication {
 
 struct ReplicationOptions {
+  /// What this release speaks; tests play other releases.
+  message::VersionRange versions = message::kProtocolVersions;
   /// A primary says where it is this often, also when idle; the mirror answers each time.
   Nanoseconds heartbeat_interval = std::chrono::seconds(1);
   /// Silence of this length means that the other side is lost. Several heartbeats.

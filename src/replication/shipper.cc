@@ -106,6 +106,7 @@ SlotStatus Shipper::status() const {
   status.missing_bytes = lag_bytes();
   status.in_sync = gating_ && slot_.mode == ReplicationMode::kSync && acked_.written >= barrier_;
   status.last_contact = last_contact_utc_;
+  status.protocol = protocol_;
   status.progress_done = image_done_;
   status.progress_total = image_total_;
   return status;
@@ -125,7 +126,7 @@ void Shipper::set_state(State state, std::string reason) {
 
 CopyState Shipper::our_state() const {
   // The tail counts, not the head: a mirror may have received what is still in flight here.
-  return {log_.identity(), Role::kPrimary, log_.tail(), log_.history()};
+  return {log_.identity(), Role::kPrimary, log_.tail(), log_.history(), options_.versions};
 }
 
 void Shipper::fail_link(std::string reason) {
@@ -152,6 +153,7 @@ Task<void> Shipper::session() {
   link_ = dialer_.dial(slot_.address);
   deadline_ = clock_.monotonic() + options_.handshake_timeout;
   message::Hello hello;
+  hello.versions = options_.versions;
   hello.identity = log_.identity();
   hello.role = Role::kPrimary;
   hello.mode = slot_.mode;
@@ -195,6 +197,7 @@ Task<Result<message::Welcome>> Shipper::exchange_hello(const message::Hello& hel
                     "that both nodes run the same release of tandemd"};
   }
   node_ = welcome->identity.node;
+  protocol_ = common_version(options_.versions, welcome->versions).value_or(0);
   co_return std::move(*welcome);
 }
 

@@ -145,6 +145,7 @@ class Shipper {
   UtcNs since_;
   UtcNs last_contact_utc_;
   std::string node_;
+  std::uint32_t protocol_ = 0;
   std::uint64_t image_done_ = 0, image_total_ = 0;
 
   // The mirror's place; survives a lost link.

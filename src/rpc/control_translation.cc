@@ -42,6 +42,7 @@ void to_proto(const SlotStatus& slot, v1::SlotStatus* out) {
   out->set_last_contact_utc_ns(slot.last_contact.value);
   out->set_progress_done(slot.progress_done);
   out->set_progress_total(slot.progress_total);
+  out->set_protocol(slot.protocol);
 }
 
 SlotStatus from_proto(const v1::SlotStatus& in) {
@@ -61,6 +62,7 @@ SlotStatus from_proto(const v1::SlotStatus& in) {
   slot.last_contact = UtcNs(in.last_contact_utc_ns());
   slot.progress_done = in.progress_done();
   slot.progress_total = in.progress_total();
+  slot.protocol = in.protocol();
   return slot;
 }
 

@@ -149,9 +149,15 @@ void to_proto(const GroupIdentity& identity, v1::GroupIdentity* out) {
   out->set_node(wire::utf8(identity.node));
 }
 
+/// A range of one version is written as releases did that spoke only one.
+std::uint32_t oldest_field(const message::VersionRange& versions) {
+  return versions.oldest == versions.newest ? 0 : versions.oldest;
+}
+
 void fill(const message::Hello& m, v1::StreamMessage& out) {
   auto* p = out.mutable_hello();
-  p->set_version(m.version);
+  p->set_version(m.versions.newest);
+  p->set_version_oldest(oldest_field(m.versions));
   to_proto(m.identity, p->mutable_identity());
   p->set_role(to_proto(m.role));
   p->set_mode(to_proto(m.mode));
@@ -160,7 +166,8 @@ void fill(const message::Hello& m, v1::StreamMessage& out) {
 }
 void fill(const message::Welcome& m, v1::StreamMessage& out) {
   auto* p = out.mutable_welcome();
-  p->set_version(m.version);
+  p->set_version(m.versions.newest);
+  p->set_version_oldest(oldest_field(m.versions));
   to_proto(m.identity, p->mutable_identity());
   p->set_role(to_proto(m.role));
   to_proto(m.head, p->mutable_head());
@@ -362,12 +369,18 @@ Status read_history(const google::protobuf::RepeatedPtrField<v1::TimelineFork>& 
   return ok();
 }
 
+/// A peer that does not say its oldest version speaks only the one that it names.
+bool read_versions(std::uint32_t newest, std::uint32_t oldest, message::VersionRange& out) {
+  out = {oldest == 0 ? newest : oldest, newest};
+  return newest != 0 && out.oldest <= newest;
+}
+
 Result<Message> take(const v1::Hello& in) {
   message::Hello out;
   const auto role = from_proto(in.role());
   const auto mode = from_proto(in.mode());
-  if (in.version() == 0 || !role || !mode) return invalid("a hello without version, role or mode");
-  out.version = in.version();
+  if (!read_versions(in.version(), in.version_oldest(), out.versions) || !role || !mode)
+    return invalid("a hello without version, role or mode");
   out.role = *role;
   out.mode = *mode;
   out.head = from_proto(in.head());
@@ -378,8 +391,8 @@ Result<Message> take(const v1::Hello& in) {
 Result<Message> take(const v1::Welcome& in) {
   message::Welcome out;
   const auto role = from_proto(in.role());
-  if (in.version() == 0 || !role) return invalid("a welcome without version or role");
-  out.version = in.version();
+  if (!read_versions(in.version(), in.version_oldest(), out.versions) || !role)
+    return invalid("a welcome without version or role");
   out.role = *role;
   out.head = from_proto(in.head());
   out.durable = Lsn(in.durable());

@@ -61,6 +61,46 @@ void expect_refused(const WelcomeVerdict& verdict, ErrorCode code, const char* w
   EXPECT_NE(verdict.refusal.reason.find(words), std::string::npos) << verdict.refusal.reason;
 }
 
+TEST(Versions, TheNewestThatBothSpeak) {
+  using Range = message::VersionRange;
+  EXPECT_EQ(common_version(Range{1, 1}, Range{1, 1}), 1u);
+  EXPECT_EQ(common_version(Range{1, 3}, Range{2, 5}), 3u);
+  EXPECT_EQ(common_version(Range{2, 5}, Range{1, 3}), 3u) << "both sides come to the same";
+  EXPECT_EQ(common_version(Range{1, 9}, Range{4, 4}), 4u);
+  EXPECT_EQ(common_version(Range{1, 2}, Range{2, 3}), 2u) << "they touch in one";
+  EXPECT_FALSE(common_version(Range{1, 2}, Range{3, 4}));
+  EXPECT_FALSE(common_version(Range{3, 4}, Range{1, 2}));
+}
+
+TEST(Versions, ARefusalNamesBothRangesAndTheNodeToUpgrade) {
+  for (const bool we_are_older : {true, false}) {
+    auto ours = copy(Role::kMirror, 10, kFirst);
+    ours.versions = we_are_older ? message::VersionRange{1, 2} : message::VersionRange{4, 5};
+    auto theirs = hello(20, kFirst);
+    theirs.versions = we_are_older ? message::VersionRange{4, 5} : message::VersionRange{1, 2};
+    const auto verdict = judge_hello(ours, theirs);
+    expect_refused(verdict, ErrorCode::kUnsupported, "versions 1 to 2");
+    expect_refused(verdict, ErrorCode::kUnsupported, "versions 4 to 5");
+    expect_refused(verdict, ErrorCode::kUnsupported,
+                   we_are_older ? "upgrade tandemd on node ours to a release that speaks version 4"
+                                : "upgrade tandemd on node theirs to a release that speaks version "
+                                  "4");
+  }
+}
+
+TEST(Versions, OldAndNewAgree) {
+  auto ours = copy(Role::kMirror, 10, kFirst);
+  ours.versions = {1, 3};
+  auto theirs = hello(20, kFirst);
+  theirs.versions = {3, 7};
+  EXPECT_EQ(judge_hello(ours, theirs).kind, Hello::kWelcome);
+  auto answer = welcome(10, kFirst);
+  answer.versions = {1, 2};
+  auto primary = copy(Role::kPrimary, 20, kFirst);
+  primary.versions = {2, 7};
+  EXPECT_EQ(judge_welcome(primary, Lsn{0}, false, answer).kind, Welcome::kShip);
+}
+
 TEST(Timelines, OneLiesOnAnother) {
   EXPECT_TRUE(lies_on(kFirst, Lsn{50}, kFirst));
   EXPECT_TRUE(lies_on(kFirst, Lsn{100}, kSecond)) << "up to the fork";
@@ -78,8 +118,8 @@ TEST(Timelines, OneLiesOnAnother) {
 TEST(JudgeHello, IdentityComesFirst) {
   const auto mirror = copy(Role::kMirror, 10, kFirst);
   auto wrong_version = hello(10, kFirst);
-  wrong_version.version = 99;
-  expect_refused(judge_hello(mirror, wrong_version), ErrorCode::kUnsupported, "version 99");
+  wrong_version.versions = {98, 99};
+  expect_refused(judge_hello(mirror, wrong_version), ErrorCode::kUnsupported, "versions 98 to 99");
   auto wrong_group = hello(10, kFirst);
   wrong_group.identity.group = Uuid::from_random(9, 9);
   expect_refused(judge_hello(mirror, wrong_group), ErrorCode::kInvalid, "different groups");
@@ -162,7 +202,7 @@ TEST(JudgeWelcome, EveryRow) {
   expect_refused(judge(50, kFirst, welcome(50, kFirst, Role::kPrimary)), ErrorCode::kRefused,
                  "primary");
   auto version = welcome(50, kFirst);
-  version.version = 2;
+  version.versions = {2, 2};
   expect_refused(judge(50, kFirst, version), ErrorCode::kUnsupported, "version 2");
   auto foreign = welcome(50, kFirst);
   foreign.identity.group = Uuid::from_random(9, 9);

@@ -4,6 +4,44 @@
 namespace tandem::replication::testing {
 namespace {
 
+ReplicationOptions release(message::VersionRange versions) {
+  ReplicationOptions options = test_options();
+  options.versions = versions;
+  return options;
+}
+
+/// A primary of one release and a mirror of another.
+struct MixedPair {
+  MixedPair(message::VersionRange primary, message::VersionRange mirror)
+      : a(world, network, "a", Role::kPrimary, release(primary)),
+        b(world, network, "b", Role::kMirror, release(mirror)) {}
+  QuietLog quiet;
+  SimRuntime world{77};
+  SimNetwork network{world};
+  TestNode a, b;
+};
+
+TEST(Versions, NeighbouringReleasesFollowEachOther) {
+  for (const bool primary_is_newer : {true, false}) {
+    const message::VersionRange older{1, 2}, newer{2, 3};
+    MixedPair pair(primary_is_newer ? newer : older, primary_is_newer ? older : newer);
+    pair.a.serve_to("b", ReplicationMode::kSync);
+    ASSERT_TRUE(pair.world.run_until([&] { return pair.a.following(); }, 10s));
+    EXPECT_EQ(pair.a.slot().protocol, 2u);
+  }
+}
+
+TEST(Versions, ReleasesWithoutACommonVersionSayWhatToUpgrade) {
+  MixedPair pair({3, 4}, {1, 2});
+  pair.a.serve_to("b", ReplicationMode::kSync);
+  ASSERT_TRUE(pair.world.run_until([&] { return pair.a.slot().state == "refused"; }, 10s));
+  const std::string reason = pair.a.slot().reason;
+  EXPECT_NE(reason.find("versions 3 to 4"), std::string::npos) << reason;
+  EXPECT_NE(reason.find("versions 1 to 2"), std::string::npos) << reason;
+  EXPECT_NE(reason.find("upgrade tandemd on node b"), std::string::npos) << reason;
+  EXPECT_EQ(pair.a.slot().protocol, 0u);
+}
+
 struct Door {
   explicit Door(std::uint64_t seed)
       : world(seed),

@@ -127,12 +127,25 @@ TEST_F(CodecTest, HelloBytes) {
   const auto back = decoded(bytes);
   ASSERT_TRUE(back.has_value()) << back.error().message;
   const auto& hello = std::get<message::Hello>(*back);
-  EXPECT_EQ(hello.version, message::kProtocolVersion);
+  EXPECT_EQ(hello.versions, message::kProtocolVersions);
   EXPECT_EQ(hello.identity, m.identity);
   EXPECT_EQ(hello.role, m.role);
   EXPECT_EQ(hello.mode, m.mode);
   EXPECT_EQ(hello.head, m.head);
   EXPECT_EQ(hello.history, m.history);
+}
+
+TEST_F(CodecTest, RangesOfVersionsTravel) {
+  message::Hello hello;
+  hello.versions = {2, 9};
+  const auto back = decoded(encoded(hello));
+  ASSERT_TRUE(back.has_value()) << back.error().message;
+  EXPECT_EQ(std::get<message::Hello>(*back).versions, hello.versions);
+  message::Welcome welcome;
+  welcome.versions = {3, 4};
+  const auto answer = decoded(encoded(welcome));
+  ASSERT_TRUE(answer.has_value()) << answer.error().message;
+  EXPECT_EQ(std::get<message::Welcome>(*answer).versions, welcome.versions);
 }
 
 TEST_F(CodecTest, WelcomeBytes) {

@@ -35,21 +35,27 @@ struct RecordBatch {
 
 namespace message {
 
-inline constexpr std::uint32_t kProtocolVersion = 1;
+/// Versions of the protocol: each side says which it speaks, and both use the newest that both do
+/// (replication/handshake.h).
+struct VersionRange {
+  std::uint32_t oldest = 1;
+  std::uint32_t newest = 1;
+  bool operator==(const VersionRange&) const = default;
+};
+inline constexpr VersionRange kProtocolVersions{1, 1};
 
 /// Dialer's first message: who I am and what I hold.
 struct Hello {
-  std::uint32_t version = kProtocolVersion;
+  VersionRange versions = kProtocolVersions;
   GroupIdentity identity;
   Role role = Role::kPrimary;
   ReplicationMode mode = ReplicationMode::kAsync;
   LogPoint head;  // last record I hold
   TimelineHistory history;
 };
-/// Acceptor's answer: the same about its copy. An absent group answers with a nil `identity.pool`
-/// replaced by its own pool and an empty log (lsn 0).
+/// Acceptor's answer: the same about its copy; an empty one ends at LSN 0.
 struct Welcome {
-  std::uint32_t version = kProtocolVersion;
+  VersionRange versions = kProtocolVersions;
   GroupIdentity identity;
   Role role = Role::kMirror;
   LogPoint head;
@@ -62,7 +68,8 @@ struct Refuse {
   std::string reason;
   TimelineHistory history;
 };
-/// Dialer: records follow from behind `after`; `log` false: an image (full copy) follows first.
+/// Dialer: records follow from behind `after`; with `from_image` an image (full copy) comes first.
+/// `after` below the acceptor's end asks for the records behind it, to be sent to the dialer.
 struct Start {
   Lsn after;
   bool from_image = false;
@@ -79,7 +86,7 @@ struct Ack {
 };
 /// Dialer, also when idle: where the primary is. `flush` asks for durability of all received.
 struct Heartbeat {
-  LogPoint head;  // the last record it has acknowledged or sent
+  LogPoint head;  // the last record on its device
   Lsn durable;    // its own durable position
   UtcNs sent;
   bool flush = false;
@@ -120,22 +127,26 @@ using Message = std::variant<message::Hello, message::Welcome, message::Refuse, 
                              message::ImageBegin, message::ImageBlocks, message::ImageEnd>;
 
 /// Thread: every call and resumption is on the reactor's thread.
+/// Ends: a stream may be cut anywhere; then, and after close() by either side, an unknown prefix of
+/// what was sent arrives. Nothing may be concluded from a send() but by the peer's answer.
 class Link {
  public:
-  /// Destroying a link closes it; a pending receive() must have returned first (close(), then
-  /// await).
+  /// Destroying a link closes it; a pending receive() or drained_below() must have returned first
+  /// (close(), then await).
   virtual ~Link() = default;
-  /// Queues `message`; ordered; never blocks. Nothing is sent after close(). Payload buffers are
-  /// shared until the transport is done with them.
+  /// Queues `message`; ordered; never blocks. Dropped without a word after close() or a cut.
+  /// Payload buffers are shared until the transport is done with them.
   virtual void send(Message message) = 0;
   /// Bytes queued here and not yet handed to the network.
   virtual std::size_t backlog_bytes() const = 0;
-  /// Suspends until backlog_bytes() is below `bytes` or the link is closed.
+  /// Suspends until backlog_bytes() is below `bytes`, or the link is closed or cut.
   virtual Task<void> drained_below(std::size_t bytes) = 0;
-  /// The next message, or why there will be none (kUnavailable: cut; kInvalid: garbage;
-  /// kUnsupported: version). One receive() at a time.
+  /// The next message, or why there will be none (kUnavailable: cut or closed there; kInvalid:
+  /// garbage; kCancelled: closed here). One receive() at a time.
   virtual Task<Result<Message>> receive() = 0;
-  /// Ends the stream; a pending receive() returns an error. Idempotent.
+  /// Ends the stream. A pending receive() or drained_below() returns in a later turn, never from
+  /// within close(); what came but was not received is dropped, what was sent may still be
+  /// delivered for a moment, or be lost. Idempotent.
   virtual void close() = 0;
   /// The other side's authenticated name (certificate), or "" without TLS.
   virtual std::string peer() const = 0;
