@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -39,6 +40,7 @@ struct SlotStatus {
   UtcNs last_contact;
   std::uint32_t protocol = 0;  // version spoken on the last stream; 0: none yet
   std::uint64_t progress_done = 0, progress_total = 0;  // blocks, while state is "image"
+  std::map<std::string, std::string> settings;          // all that can be set, defaults included
 };
 
 /// What a mirror knows of its primary.
@@ -51,6 +53,16 @@ struct UpstreamStatus {
   LogPoint primary_head;  // from its last heartbeat
   std::uint64_t missing_records = 0;
   std::uint64_t missing_bytes = 0;
+};
+
+/// What the declared policy does to writers now.
+struct PolicyStatus {
+  // normal | degraded (they go on with less protection than declared) | throttled | stalled |
+  // blocked (they wait for a mirror)
+  std::string state = "normal";
+  std::string reason;  // why, in words, for any state that is not "normal"
+  UtcNs since;
+  std::uint64_t lag_bytes = 0, lag_ms = 0;  // of the slowest mirror; 0 with no bound declared
 };
 
 struct GroupStatus {
@@ -70,6 +82,8 @@ struct GroupStatus {
   std::vector<VolumeStatus> volumes;
   std::vector<SlotStatus> slots;
   std::optional<UpstreamStatus> upstream;
+  std::map<std::string, std::string> settings;  // all that can be set, defaults included
+  PolicyStatus policy;                          // of a primary
 };
 
 struct PoolStatus {
@@ -119,6 +133,13 @@ struct AddMirror {
   ReplicationMode mode = ReplicationMode::kSync;
 };
 
+/// Changes settings of a group, or of one of its mirrors; "" as value means the default.
+struct ChangeSettings {
+  std::string group;
+  std::string mirror;  // its address; "": the group's own settings
+  std::map<std::string, std::string> changes;
+};
+
 class Control {
  public:
   virtual ~Control() = default;
@@ -131,6 +152,9 @@ class Control {
   virtual Task<Status> set_mode(std::string group, ReplicationMode mode) = 0;
   virtual Task<Status> add_mirror(AddMirror request) = 0;
   virtual Task<Status> remove_mirror(std::string group, std::string address) = 0;
+  /// All or nothing; in force and kept by this node's copy when it completes. Never waits for
+  /// writers. kInvalid: a key or value, with what there is; kNotFound.
+  virtual Task<Status> change_settings(ChangeSettings request) = 0;
   virtual Task<Result<Receipt>> receipt(std::string group) = 0;
   /// Opens a new timeline on a mirror. Refused while the primary is reachable unless `force`.
   virtual Task<Result<Receipt>> promote(std::string group, bool force) = 0;

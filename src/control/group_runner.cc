@@ -61,6 +61,8 @@ RoleStep GroupRunner::move(const replication::RoleEvent& event, std::string reas
 }
 
 void GroupRunner::start() {
+  replication_->set_mode(group_.mode());
+  replication_->set_settings(group_.settings());
   for (const auto& slot : group_.slots()) {
     replication::SlotOptions options{.address = slot.address, .mode = group_.mode()};
     if (slot.written > Lsn{0}) {
@@ -159,6 +161,12 @@ Task<Status> GroupRunner::become_mirror() {
   co_return ok();
 }
 
+void GroupRunner::abandon_held_writers() {
+  if (stopping_ || !replication_->holds_writers() || group_.stopped()) return;
+  group_.stop({ErrorCode::kUnavailable, fmt::format("this node stops while writers wait: {}",
+                                                    replication_->policy_status().reason)});
+}
+
 Task<void> GroupRunner::stop() {
   if (!stopping_ && serves() && !group_.stopped()) {
     for (const auto& slot : replication_->slots()) {
@@ -168,6 +176,7 @@ Task<void> GroupRunner::stop() {
     }
   }
   remember_slots();  // the pool's last checkpoint keeps them
+  abandon_held_writers();
   stopping_ = true;
   group_.serve(false);
   co_await replication_->stop();
@@ -212,10 +221,18 @@ bool GroupRunner::in_use() {
   return !handed_out_.empty();
 }
 
+Status GroupRunner::may_change_volumes() const {
+  if (!serves()) return unavailable();
+  if (!replication_->holds_writers()) return ok();
+  return Error{ErrorCode::kUnavailable, fmt::format("group {} takes no changes now: {}", name_,
+                                                    replication_->policy_status().reason)};
+}
+
 Task<Status> GroupRunner::create_volume(const CreateVolume& request) {
   auto holder = work_.hold();
-  auto lock = co_await changing_.lock();
-  if (!serves()) co_return unavailable();
+  auto lock = co_await changing_volumes_.lock();
+  const Status may = may_change_volumes();
+  if (!may) co_return may;
   std::string name = request.name;
   auto creating =
       group_.create_volume(std::move(name), request.size_bytes, request.logical_block_bytes);
@@ -224,16 +241,18 @@ Task<Status> GroupRunner::create_volume(const CreateVolume& request) {
 
 Task<Status> GroupRunner::resize_volume(std::string volume, std::uint64_t size_bytes) {
   auto holder = work_.hold();
-  auto lock = co_await changing_.lock();
-  if (!serves()) co_return unavailable();
+  auto lock = co_await changing_volumes_.lock();
+  const Status may = may_change_volumes();
+  if (!may) co_return may;
   auto resizing = group_.resize_volume(std::move(volume), size_bytes);
   co_return co_await std::move(resizing);
 }
 
 Task<Status> GroupRunner::delete_volume(std::string volume) {
   auto holder = work_.hold();
-  auto lock = co_await changing_.lock();
-  if (!serves()) co_return unavailable();
+  auto lock = co_await changing_volumes_.lock();
+  const Status may = may_change_volumes();
+  if (!may) co_return may;
   auto deleting = group_.delete_volume(std::move(volume));
   co_return co_await std::move(deleting);
 }
@@ -248,6 +267,42 @@ Task<Status> GroupRunner::set_mode(ReplicationMode mode) {
   if (!kept) co_return kept;
   replication_->set_mode(mode);
   co_return ok();
+}
+
+Task<Status> GroupRunner::change_settings(std::string mirror, replication::Settings changes) {
+  auto holder = work_.hold();
+  auto lock = co_await changing_settings_.lock();
+  std::string prefix;
+  if (!mirror.empty()) {
+    const auto slots = replication_->slots();
+    const bool known = std::any_of(slots.begin(), slots.end(),
+                                   [&](const SlotStatus& slot) { return slot.address == mirror; });
+    if (!known) {
+      co_return Error{ErrorCode::kNotFound,
+                      fmt::format("group {} has no mirror at {}", name_, mirror)};
+    }
+    prefix = replication::mirror_prefix(mirror);
+  }
+  replication::Settings settings = group_.settings();
+  for (const auto& [key, value] : changes) {
+    // The default goes as nothing, so that a later release may improve it; but the key must exist.
+    Status good = mirror.empty() ? replication::check_group_setting(key, value)
+                                 : replication::check_mirror_setting(key, value);
+    if (!good) co_return good;
+    if (value.empty()) {
+      settings.erase(prefix + key);
+    } else {
+      settings[prefix + key] = value;
+    }
+  }
+  // In force first: who wants to release writers does not wait for the disk.
+  replication_->set_settings(settings);
+  for (const auto& [key, value] : changes) {
+    log_event(Level::kInfo, "group.setting", "group={} mirror={} key={} value=\"{}\"", name_,
+              mirror.empty() ? "all" : mirror, key, value);
+  }
+  auto keeping = group_.set_settings(std::move(settings));
+  co_return co_await std::move(keeping);
 }
 
 Task<Status> GroupRunner::add_mirror(std::string address, ReplicationMode mode) {

@@ -36,6 +36,9 @@ class GroupRunner {
   void tick();
   /// Nothing is served or shipped afterwards; what mirrors follow gets a moment to arrive.
   Task<void> stop();
+  /// Before a stop: writers that a policy makes wait are answered with an error, since a front end
+  /// waits for its writers. Nothing that they wrote is acknowledged; the log keeps it.
+  void abandon_held_writers();
 
   const std::string& name() const { return name_; }
   store::Group& group() { return group_; }
@@ -53,6 +56,7 @@ class GroupRunner {
   Task<Status> resize_volume(std::string volume, std::uint64_t size_bytes);
   Task<Status> delete_volume(std::string volume);
   Task<Status> set_mode(ReplicationMode mode);
+  Task<Status> change_settings(std::string mirror, replication::Settings changes);
   Task<Status> add_mirror(std::string address, ReplicationMode mode);
   Task<Status> remove_mirror(std::string address);
   Receipt receipt() const;
@@ -77,6 +81,7 @@ class GroupRunner {
   Task<Result<Receipt>> open_timeline(bool force);
   Task<Status> hand_over(std::string address);
   Task<Status> save_slots();
+  Status may_change_volumes() const;
   Result<std::string> successor_of(std::string address) const;
 
   Runtime runtime_;
@@ -90,6 +95,10 @@ class GroupRunner {
   UtcNs since_;
   bool stopping_ = false;
   AsyncMutex changing_;
+  // On their own: a record of theirs may wait for a mirror, and what would release it must not wait
+  // behind it.
+  AsyncMutex changing_volumes_;
+  AsyncMutex changing_settings_;
   Gate work_;
   std::vector<std::weak_ptr<Volume>> handed_out_;
 };

@@ -28,8 +28,11 @@ Task<GroupStatus> GroupRunner::status() {
     status.volumes.push_back({volume.name, volume.id.value, volume.size_bytes,
                               volume.logical_block_bytes, volume.allocated_blocks * kBlockBytes});
   }
+  status.settings = replication::group_settings(group_.settings());
+  if (replication_->role() == Role::kPrimary) status.policy = replication_->policy_status();
   status.slots = replication_->slots();
   for (SlotStatus& slot : status.slots) {
+    slot.settings = replication::mirror_settings(group_.settings(), slot.address);
     if (slot.missing_records == 0 || replication::role_of(machine_.state()) != Role::kPrimary)
       continue;
     auto blocks = co_await group_.blocks_newer_than(slot.written);

@@ -56,6 +56,7 @@ NodeControl::NodeControl(Runtime runtime, store::Pool& pool, LinkDialer& dialer,
       router_(runtime, options_.replication, routes()),
       ticker_(runtime.executor, std::chrono::seconds(1), [this] {
         for (auto& [name, runner] : runners_) runner->tick();
+        if (abandoning_) abandon_held_writers();
       }) {}
 
 NodeControl::~NodeControl() { CHECK(runners_.empty() && work_.held() == 0); }
@@ -87,6 +88,11 @@ void NodeControl::start() {
 Task<void> NodeControl::end(RunnerPtr runner) {
   auto holder = work_.hold();
   co_await runner->stop();
+}
+
+void NodeControl::abandon_held_writers() {
+  abandoning_ = true;
+  for (auto& [name, runner] : runners_) runner->abandon_held_writers();
 }
 
 Task<void> NodeControl::stop() {
@@ -298,6 +304,14 @@ Task<Status> NodeControl::remove_mirror(std::string group, std::string address) 
   if (!runner) co_return runner.error();
   auto removing = (*runner)->remove_mirror(std::move(address));
   co_return co_await std::move(removing);
+}
+
+Task<Status> NodeControl::change_settings(ChangeSettings request) {
+  auto holder = work_.hold();
+  auto runner = find_group(request.group);
+  if (!runner) co_return runner.error();
+  auto changing = (*runner)->change_settings(std::move(request.mirror), std::move(request.changes));
+  co_return co_await std::move(changing);
 }
 
 Task<Result<Receipt>> NodeControl::receipt(std::string group) {

@@ -29,6 +29,9 @@ class NodeControl final : public Control, public VolumeDirectory {
 
   /// Starts every group in its role; returns at once, groups may still be starting.
   void start();
+  /// Before the front ends are stopped: see GroupRunner::abandon_held_writers(); from now on also
+  /// for groups whose policy begins to hold writers.
+  void abandon_held_writers();
   /// Refuses everything new, lets mirrors have the last records, ends replication. Front ends have
   /// to be stopped before. Afterwards close the pool.
   Task<void> stop();
@@ -44,6 +47,7 @@ class NodeControl final : public Control, public VolumeDirectory {
   Task<Status> set_mode(std::string group, ReplicationMode mode) override;
   Task<Status> add_mirror(AddMirror request) override;
   Task<Status> remove_mirror(std::string group, std::string address) override;
+  Task<Status> change_settings(ChangeSettings request) override;
   Task<Result<Receipt>> receipt(std::string group) override;
   Task<Result<Receipt>> promote(std::string group, bool force) override;
   Task<Status> demote(std::string group) override;
@@ -77,6 +81,7 @@ class NodeControl final : public Control, public VolumeDirectory {
   std::map<std::string, RunnerPtr, std::less<>> runners_;
   AsyncMutex pool_lock_;  // making and deleting groups
   Gate work_;
+  bool abandoning_ = false;
   bool stopping_ = false;
 };
 

@@ -27,6 +27,7 @@ struct Words {
   std::string timeout, watch, size, mode, to;
   std::string name, group, address;
   std::uint32_t block_size = 512;
+  std::vector<std::string> changes;
   bool yes = false, force = false;
   CLI::Option* watch_option = nullptr;
 };
@@ -106,6 +107,14 @@ void add_group_commands(CLI::App& app, Words& w, Action& chosen) {
           [&w](Context& context) { return run_group_show(context, w.group); })
       ->add_option("GROUP", w.group)
       ->required();
+  auto* set =
+      command(*group, "set", "Change settings while it runs: what happens when mirrors lag or fail",
+              chosen, [&w](Context& context) { return run_set(context, w.group, "", w.changes); });
+  set->add_option("GROUP", w.group)->required();
+  set->add_option("KEY=VALUE", w.changes,
+                  "lag_bytes=256MiB, lag_time=30s, lag_action=degrade|throttle|stall, "
+                  "without_mirror=degrade|block; an empty value is the default")
+      ->required();
   auto* remove =
       command(*group, "delete", "Delete one node's copy of a group", chosen,
               [&w](Context& context) { return run_group_delete(context, w.group, w.yes); });
@@ -130,6 +139,15 @@ void add_group_commands(CLI::App& app, Words& w, Action& chosen) {
   add->add_option("GROUP", w.group)->required();
   add->add_option("ADDRESS", w.address, "The other node's service, HOST:PORT")->required();
   add->add_option("--mode", w.mode, "async, flush or sync (sync)")->type_name("MODE");
+  auto* tune =
+      command(*mirror, "set", "Change settings of a mirror while it runs", chosen,
+              [&w](Context& context) { return run_set(context, w.group, w.address, w.changes); });
+  tune->add_option("GROUP", w.group)->required();
+  tune->add_option("ADDRESS", w.address)->required();
+  tune->add_option("KEY=VALUE", w.changes,
+                   "catch_up_rate=20MiB (a second), catch_up_times=\"22:00-06:00 off\", "
+                   "compression=off|on|auto; an empty value is the default")
+      ->required();
   auto* drop =
       command(*mirror, "remove", "Mirror a group no longer", chosen,
               [&w](Context& context) { return run_mirror_remove(context, w.group, w.address); });

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "ctl/context.h"
 
@@ -25,6 +26,9 @@ Exit run_volume_delete(Context& context, const std::string& name, bool yes);
 // group_commands.cc
 Exit run_group_delete(Context& context, const std::string& group, bool yes);
 Exit run_mode(Context& context, const std::string& group, ReplicationMode mode);
+/// `words`: each "key=value"; an empty value means the default.
+Exit run_set(Context& context, const std::string& group, const std::string& mirror,
+             const std::vector<std::string>& words);
 Exit run_mirror_add(Context& context, const AddMirror& request);
 Exit run_mirror_remove(Context& context, const std::string& group, const std::string& address);
 Exit run_receipt(Context& context, const std::string& group);

@@ -32,6 +32,29 @@ Exit run_mode(Context& context, const std::string& group, ReplicationMode mode) 
                 "Group " + group + " replicates in mode " + to_string(mode) + " now.");
 }
 
+Exit run_set(Context& context, const std::string& group, const std::string& mirror,
+             const std::vector<std::string>& words) {
+  ChangeSettings request{group, mirror, {}};
+  std::string said;
+  for (const auto& word : words) {
+    const auto equals = word.find('=');
+    if (equals == std::string::npos || equals == 0)
+      return fail_usage(context, "\"" + word +
+                                     "\" is not a setting: write key=value, or key= for the "
+                                     "default; 'tandem group show " +
+                                     group + "' lists them");
+    request.changes[word.substr(0, equals)] = word.substr(equals + 1);
+    said += " " + word;
+  }
+  auto chosen = choose(context, context.settings.timeout, "group " + group + " as primary",
+                       holds_group(group, Role::kPrimary));
+  if (!chosen.client) return chosen.exit;
+  const auto status = chosen.client->change_settings(request);
+  return finish(context, *chosen.client, status,
+                (mirror.empty() ? "Group " + group : "Mirror " + mirror + " of group " + group) +
+                    " at " + chosen.client->address() + " has" + said + " now.");
+}
+
 Exit run_mirror_add(Context& context, const AddMirror& request) {
   auto chosen = choose(context, context.settings.timeout, "group " + request.group + " as primary",
                        holds_group(request.group, Role::kPrimary));

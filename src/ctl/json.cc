@@ -38,7 +38,8 @@ Json to_json(const SlotStatus& slot) {
           {"last_contact_utc_ns", slot.last_contact.value},
           {"progress_done", slot.progress_done},
           {"progress_total", slot.progress_total},
-          {"protocol", slot.protocol}};
+          {"protocol", slot.protocol},
+          {"settings", slot.settings}};
 }
 
 Json to_json(const UpstreamStatus& upstream) {
@@ -89,7 +90,14 @@ Json to_json(const GroupStatus& group) {
               {"dead_bytes", group.dead_bytes},
               {"volumes", Json::array()},
               {"slots", Json::array()},
-              {"upstream", nullptr}};
+              {"upstream", nullptr},
+              {"settings", group.settings},
+              {"policy",
+               {{"state", group.policy.state},
+                {"reason", group.policy.reason},
+                {"since_utc_ns", group.policy.since.value},
+                {"lag_bytes", group.policy.lag_bytes},
+                {"lag_ms", group.policy.lag_ms}}}};
   for (const auto& volume : group.volumes) out["volumes"].push_back(to_json(volume));
   for (const auto& slot : group.slots) out["slots"].push_back(to_json(slot));
   if (group.upstream) out["upstream"] = to_json(*group.upstream);

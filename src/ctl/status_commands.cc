@@ -318,6 +318,20 @@ Exit run_group_list(Context& context) {
 
 namespace {
 
+std::string settings_text(const std::map<std::string, std::string>& settings) {
+  std::string text;
+  for (const auto& [key, value] : settings) {
+    const bool quote = value.find(' ') != std::string::npos;
+    text += (text.empty() ? "" : ", ") + key + "=" + (quote ? "\"" + value + "\"" : value);
+  }
+  return text.empty() ? "not known to this node" : text;
+}
+
+std::string policy_text(const PolicyStatus& policy, UtcNs now) {
+  if (policy.state == "normal") return "normal";
+  return policy.state + " since " + age_text(policy.since, now) + ": " + policy.reason;
+}
+
 /// Everything about one node's copy of a group.
 std::string group_text(const View& view) {
   const auto& g = *view.group;
@@ -331,6 +345,8 @@ std::string group_text(const View& view) {
   line("state", g.state + (g.reason.empty() ? "" : " (" + g.reason + ")") + ", since " +
                     age_text(g.since, view.now));
   line("mode", to_string(g.mode));
+  line("settings", settings_text(g.settings));
+  if (g.role == Role::kPrimary) line("policy", policy_text(g.policy, view.now));
   line("head", point_text(g.head));
   line("durable", "record " + std::to_string(g.durable.value) + "; checkpoint at " +
                       std::to_string(g.checkpoint.value) + ", log from " +
@@ -354,7 +370,7 @@ std::string group_text(const View& view) {
                        std::to_string(slot.received.value) + ", written " +
                        std::to_string(slot.written.value) + ", durable " +
                        std::to_string(slot.durable.value) + "; heard " +
-                       age_text(slot.last_contact, view.now));
+                       age_text(slot.last_contact, view.now) + "; " + settings_text(slot.settings));
   }
   if (g.upstream) {
     line("primary", (g.upstream->node.empty() ? "unknown" : g.upstream->node) + ": " +

@@ -42,6 +42,16 @@ Verdict judge_primary(const View& primary) {
     return {false, head + ". NOT PROTECTED: it has no mirror; 'tandem mirror add " + group.name +
                        " HOST:PORT' gives it one"};
   Verdict all{group.state == "serving", head};
+  if (const auto& policy = group.policy;
+      policy.state == "blocked" || policy.state == "stalled" || policy.state == "throttled") {
+    all.good = false;
+    all.text += ", but WRITERS ARE " +
+                std::string(policy.state == "throttled" ? "SLOWED" : "HELD") + " (" + policy.state +
+                " since " + age_text(policy.since, primary.now) + "): " + policy.reason;
+  } else if (policy.state == "degraded") {
+    all.good = false;
+    all.text += ", DEGRADED since " + age_text(policy.since, primary.now) + ": " + policy.reason;
+  }
   for (const auto& slot : group.slots) {
     const auto one = judge_slot(primary, slot);
     all.good = all.good && one.good;

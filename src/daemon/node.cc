@@ -174,6 +174,7 @@ Task<void> Node::Impl::stop() {
     ::_exit(1);
   });
   reactor().cancel(exports_check);
+  if (control) control->abandon_held_writers();
   if (nbd) co_await nbd->stop();
   co_await disconnecting.close();
   if (service) co_await service->drain(kDrainMax);

@@ -64,12 +64,14 @@ void GroupReplication::become_primary() {
                   log_.identity().node, log_.identity().name, current_timeline(history).value),
       history});
   for (Slot& slot : slots_) start_slot(slot);
+  slot_changed();  // before the caller serves: no write may slip through a policy that blocks
 }
 
 Task<void> GroupReplication::stop_shipping(Role role) {
   auto holder = work_.hold();
   role_ = role;
   listen();
+  look_again_at(std::nullopt);
   for (Slot& slot : slots_)
     if (slot.shipper) slot.shipper->request_stop();
   co_await end_slots();
@@ -111,6 +113,7 @@ void GroupReplication::listen() {
     return;
   }
   log_.set_append_listener([this] {
+    if (ack_policy_.watches_tail()) acknowledge();
     for (auto& slot : slots_)
       if (slot.shipper) slot.shipper->wake();
   });
@@ -146,8 +149,10 @@ Status GroupReplication::add_slot(SlotOptions slot) {
                                                    log_.identity().name, address)};
     }
   }
+  mode_ = slot.mode;
   slots_.push_back({std::move(slot), nullptr});
   start_slot(slots_.back());
+  slot_changed();
   return ok();
 }
 
@@ -169,10 +174,17 @@ Task<Status> GroupReplication::remove_slot(std::string address) {
 }
 
 void GroupReplication::set_mode(ReplicationMode mode) {
+  mode_ = mode;
   for (Slot& slot : slots_) {
     slot.options.mode = mode;
     if (slot.shipper) slot.shipper->set_mode(mode);
   }
+  slot_changed();
+}
+
+void GroupReplication::set_settings(const Settings& settings) {
+  ack_policy_.set_policy(group_policy(settings));
+  slot_changed();
 }
 
 Task<Status> GroupReplication::wait_durable(std::string address, Lsn upto, Nanoseconds limit) {
@@ -190,11 +202,39 @@ void GroupReplication::slot_changed() {
   heard_.notify_all();
   // A fenced group's writers are failed by the store, never released.
   if (role_ != Role::kPrimary) return;
+  acknowledge();
+  update_hold();
+}
+
+// Lets writers go as far as every mirror and the policy allow.
+void GroupReplication::acknowledge() {
+  if (role_ != Role::kPrimary || stopping_) return;
   gates_.clear();
   for (const Slot& slot : slots_)
     if (slot.shipper) gates_.push_back(slot.shipper->gate());
-  log_.set_remote_ack(remote_ack(gates_));
-  update_hold();
+  const std::string before = ack_policy_.status().state;
+  const AckPolicy::Moment moment{runtime_.clock.monotonic(), runtime_.clock.utc(), log_.tail()};
+  const auto decision = ack_policy_.decide(mode_, gates_, moment);
+  if (const PolicyStatus& now = ack_policy_.status(); now.state != before) {
+    log_event(now.state == "normal" ? Level::kInfo : Level::kWarn, "group.policy",
+              "group={} mode={} state={} reason=\"{}\"", log_.identity().name, to_string(mode_),
+              now.state, now.reason);
+  }
+  look_again_at(decision.look_again);
+  log_.set_remote_ack(decision.ack);  // last: it resumes writers
+}
+
+void GroupReplication::look_again_at(std::optional<Nanoseconds> at) {
+  // A timer that comes too early costs nothing but a look; one for each acknowledgement would.
+  if (at && look_again_ && *look_again_ <= *at) return;
+  if (look_again_) runtime_.executor.cancel(look_again_timer_);
+  look_again_ = at;
+  if (!at) return;
+  const auto in = std::max(*at - runtime_.clock.monotonic(), Nanoseconds(0));
+  look_again_timer_ = runtime_.executor.schedule_after(in, [this] {
+    look_again_.reset();
+    acknowledge();
+  });
 }
 
 void GroupReplication::update_hold() {
@@ -254,13 +294,15 @@ Task<void> GroupReplication::stop() {
     stopping_ = true;
     heard_.notify_all();
     listen();
+    look_again_at(std::nullopt);
     for (Slot& slot : slots_)
       if (slot.shipper) slot.shipper->request_stop();
   }
   co_await applier_.stop();
   co_await end_slots();
   co_await work_.close();
-  if (role_ == Role::kPrimary) log_.set_remote_ack({});
+  // Writers that a policy holds are failed by the store when it closes, never released here.
+  if (role_ == Role::kPrimary && !ack_policy_.holds()) log_.set_remote_ack({});
 }
 
 }  // namespace tandem::replication

@@ -11,7 +11,9 @@
 #include <string>
 #include <vector>
 
+#include "replication/ack_policy.h"
 #include "replication/applier.h"
+#include "replication/group_settings.h"
 #include "replication/options.h"
 #include "replication/shipper.h"
 #include "tandem/base/sync.h"
@@ -64,8 +66,10 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   Status add_slot(SlotOptions slot);
   /// Ends the slot's stream; writers do not wait for it any more. kNotFound.
   Task<Status> remove_slot(std::string address);
-  /// Every slot's mode, also while shipping.
+  /// The group's mode and every slot's, also while shipping.
   void set_mode(ReplicationMode mode);
+  /// See group_settings.h; in force when it returns, also for writers that wait already.
+  void set_settings(const Settings& settings);
   /// Completes when the mirror at `address` holds durably everything up to `upto`.
   Task<Status> wait_durable(std::string address, Lsn upto, Nanoseconds limit);
 
@@ -74,6 +78,9 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   void accept(std::unique_ptr<Link> link, message::Hello hello);
 
   // --- status ---------------------------------------------------------------------------------
+  const PolicyStatus& policy_status() const { return ack_policy_.status(); }
+  /// The policy makes writers wait, and no time-out ends it.
+  bool holds_writers() const { return role_ == Role::kPrimary && ack_policy_.holds(); }
   std::vector<SlotStatus> slots() const;
   std::vector<SlotOptions> slot_options() const;
   UpstreamStatus upstream() const { return applier_.status(); }
@@ -98,6 +105,8 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   Task<Status> become_mirror() override;
 
   void listen();
+  void acknowledge();
+  void look_again_at(std::optional<Nanoseconds> at);
   void start_slot(Slot& slot);
   Task<void> end_slots();
   void update_hold();
@@ -117,7 +126,11 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   AsyncMutex fetch_lock_;
   AsyncMutex slots_lock_;  // starting and ending shippers
   std::vector<Slot> slots_;
-  std::vector<SlotGate> gates_;  // scratch of slot_changed()
+  ReplicationMode mode_ = ReplicationMode::kAsync;
+  AckPolicy ack_policy_;
+  std::vector<SlotGate> gates_;  // scratch of acknowledge()
+  std::optional<Nanoseconds> look_again_;
+  TimerId look_again_timer_ = 0;
   Condition heard_;
   Applier applier_;
   Gate work_;

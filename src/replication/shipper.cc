@@ -28,6 +28,7 @@ Shipper::Shipper(Runtime runtime, ReplicatedLog& log, LinkDialer& dialer,
     position_known_ = true;
     acked_ = {slot_.last_known->lsn, slot_.last_known->lsn, slot_.last_durable};
     acked_payload_ = slot_.last_known->payload_bytes;
+    caught_up_once_ = acked_.written > Lsn{0};
   }
 }
 
@@ -51,6 +52,18 @@ Task<void> Shipper::stop() {
   request_stop();
   co_await running_.close();
   set_state(State::kStopped, "this node does not ship this group");
+}
+
+SlotGate Shipper::gate() const {
+  return {.mode = slot_.mode,
+          .gating = gating_,
+          .written = acked_.written,
+          .durable = acked_.durable,
+          .written_payload = acked_payload_,
+          .confirmed = confirmed_,
+          .caught_up_once = caught_up_once_,
+          .name = node_.empty() ? slot_.address : node_,
+          .reason = reason_};
 }
 
 Lsn Shipper::hold() const {

@@ -60,7 +60,7 @@ class Shipper {
   void set_mode(ReplicationMode mode);
 
   const std::string& address() const { return slot_.address; }
-  SlotGate gate() const { return {slot_.mode, gating_, acked_.written, acked_.durable}; }
+  SlotGate gate() const;
   /// Oldest position behind which this slot may still need records.
   Lsn hold() const;
   /// The mirror was heard since start() and nothing has to be fetched from it any more.
@@ -151,6 +151,7 @@ class Shipper {
   // The mirror's place; survives a lost link.
   bool position_known_ = false;  // at least as it was when the slot was last heard
   bool confirmed_ = false;       // by the mirror itself, since start()
+  bool caught_up_once_ = false;  // the mirror has had all but a little, now or in an earlier life
   message::Ack acked_;
   std::uint64_t acked_payload_ = 0;
   bool settled_ = false;

@@ -276,6 +276,7 @@ void Shipper::update_gate() {
     log_event(Level::kInfo, "slot.gated", "group={} mirror={} mode={} lsn={}", log_.identity().name,
               slot_.address, to_string(slot_.mode), barrier_.value);
   }
+  caught_up_once_ = caught_up_once_ || near;
   if (near && state_ != State::kFollowing) {
     set_state(State::kFollowing, "");
   } else if (far && !gating_ && state_ == State::kFollowing) {

@@ -84,6 +84,14 @@ class GrpcControlClient final : public ControlClient {
     v1::RemoveMirrorResponse answer;
     return call(&Stub::RemoveMirror, request, answer);
   }
+  Status change_settings(const ChangeSettings& in) override {
+    v1::ChangeSettingsRequest request;
+    request.set_group(in.group);
+    request.set_mirror(in.mirror);
+    for (const auto& [key, value] : in.changes) (*request.mutable_changes())[key] = value;
+    v1::ChangeSettingsResponse answer;
+    return call(&Stub::ChangeSettings, request, answer);
+  }
   Result<Receipt> receipt(const std::string& group) override {
     v1::GetReceiptRequest request;
     request.set_group(group);

@@ -30,6 +30,7 @@ class ControlClient {
   virtual Status set_mode(const std::string& group, ReplicationMode mode) = 0;
   virtual Status add_mirror(const AddMirror& request) = 0;
   virtual Status remove_mirror(const std::string& group, const std::string& address) = 0;
+  virtual Status change_settings(const ChangeSettings& request) = 0;
   virtual Result<Receipt> receipt(const std::string& group) = 0;
   virtual Result<Receipt> promote(const std::string& group, bool force) = 0;
   virtual Status demote(const std::string& group) = 0;

@@ -81,6 +81,17 @@ Task<Status> handle(Control& control, const v1::RemoveMirrorRequest& in,
   co_return status;
 }
 
+Task<Status> handle(Control& control, const v1::ChangeSettingsRequest& in,
+                    v1::ChangeSettingsResponse&) {
+  ChangeSettings request;
+  request.group = in.group();
+  request.mirror = in.mirror();
+  request.changes = {in.changes().begin(), in.changes().end()};
+  auto task = control.change_settings(std::move(request));
+  auto status = co_await std::move(task);
+  co_return status;
+}
+
 Task<Status> handle(Control& control, const v1::GetReceiptRequest& in, v1::Receipt& out) {
   auto task = control.receipt(in.group());
   auto receipt = co_await std::move(task);
@@ -246,6 +257,8 @@ void listen_for_control(ControlAsyncService& service, std::shared_ptr<Loop> loop
   listen.template operator()<v1::AddMirrorRequest, v1::AddMirrorResponse>(&S::RequestAddMirror);
   listen.template operator()<v1::RemoveMirrorRequest, v1::RemoveMirrorResponse>(
       &S::RequestRemoveMirror);
+  listen.template operator()<v1::ChangeSettingsRequest, v1::ChangeSettingsResponse>(
+      &S::RequestChangeSettings);
   listen.template operator()<v1::GetReceiptRequest, v1::Receipt>(&S::RequestGetReceipt);
   listen.template operator()<v1::PromoteRequest, v1::Receipt>(&S::RequestPromote);
   listen.template operator()<v1::DemoteRequest, v1::DemoteResponse>(&S::RequestDemote);

@@ -26,6 +26,32 @@ VolumeStatus from_proto(const v1::VolumeStatus& in) {
           .allocated_bytes = in.allocated_bytes()};
 }
 
+void to_proto(const std::map<std::string, std::string>& settings,
+              google::protobuf::Map<std::string, std::string>* out) {
+  for (const auto& [key, value] : settings) (*out)[utf8(key)] = utf8(value);
+}
+
+std::map<std::string, std::string> from_proto(
+    const google::protobuf::Map<std::string, std::string>& in) {
+  return {in.begin(), in.end()};
+}
+
+void to_proto(const PolicyStatus& policy, v1::PolicyStatus* out) {
+  out->set_state(utf8(policy.state));
+  out->set_reason(utf8(policy.reason));
+  out->set_since_utc_ns(policy.since.value);
+  out->set_lag_bytes(policy.lag_bytes);
+  out->set_lag_ms(policy.lag_ms);
+}
+
+PolicyStatus from_proto(const v1::PolicyStatus& in) {
+  return {.state = in.state(),
+          .reason = in.reason(),
+          .since = UtcNs(in.since_utc_ns()),
+          .lag_bytes = in.lag_bytes(),
+          .lag_ms = in.lag_ms()};
+}
+
 void to_proto(const SlotStatus& slot, v1::SlotStatus* out) {
   out->set_node(utf8(slot.node));
   out->set_address(utf8(slot.address));
@@ -43,6 +69,7 @@ void to_proto(const SlotStatus& slot, v1::SlotStatus* out) {
   out->set_progress_done(slot.progress_done);
   out->set_progress_total(slot.progress_total);
   out->set_protocol(slot.protocol);
+  to_proto(slot.settings, out->mutable_settings());
 }
 
 SlotStatus from_proto(const v1::SlotStatus& in) {
@@ -63,6 +90,7 @@ SlotStatus from_proto(const v1::SlotStatus& in) {
   slot.progress_done = in.progress_done();
   slot.progress_total = in.progress_total();
   slot.protocol = in.protocol();
+  slot.settings = from_proto(in.settings());
   return slot;
 }
 
@@ -108,6 +136,8 @@ void to_proto(const GroupStatus& group, v1::GroupStatus* out) {
   for (const auto& volume : group.volumes) to_proto(volume, out->add_volumes());
   for (const auto& slot : group.slots) to_proto(slot, out->add_slots());
   if (group.upstream) to_proto(*group.upstream, out->mutable_upstream());
+  to_proto(group.settings, out->mutable_settings());
+  to_proto(group.policy, out->mutable_policy());
 }
 
 Status from_proto(const v1::GroupStatus& in, GroupStatus& group) {
@@ -135,6 +165,8 @@ Status from_proto(const v1::GroupStatus& in, GroupStatus& group) {
   for (const auto& volume : in.volumes()) group.volumes.push_back(from_proto(volume));
   for (const auto& slot : in.slots()) group.slots.push_back(from_proto(slot));
   if (in.has_upstream()) group.upstream = from_proto(in.upstream());
+  group.settings = from_proto(in.settings());
+  if (in.has_policy()) group.policy = from_proto(in.policy());
   return ok();
 }
 

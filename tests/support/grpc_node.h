@@ -53,6 +53,11 @@ class FakeControl final : public Control {
   Task<Status> remove_mirror(std::string group, std::string address) override {
     return note("remove " + group + " " + address);
   }
+  Task<Status> change_settings(ChangeSettings r) override {
+    std::string what = "set " + r.group + " " + r.mirror + ":";
+    for (const auto& [key, value] : r.changes) what += " " + key + "=" + value;
+    return note(std::move(what));
+  }
   Task<Result<Receipt>> receipt(std::string group) override {
     return note_receipt("receipt " + group);
   }

@@ -49,6 +49,11 @@ class FakeClient final : public rpc::ControlClient {
   Status remove_mirror(const std::string& group, const std::string& address) override {
     return note("remove " + group + " " + address);
   }
+  Status change_settings(const ChangeSettings& r) override {
+    std::string call = "set " + r.group + " " + (r.mirror.empty() ? "-" : r.mirror) + ":";
+    for (const auto& [key, value] : r.changes) call += " " + key + "=" + value;
+    return note(std::move(call));
+  }
   Result<Receipt> receipt(const std::string& group) override {
     TANDEM_TRY(note("receipt " + group));
     return node_.receipt;

@@ -101,6 +101,7 @@ NodeStatus full_status() {
   slot.progress_done = 23;
   slot.progress_total = 24;
   slot.protocol = 30;
+  slot.settings = {{"compression", "auto"}};
   g.slots = {slot};
   UpstreamStatus up;
   up.node = "gamma";
@@ -112,6 +113,8 @@ NodeStatus full_status() {
   up.missing_records = 28;
   up.missing_bytes = 29;
   g.upstream = up;
+  g.settings = {{"lag_bytes", "1MiB"}, {"lag_time", "off"}};
+  g.policy = {"stalled", "mirror beta lacks much", UtcNs(31), 32, 33};
   s.groups = {g, GroupStatus{}};
   return s;
 }
@@ -133,6 +136,7 @@ TEST_F(ControlTest, StatusSurvivesTheJourney) {
         static_cast<const google::protobuf::Message*>(&sent.groups(0)),
         static_cast<const google::protobuf::Message*>(&sent.groups(0).slots(0)),
         static_cast<const google::protobuf::Message*>(&sent.groups(0).upstream()),
+        static_cast<const google::protobuf::Message*>(&sent.groups(0).policy()),
         static_cast<const google::protobuf::Message*>(&sent.groups(0).volumes(0))}) {
     std::vector<const google::protobuf::FieldDescriptor*> set;
     message->GetReflection()->ListFields(*message, &set);
@@ -141,6 +145,8 @@ TEST_F(ControlTest, StatusSurvivesTheJourney) {
   }
   EXPECT_EQ(got->groups[0].slots[0].missing_blocks, 21u);
   EXPECT_EQ(got->groups[0].head, point(9));
+  EXPECT_EQ(got->groups[0].settings, status.groups[0].settings);
+  EXPECT_EQ(got->groups[0].slots[0].settings, status.groups[0].slots[0].settings);
   EXPECT_EQ(got->groups[0].upstream->primary_head, point(27));
   EXPECT_EQ(got->groups[0].volumes[1].logical_block_bytes, 512u);
   EXPECT_EQ(got->groups[0].history, status.groups[0].history);
@@ -184,6 +190,8 @@ TEST_F(ControlTest, EveryCallArrivesWithItsArguments) {
   EXPECT_TRUE(c->set_mode("g", ReplicationMode::kSync).has_value());
   EXPECT_TRUE(c->add_mirror({"g", "h:1", ReplicationMode::kSync}).has_value());
   EXPECT_TRUE(c->remove_mirror("g", "h:1").has_value());
+  EXPECT_TRUE(c->change_settings({"g", "", {{"lag_time", "5s"}, {"lag_bytes", ""}}}).has_value());
+  EXPECT_TRUE(c->change_settings({"g", "h:1", {{"compression", "on"}}}).has_value());
   expect_receipt(c->receipt("g"));
   expect_receipt(c->promote("g", false));
   expect_receipt(c->promote("g", true));
@@ -198,6 +206,8 @@ TEST_F(ControlTest, EveryCallArrivesWithItsArguments) {
                                          "mode g sync",
                                          "add g h:1 sync",
                                          "remove g h:1",
+                                         "set g : lag_bytes= lag_time=5s",
+                                         "set g h:1: compression=on",
                                          "receipt g",
                                          "promote g",
                                          "promote g by force",

@@ -1,0 +1,69 @@
+// What an operator sets about a group and its mirrors while it runs. Kept as texts with the group,
+// on this node only; read here.
+//
+//   lag_bytes       the most that the slowest mirror may lack in modes async and flush, or "off"
+//   lag_time        the longest that it may lack something, or "off"
+//   lag_action      degrade | throttle | stall: what happens to writers at the bound
+//   without_mirror  degrade | block: what happens in mode sync when no mirror is in sync
+// and for each mirror:
+//   catch_up_rate     bytes a second for a full copy and for catching up, or "off"
+//   catch_up_times    other rates at times of the day: "22:00-06:00 off, 12:00-13:00 5MiB"
+//   compression       off | on | auto
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tandem/base/result.h"
+#include "tandem/port/executor.h"
+
+namespace tandem::replication {
+
+using Settings = std::map<std::string, std::string>;
+
+enum class LagAction { kDegrade, kThrottle, kStall };
+
+struct GroupPolicy {
+  std::optional<std::uint64_t> lag_bytes;
+  std::optional<Nanoseconds> lag_time;
+  LagAction lag_action = LagAction::kDegrade;
+  bool block_without_mirror = false;
+  bool bounded() const { return lag_bytes || lag_time; }
+};
+
+/// From minute `from` of the day (local time) up to `to`, which may lie past midnight.
+struct RateWindow {
+  unsigned from = 0, to = 0;
+  std::optional<std::uint64_t> bytes_per_second;  // nothing: unlimited
+};
+
+enum class Compression { kOff, kOn, kAuto };
+
+struct SlotPolicy {
+  std::optional<std::uint64_t> catch_up_rate;  // bytes a second
+  std::vector<RateWindow> catch_up_times;      // the first that matches wins
+  Compression compression = Compression::kOff;
+  /// The limit in force at `minute` of the day.
+  std::optional<std::uint64_t> rate_at(unsigned minute) const;
+};
+
+/// kInvalid for an unknown key or a value that it cannot have, with what it can.
+Status check_group_setting(const std::string& key, const std::string& value);
+Status check_mirror_setting(const std::string& key, const std::string& value);
+
+/// What is in force; what cannot be read (a newer release wrote it) counts as not set.
+GroupPolicy group_policy(const Settings& settings);
+/// The settings of the mirror at `address` are those whose key begins with mirror_prefix().
+SlotPolicy slot_policy(const Settings& settings, const std::string& address);
+std::string mirror_prefix(const std::string& address);
+
+/// Every setting that there is, with its value or default.
+Settings group_settings(const Settings& settings);
+Settings mirror_settings(const Settings& settings, const std::string& address);
+
+}  // namespace tandem::replication
