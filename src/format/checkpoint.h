@@ -6,7 +6,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <optional>
 #include <span>
@@ -68,7 +67,7 @@ struct DeadChain {
 };
 
 /// What an operator set for a group on this node (limits, retention, …); keys ascend.
-using Settings = std::map<std::string, std::string, std::less<>>;
+using Settings = std::map<std::string, std::string>;
 
 /// A state of the group that is kept: all its volumes at one position.
 struct SnapshotState {
