@@ -323,10 +323,12 @@ Task<Status> Checkpoint::commit() {
   if (!flushed) co_return flushed;
   // A write that failed behind the frozen position does not matter; a stop does.
   if (g.stopped_) co_return g.refusal();
-  g.durable_ = std::max(g.durable_, descriptor_.point.lsn);
+  // The log up to here is durable now; a full copy, which has no log, only with the anchor.
+  if (!g.release_all_dead_) g.durable_ = std::max(g.durable_, descriptor_.point.lsn);
   Status anchored = co_await g.pool_.write_anchor(anchor_);
   if (!anchored) co_return anchored;
 
+  g.durable_ = std::max(g.durable_, descriptor_.point.lsn);
   g.anchor_sequence_ = anchor_.sequence;
   g.checkpoint_lsn_ = descriptor_.point.lsn;
   commit_snapshots();
