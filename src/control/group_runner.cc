@@ -122,7 +122,18 @@ void GroupRunner::remember_slots() {
   for (const auto& slot : replication_->slots()) {
     group_.note_slot(slot.address, slot.written, slot.durable,
                      group_.tail().payload_bytes - slot.missing_bytes);
+    // While a mirror is away its place does not move; kept on disk, what it lacks stays exact even
+    // when this node is killed.
+    const bool away = slot.state == "connecting" && slot.last_contact != UtcNs{};
+    if (away && !keeping_slots_ && !group_.slot_is_kept(slot.address)) spawn(keep_slots());
   }
+}
+
+Task<void> GroupRunner::keep_slots() {
+  auto holder = work_.hold();
+  keeping_slots_ = true;
+  (void)co_await group_.checkpoint();
+  keeping_slots_ = false;
 }
 
 // The group must not acknowledge another write when this returns: set_role() answers everything

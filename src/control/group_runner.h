@@ -72,6 +72,7 @@ class GroupRunner {
   Task<void> boot();
   void serve();
   void remember_slots();
+  Task<void> keep_slots();
   void on_newer_timeline(const TimelineHistory& history, const std::string& node);
   Task<void> persist_fence(Timeline by);
   Task<Status> become_mirror();
@@ -94,6 +95,7 @@ class GroupRunner {
   std::string reason_;
   UtcNs since_;
   bool stopping_ = false;
+  bool keeping_slots_ = false;
   AsyncMutex changing_;
   // On their own: a record of theirs may wait for a mirror, and what would release it must not wait
   // behind it.

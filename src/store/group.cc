@@ -1,5 +1,7 @@
 #include "store/group.h"
 
+#include <algorithm>
+
 #include "store/image.h"
 #include "store/recovery.h"
 #include "tandem/base/log.h"
@@ -126,6 +128,14 @@ void Group::note_slot(std::string_view address, Lsn written, Lsn durable,
     slot.durable = durable;
     slot.payload_bytes = payload_bytes;
   }
+}
+
+bool Group::slot_is_kept(std::string_view address) const {
+  const auto is_it = [&](const format::SlotState& slot) { return slot.address == address; };
+  const auto& kept = last_checkpoint_.slots;
+  const auto now = std::find_if(slots_.begin(), slots_.end(), is_it);
+  const auto then = std::find_if(kept.begin(), kept.end(), is_it);
+  return now == slots_.end() || (then != kept.end() && *then == *now);
 }
 
 Task<Result<LogPoint>> Group::start_timeline(Timeline above) {

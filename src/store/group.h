@@ -90,6 +90,8 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   Task<Status> set_slots(std::vector<format::SlotState> slots);
   /// Remembered with the next checkpoint; a restart keeps the log from there.
   void note_slot(std::string_view address, Lsn written, Lsn durable, std::uint64_t payload_bytes);
+  /// The last checkpoint holds what note_slot() said of it.
+  bool slot_is_kept(std::string_view address) const;
   /// What the operator set for this group on this node; meaning and checks are control's.
   const format::Settings& settings() const { return settings_; }
   Task<Status> set_settings(format::Settings settings);  // durable when it returns

@@ -1,5 +1,8 @@
 """Two real nodes: replication, death of either, promotion, the old primary's return."""
 
+import os
+import time
+
 import harness
 
 
@@ -89,6 +92,14 @@ class Failover(harness.ClusterTest):
             lambda: a.slot("v") if a.slot("v")["missing_blocks"] == 64 else None,
             "the primary to count what the mirror lacks")
         self.assertEqual(slot["missing_bytes"], 64 * 4096)
+        # Exact also when the primary is killed meanwhile, and has not heard its mirror since.
+        time.sleep(2.5)
+        a.kill()
+        a.start()
+        slot = harness.wait_until(
+            lambda: a.slot("v") if a.slot("v")["missing_blocks"] == 64 else None,
+            "the primary to know again what the mirror lacks")
+        self.assertEqual(slot["missing_bytes"], 64 * 4096)
         b.start()
         harness.wait_until(lambda: a.slot("v")["missing_blocks"] == 0 and
                            a.slot("v")["state"] == "following", "the mirror to catch up")
@@ -124,6 +135,27 @@ class Failover(harness.ClusterTest):
         harness.wait_until(lambda: a.slot("v")["state"] == "following", "the mirror to follow")
         self.assertIn(" 0 wrong", ledger.check(a, "v"))
         self.assertEqual(a.slot("v")["missing_blocks"], 0)
+
+    def test_either_node_killed_while_the_mirror_catches_up(self):
+        a, b = self.start_pair()
+        self.replicated_volume(a, b, mode="async")
+        for node in (b, a, b):
+            b.kill()
+            with a.nbd("v") as disk:
+                for i in range(0, disk.get_size(), 1 << 20):
+                    disk.pwrite(os.urandom(1 << 20), i)
+                disk.flush()
+            b.start()
+            harness.wait_until(lambda: a.slot("v")["state"] in ("catch-up", "image", "following"),
+                               "the mirror to be heard", interval=0.005)
+            node.kill()
+            node.start()
+        harness.wait_until(lambda: a.slot("v")["missing_blocks"] == 0 and
+                           a.slot("v")["state"] == "following", "the mirror to catch up")
+        content = a.read_all("v")
+        a.kill()
+        self.promote(b, "v")
+        self.assertEqual(b.read_all("v"), content)
 
     def test_switchover_and_back_under_load(self):
         a, b = self.start_pair()
