@@ -329,7 +329,7 @@ Task<Status> Checkpoint::commit() {
   if (!anchored) co_return anchored;
 
   g.durable_ = std::max(g.durable_, descriptor_.point.lsn);
-  g.anchor_sequence_ = anchor_.sequence;
+  g.anchor_sequence_ = anchor_.sequence + 1;  // it was written twice
   g.checkpoint_lsn_ = descriptor_.point.lsn;
   commit_snapshots();
   g.bitmap_ = std::move(bitmap_);

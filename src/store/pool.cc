@@ -351,13 +351,18 @@ Task<Status> Pool::return_zones(std::uint32_t slot, std::vector<ZoneId> zones) {
 Task<Status> Pool::write_anchor(format::Anchor anchor) {
   anchor.pool = superblock_.pool;
   IoBuffer page = IoBuffer::on_heap(kBlockBytes);
-  format::encode_anchor(Page(page.bytes()), anchor);
-  const auto copy = static_cast<std::uint32_t>(anchor.sequence % 2);
-  IoBatch io(device_);
-  io.write(superblock_.anchor_at(anchor.slot, copy).value * kBlockBytes, page.bytes());
-  Status written = co_await io.run();
-  if (!written) co_return written;
-  co_return co_await flush();
+  // Both copies, one after the other: what only the older one led to is about to be reused.
+  for (int copies = 0; copies < 2; ++copies, ++anchor.sequence) {
+    format::encode_anchor(Page(page.bytes()), anchor);
+    const auto copy = static_cast<std::uint32_t>(anchor.sequence % 2);
+    IoBatch io(device_);
+    io.write(superblock_.anchor_at(anchor.slot, copy).value * kBlockBytes, page.bytes());
+    Status written = co_await io.run();
+    if (!written) co_return written;
+    Status flushed = co_await flush();
+    if (!flushed) co_return flushed;
+  }
+  co_return ok();
 }
 
 Task<Result<Group*>> Pool::create_group(std::string name, Uuid id, Role role,

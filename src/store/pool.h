@@ -90,7 +90,9 @@ class Pool {
   /// Makes every completed write durable. A flush that fails may have lost writes of any group, and
   /// the device reports that only once: every group stops, and no later flush succeeds.
   Task<Status> flush();
-  /// Writes `anchor` over the older copy of its slot, and flushes. The moment of a checkpoint.
+  /// Writes `anchor` over the older copy of its slot, and flushes: the moment of a checkpoint. Then
+  /// over the other, as the next in sequence, so that damage to one copy never leads to a state
+  /// whose blocks were reused.
   Task<Status> write_anchor(format::Anchor anchor);
 
  private:

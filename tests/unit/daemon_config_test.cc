@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <regex>
 #include <sstream>
@@ -245,8 +244,7 @@ TEST(Config, FilesThatCannotBeReadAreNamed) {
 class ReferenceConfig : public ::testing::Test {
  protected:
   void SetUp() override {
-    const auto tests = std::filesystem::path(__FILE__).parent_path().parent_path();
-    std::ifstream file(tests.parent_path() / "deploy" / "tandem.toml");
+    std::ifstream file(TANDEM_SOURCE_DIR "/deploy/tandem.toml");
     ASSERT_TRUE(file);
     std::ostringstream all;
     all << file.rdbuf();
