@@ -56,6 +56,7 @@ nbd::Options nbd_options(const Config& config) {
   nbd::Options options;
   options.connections_max = config.nbd.connections_max;
   options.payload_bytes_max = config.nbd.request_bytes_max;
+  options.all_bytes_max = config.memory.buffer_bytes;
   options.unix_socket_mode = config.nbd.unix_socket_mode;
   if (config.nbd.tls) {
     options.tls = nbd::TlsOptions{.certificate = config.nbd.tls->certificate,

@@ -62,6 +62,25 @@ TEST_F(NbdLimits, BytesUnderWayAreBounded) {
   for (std::uint64_t i = 0; i < 8; ++i) EXPECT_EQ(client.reply(128 << 10).cookie, i);
 }
 
+TEST_F(NbdLimits, BytesUnderWayAreBoundedTogetherButEachClientHasOneRequest) {
+  start({.all_bytes_max = 256 << 10, .payload_bytes_max = 128 << 10});
+  auto greedy = open();
+  auto late = open();
+  hold();
+  for (std::uint64_t i = 0; i < 8; ++i)
+    greedy.request({.type = command::kRead, .cookie = i, .length = 128 << 10});
+  eventually([this] { return volume_->counters().reads == 2; });
+  for (std::uint64_t i = 0; i < 8; ++i)
+    late.request({.type = command::kRead, .cookie = i, .length = 128 << 10});
+  eventually([this] { return volume_->counters().reads == 3; });
+  auto other = connect();
+  EXPECT_EQ(other.go("readonly"), nbd::rep::kAck);
+  EXPECT_EQ(counters().reads, 3u);
+  release();
+  for (std::uint64_t i = 0; i < 8; ++i) EXPECT_EQ(late.reply(128 << 10).cookie, i);
+  for (std::uint64_t i = 0; i < 8; ++i) EXPECT_EQ(greedy.reply(128 << 10).cookie, i);
+}
+
 // A client that asks for much and reads nothing stops being served at its own bound.
 TEST_F(NbdLimits, ClientThatDoesNotReadItsRepliesBlocksItself) {
   start({.requests_max = 64, .bytes_max = 4 << 20, .payload_bytes_max = 1 << 20});

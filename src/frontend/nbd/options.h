@@ -22,7 +22,9 @@ struct Options {
   // Per connection: what may be under way (from the request's header until its reply has left).
   // Beyond it the connection is not read any more, so only its own client waits.
   std::size_t requests_max = 256;
-  std::size_t bytes_max = std::size_t{64} << 20;              // at least payload_bytes_max
+  std::size_t bytes_max = std::size_t{64} << 20;  // at least payload_bytes_max
+  // Of all connections together; beyond it each may have one request under way.
+  std::size_t all_bytes_max = std::size_t{512} << 20;
   std::uint32_t payload_bytes_max = std::uint32_t{32} << 20;  // of one read or write; advertised
   std::size_t input_bytes = std::size_t{256} << 10;           // receive buffer of a connection
   std::chrono::milliseconds handshake_max{10'000};  // from connect to the choice of an export

@@ -183,8 +183,11 @@ std::size_t Session::charge_of(const Request& request) const {
 }
 
 bool Session::admits(const Request& request) const {
+  // One is always admitted: its end is what makes a session look again.
+  const std::size_t charge = charge_of(request);
   return requests_ == 0 ||
-         (requests_ < options_.requests_max && bytes_ + charge_of(request) <= options_.bytes_max);
+         (requests_ < options_.requests_max && bytes_ + charge <= options_.bytes_max &&
+          context_.bytes + charge <= options_.all_bytes_max);
 }
 
 /// A whole header is in the input, but its request has to wait.
@@ -199,6 +202,7 @@ void Session::begin(const Request& request) {
   ++requests_total_;
   ++at_volume_;
   bytes_ += charge_of(request);
+  context_.bytes += charge_of(request);
   const auto refusal = judge(request, agreement_, options_.payload_bytes_max);
   if (request.type == command::kWrite) {
     large_writes_ = request.length >= kLargeWriteBytes;
@@ -290,6 +294,7 @@ void Session::release(ReplyQueue::Released released) {
   CHECK(released.requests <= requests_ && released.bytes <= bytes_);
   requests_ -= released.requests;
   bytes_ -= released.bytes;
+  context_.bytes -= released.bytes;
   if (released.requests > 0 && progress_.has_waiters()) post_wake();
 }
 

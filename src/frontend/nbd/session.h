@@ -5,7 +5,8 @@
 //      └── stops while too much is under way, so that only this client waits ◄──────┘
 //
 // A request is under way from its header until its reply has left for the socket; requests_max and
-// bytes_max of Options bound that, and with it all memory a client can hold. Every task on the
+// bytes_max of Options bound that, and with it all memory a client can hold; all_bytes_max what all
+// can hold together, but for one request each. Every task on the
 // volume is awaited to its end, also when the client is gone.
 // Thread: the io_context's. Lifetime: shared, because handlers that were posted may come late.
 #pragma once
@@ -36,6 +37,7 @@ struct SessionContext {
   Options options;
   std::shared_ptr<TlsContext> tls;
   Stats stats;
+  std::size_t bytes = 0;  // that requests under way are charged with
 };
 
 /// Why a request is answered with an error before the volume sees it.
