@@ -152,13 +152,18 @@ Task<Result<LogPoint>> Group::start_timeline(Timeline above) {
   timeline = timeline.next();
   role_ = Role::kPrimary;
   fenced_by_ = Timeline{};
-  hold_.reset();
+  // The old primary of a switchover ends here: it follows without a full copy if the log is kept.
+  // What really follows decides as soon as it is known (set_log_hold).
+  hold_ = tail_.lsn;
   RecordHeader header{.type = RecordType::kTimeline};
   std::vector<std::byte> canonical(format::kRecordHeaderBytes + 8);
   format::Encoder out(canonical);
   format::encode_timeline(out, header, timeline);
   auto logged = co_await append_control(std::move(canonical));
-  if (!logged) co_return Error(std::move(logged.error()));
+  if (!logged) {
+    hold_.reset();
+    co_return Error(std::move(logged.error()));
+  }
   Status kept = co_await checkpoint();
   if (!kept) co_return Error(std::move(kept.error()));
   log_event(Level::kInfo, "group.promoted", "group={} timeline={} lsn={}", name_, timeline.value,

@@ -175,6 +175,9 @@ class Failover(harness.ClusterTest):
         ledger.end()
         harness.wait_until(lambda: a.serves("v"), "node-a to serve")
         self.assertIn(" 0 wrong", ledger.check(a, "v"))
+        # Both were equal when the roles changed: following again is shipping, never a full copy.
+        for node in (a, b):
+            self.assertNotIn("image", node.log(lines=10**6))
 
 
 if __name__ == "__main__":
