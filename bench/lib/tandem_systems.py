@@ -71,10 +71,14 @@ class Cluster:
             self.harness.wait_until(lambda: self._equal(self.nodes[0]),
                                     "the mirror to have everything", timeout=300)
 
-    @staticmethod
-    def _equal(primary):
+    def _equal(self, primary):
         slot = primary.slot(EXPORT)
-        return slot["state"] == "following" and slot["missing_records"] == 0
+        return (slot["state"] == "following" and slot["missing_records"] == 0 and
+                (self.mode != "sync" or slot["in_sync"]))
+
+    def degradations(self):
+        """How often the primary went on without its mirror since it started."""
+        return self.nodes[0].log_path.read_text(errors="replace").count("event=slot.degraded")
 
     def checksum(self, node):
         """Of the whole volume, read through NBD."""
@@ -149,9 +153,13 @@ class Tandem(System):
 
     def activate(self):
         self.cluster.set_mode(self.mode)
+        self.degradations = self.cluster.degradations()
 
     def settle(self):
         self.cluster.settle()
+        if self.cluster.degradations() != self.degradations:
+            raise RuntimeError("the primary went on without its mirror meanwhile: what was "
+                               f"measured is not mode {self.mode}")
 
     def close(self):
         self.cluster.close()
