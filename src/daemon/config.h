@@ -74,7 +74,7 @@ struct ReplicationConfig {
 };
 
 struct ReactorConfig {
-  Nanoseconds spin{0};
+  Nanoseconds spin = std::chrono::microseconds(50);
 };
 
 struct LogConfig {

@@ -1,7 +1,6 @@
 #include "device/reactor.h"
 
 #include <fcntl.h>
-#include <sched.h>
 #include <sys/random.h>
 #include <unistd.h>
 
@@ -22,6 +21,7 @@
 
 #include "device/ring.h"
 #include "tandem/base/check.h"
+#include "tandem/base/spin.h"
 
 namespace tandem::device {
 namespace asio = boost::asio;
@@ -31,8 +31,6 @@ namespace {
 // So that busy sockets cannot starve the disk: at most this many handlers a turn.
 constexpr int kHandlersPerTurn = 64;
 constexpr Nanoseconds kLongestSleep = std::chrono::seconds(1);
-constexpr Nanoseconds kYieldTooLong = std::chrono::microseconds(100);
-constexpr Nanoseconds kSpinPause = std::chrono::milliseconds(100);
 
 Nanoseconds steady_now() {
   timespec now{};
@@ -43,9 +41,9 @@ Nanoseconds steady_now() {
 }  // namespace
 
 struct Reactor::Impl {
-  explicit Impl(ReactorOptions o) : options(o) {}
+  explicit Impl(ReactorOptions options) : spin(options.spin) {}
 
-  ReactorOptions options;
+  AdaptiveSpin spin;
   std::unique_ptr<Ring> ring;
   asio::io_context io{1};
   asio::executor_work_guard<asio::io_context::executor_type> work{io.get_executor()};
@@ -67,8 +65,6 @@ struct Reactor::Impl {
   std::map<std::pair<Nanoseconds, TimerId>, std::function<void()>> timers;
   std::unordered_map<TimerId, Nanoseconds> deadlines;
   TimerId last_timer = 0;
-
-  Nanoseconds no_spin_before{0};
 
   std::uint64_t chance[32];
   std::size_t chance_left = 0;
@@ -182,23 +178,12 @@ std::size_t Reactor::run_timers() {
   return ran;
 }
 
+/// More work follows work: looks for it for a moment before the thread goes to sleep.
 bool Reactor::spin_helped() {
-  if (impl_->options.spin.count() == 0) return false;
-  if (impl_->ring->unfinished() == 0 && expected_soon_ == 0) return false;
-  auto now = steady_now();
-  if (now < impl_->no_spin_before) return false;
-  const auto end = now + impl_->options.spin;
-  while (now < end) {
-    if (impl_->ring->has_work() || impl_->remote_waits.load(std::memory_order_acquire)) return true;
-    ::sched_yield();
-    const auto after = steady_now();
-    if (after - now > kYieldTooLong) {
-      impl_->no_spin_before = after + kSpinPause;
-      return false;
-    }
-    now = after;
-  }
-  return false;
+  return impl_->spin.wait_for([this] {
+    return impl_->ring->has_work() || impl_->remote_waits.load(std::memory_order_acquire) ||
+           impl_->io.poll_one() != 0;
+  });
 }
 
 void Reactor::sleep_until_something_happens() {

@@ -31,9 +31,7 @@ class Ring;
 struct ReactorOptions {
   /// Slots of the submission queue; four times as many requests may be in flight, more wait here.
   unsigned ring_entries = 512;
-  /// While a disk request is in flight or somebody expects a post soon (ExpectSoon), poll this long
-  /// before sleeping, yielding at each step. After a yield that took over 100 µs (the core is
-  /// wanted by others) there is no polling for 100 ms. Zero: always sleep.
+  /// Before sleeping, look for more work this long: see tandem/base/spin.h. Zero: sleep at once.
   Nanoseconds spin{0};
 };
 
@@ -85,19 +83,6 @@ class Reactor final : public Executor, public Clock, public Random {
 
   Runtime runtime() { return {*this, *this, *this}; }
 
-  /// While one is alive the reactor polls (see ReactorOptions::spin) instead of sleeping at once: a
-  /// post from another thread, the acknowledgement of a mirror say, is due within microseconds.
-  class ExpectSoon {
-   public:
-    explicit ExpectSoon(Reactor& reactor) : reactor_(reactor) { ++reactor_.expected_soon_; }
-    ExpectSoon(const ExpectSoon&) = delete;
-    ExpectSoon& operator=(const ExpectSoon&) = delete;
-    ~ExpectSoon() { --reactor_.expected_soon_; }
-
-   private:
-    Reactor& reactor_;
-  };
-
   /// For open_device() only.
   Ring& ring();
 
@@ -122,7 +107,6 @@ class Reactor final : public Executor, public Clock, public Random {
   void sleep_until_something_happens();
   bool spin_helped();
 
-  std::size_t expected_soon_ = 0;
   std::unique_ptr<Impl> impl_;
 };
 

@@ -215,6 +215,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   void enqueue(Pending pending);
   void schedule_pump();
   void pump();
+  void tell_appended();
   std::unique_ptr<PageInFlight> form_page();
   bool place_record(PageInFlight& page, Pending& pending, format::Encoder& body);
   void stage_data(PageInFlight& page);
@@ -329,6 +330,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   std::deque<std::unique_ptr<PageInFlight>> in_flight_;
   std::deque<Completion*> acks_;  // applied, waiting for RemoteAck
   bool pump_scheduled_ = false;
+  bool appended_posted_ = false;
   bool advancing_ = false;
   Condition applied_;      // head_ moved, or the group stopped
   AsyncMutex apply_lock_;  // keeps replicated batches in order while leaves are loaded

@@ -71,7 +71,17 @@ void Group::pump() {
     spawn(run_page(*in_flight_.back()));
   }
   supply_if_low();
-  if (appended && append_listener_) append_listener_();
+  if (appended) tell_appended();
+}
+
+/// A turn later: the device gets its writes first, shipping them costs more than handing them over.
+void Group::tell_appended() {
+  if (!append_listener_ || appended_posted_) return;
+  appended_posted_ = true;
+  runtime_.executor.post([this, hold = std::make_shared<Gate::Holder>(gate_)] {
+    appended_posted_ = false;
+    if (append_listener_) append_listener_();
+  });
 }
 
 std::unique_ptr<Group::PageInFlight> Group::form_page() {
