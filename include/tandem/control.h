@@ -16,6 +16,9 @@
 
 namespace tandem {
 
+/// Settings as texts, by key.
+using Settings = std::map<std::string, std::string>;
+
 struct VolumeStatus {
   std::string name;
   std::uint32_t id = 0;
@@ -40,7 +43,7 @@ struct SlotStatus {
   UtcNs last_contact;
   std::uint32_t protocol = 0;  // version spoken on the last stream; 0: none yet
   std::uint64_t progress_done = 0, progress_total = 0;  // blocks, while state is "image"
-  std::map<std::string, std::string> settings;          // all that can be set, defaults included
+  Settings settings;                                    // all that can be set, defaults included
 };
 
 /// What a mirror knows of its primary.
@@ -82,8 +85,8 @@ struct GroupStatus {
   std::vector<VolumeStatus> volumes;
   std::vector<SlotStatus> slots;
   std::optional<UpstreamStatus> upstream;
-  std::map<std::string, std::string> settings;  // all that can be set, defaults included
-  PolicyStatus policy;                          // of a primary
+  Settings settings;    // all that can be set, defaults included
+  PolicyStatus policy;  // of a primary
 };
 
 struct PoolStatus {
@@ -137,7 +140,7 @@ struct AddMirror {
 struct ChangeSettings {
   std::string group;
   std::string mirror;  // its address; "": the group's own settings
-  std::map<std::string, std::string> changes;
+  Settings changes;
 };
 
 class Control {

@@ -280,7 +280,7 @@ Task<Status> GroupRunner::set_mode(ReplicationMode mode) {
   co_return ok();
 }
 
-Task<Status> GroupRunner::change_settings(std::string mirror, replication::Settings changes) {
+Task<Status> GroupRunner::change_settings(std::string mirror, Settings changes) {
   auto holder = work_.hold();
   auto lock = co_await changing_settings_.lock();
   std::string prefix;
@@ -294,7 +294,7 @@ Task<Status> GroupRunner::change_settings(std::string mirror, replication::Setti
     }
     prefix = replication::mirror_prefix(mirror);
   }
-  replication::Settings settings = group_.settings();
+  Settings settings = group_.settings();
   for (const auto& [key, value] : changes) {
     // The default goes as nothing, so that a later release may improve it; but the key must exist.
     Status good = mirror.empty() ? replication::check_group_setting(key, value)

@@ -56,7 +56,7 @@ class GroupRunner {
   Task<Status> resize_volume(std::string volume, std::uint64_t size_bytes);
   Task<Status> delete_volume(std::string volume);
   Task<Status> set_mode(ReplicationMode mode);
-  Task<Status> change_settings(std::string mirror, replication::Settings changes);
+  Task<Status> change_settings(std::string mirror, Settings changes);
   Task<Status> add_mirror(std::string address, ReplicationMode mode);
   Task<Status> remove_mirror(std::string address);
   Receipt receipt() const;

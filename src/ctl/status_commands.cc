@@ -318,7 +318,7 @@ Exit run_group_list(Context& context) {
 
 namespace {
 
-std::string settings_text(const std::map<std::string, std::string>& settings) {
+std::string settings_text(const tandem::Settings& settings) {
   std::string text;
   for (const auto& [key, value] : settings) {
     const bool quote = value.find(' ') != std::string::npos;

@@ -3,7 +3,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <charconv>
-#include <cmath>
+#include <ctime>
 
 namespace tandem::replication {
 namespace {
@@ -50,7 +50,7 @@ std::optional<Compression> compression(std::string_view text) {
 }
 
 /// "06:30" as a minute of the day; "24:00" is the end of it.
-std::optional<unsigned> minute_of_day(std::string_view text) {
+std::optional<unsigned> parse_minute(std::string_view text) {
   const auto digits = [&](std::size_t at, unsigned& out) {
     const auto* begin = text.data() + at;
     const auto [end, error] = std::from_chars(begin, begin + 2, out);
@@ -74,8 +74,8 @@ std::string_view trimmed(std::string_view text) {
 std::optional<RateWindow> rate_window(std::string_view text) {
   text = trimmed(text);
   if (text.size() < 13 || text[5] != '-' || text[11] != ' ') return std::nullopt;
-  const auto from = minute_of_day(text.substr(0, 5));
-  const auto to = minute_of_day(text.substr(6, 5));
+  const auto from = parse_minute(text.substr(0, 5));
+  const auto to = parse_minute(text.substr(6, 5));
   const auto rate = trimmed(text.substr(12));
   const auto bytes = number(rate, kSizes);
   if (!from || !to || *from == *to || (rate != kOff && !bytes)) return std::nullopt;
@@ -177,6 +177,13 @@ GroupPolicy group_policy(const Settings& settings) {
   policy.lag_action = lag_action(find(settings, "lag_action")).value_or(LagAction::kDegrade);
   policy.block_without_mirror = find(settings, "without_mirror") == "block";
   return policy;
+}
+
+unsigned minute_of_day(UtcNs now) {
+  const auto seconds = static_cast<std::time_t>(now.value / 1'000'000'000);
+  std::tm local{};
+  localtime_r(&seconds, &local);
+  return static_cast<unsigned>(local.tm_hour * 60 + local.tm_min);
 }
 
 std::string mirror_prefix(const std::string& address) { return "mirror/" + address + "/"; }

@@ -13,18 +13,16 @@
 
 #include <array>
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "tandem/base/result.h"
+#include "tandem/control.h"
 #include "tandem/port/executor.h"
 
 namespace tandem::replication {
-
-using Settings = std::map<std::string, std::string>;
 
 enum class LagAction { kDegrade, kThrottle, kStall };
 
@@ -61,6 +59,8 @@ GroupPolicy group_policy(const Settings& settings);
 /// The settings of the mirror at `address` are those whose key begins with mirror_prefix().
 SlotPolicy slot_policy(const Settings& settings, const std::string& address);
 std::string mirror_prefix(const std::string& address);
+/// Minutes since midnight, local time.
+unsigned minute_of_day(UtcNs now);
 
 /// Every setting that there is, with its value or default.
 Settings group_settings(const Settings& settings);

@@ -26,13 +26,11 @@ VolumeStatus from_proto(const v1::VolumeStatus& in) {
           .allocated_bytes = in.allocated_bytes()};
 }
 
-void to_proto(const std::map<std::string, std::string>& settings,
-              google::protobuf::Map<std::string, std::string>* out) {
+void to_proto(const Settings& settings, google::protobuf::Map<std::string, std::string>* out) {
   for (const auto& [key, value] : settings) (*out)[utf8(key)] = utf8(value);
 }
 
-std::map<std::string, std::string> from_proto(
-    const google::protobuf::Map<std::string, std::string>& in) {
+Settings from_proto(const google::protobuf::Map<std::string, std::string>& in) {
   return {in.begin(), in.end()};
 }
 

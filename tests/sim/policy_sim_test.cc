@@ -8,7 +8,6 @@ namespace tandem::sim {
 namespace {
 
 using namespace std::chrono_literals;
-using Changes = std::map<std::string, std::string>;
 
 constexpr std::uint64_t kBlocks = 16;
 
@@ -32,7 +31,7 @@ class Policies {
   bool level() {
     return until([&] { return world_.is_level() && group().slots.at(0).state == "following"; });
   }
-  Status set(Changes changes, std::string mirror = "") {
+  Status set(Settings changes, std::string mirror = "") {
     return run(
         world_.primary().control().change_settings({"g", std::move(mirror), std::move(changes)}));
   }
