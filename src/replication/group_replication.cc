@@ -123,6 +123,7 @@ void GroupReplication::start_slot(Slot& slot) {
   if (slot.shipper || role_ != Role::kPrimary || stopping_) return;
   slot.shipper = std::make_unique<Shipper>(runtime_, log_, dialer_, options_, slot.options,
                                            static_cast<ShipperOwner&>(*this));
+  slot.shipper->set_policy(slot_policy(settings_, slot.options.address));
   listen();
   slot.shipper->start();
   update_hold();
@@ -183,7 +184,10 @@ void GroupReplication::set_mode(ReplicationMode mode) {
 }
 
 void GroupReplication::set_settings(const Settings& settings) {
+  settings_ = settings;
   ack_policy_.set_policy(group_policy(settings));
+  for (Slot& slot : slots_)
+    if (slot.shipper) slot.shipper->set_policy(slot_policy(settings, slot.options.address));
   slot_changed();
 }
 

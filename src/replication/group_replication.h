@@ -127,6 +127,7 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   AsyncMutex slots_lock_;  // starting and ending shippers
   std::vector<Slot> slots_;
   ReplicationMode mode_ = ReplicationMode::kAsync;
+  Settings settings_;
   AckPolicy ack_policy_;
   std::vector<SlotGate> gates_;  // scratch of acknowledge()
   std::optional<Nanoseconds> look_again_;

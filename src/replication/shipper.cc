@@ -111,6 +111,8 @@ SlotStatus Shipper::status() const {
   status.address = slot_.address;
   status.state = text(state_);
   status.reason = reason_;
+  if (const auto rate = rate_limit(); rate && paced())
+    status.reason += fmt::format("; limited to {} KiB a second", *rate / 1024);
   status.since = since_;
   status.received = acked_.received;
   status.written = acked_.written;
@@ -210,6 +212,7 @@ Task<Result<message::Welcome>> Shipper::exchange_hello(const message::Hello& hel
                     "that both nodes run the same release of tandemd"};
   }
   node_ = welcome->identity.node;
+  peer_codecs_ = welcome->codecs;
   protocol_ = common_version(options_.versions, welcome->versions).value_or(0);
   co_return std::move(*welcome);
 }
@@ -381,6 +384,12 @@ void Shipper::set_mode(ReplicationMode mode) {
   slot_.mode = mode;
   update_gate();
   owner_.slot_changed();
+}
+
+void Shipper::set_policy(SlotPolicy policy) {
+  policy_ = std::move(policy);
+  pace_.reset(clock_.monotonic());
+  wake_.notify_all();
 }
 
 Task<Status> Shipper::wait_durable(Lsn upto, Nanoseconds limit) {

@@ -15,6 +15,7 @@
 #include <string>
 
 #include "replication/ack_policy.h"
+#include "replication/group_settings.h"
 #include "replication/handshake.h"
 #include "replication/options.h"
 #include "replication/timing.h"
@@ -58,6 +59,8 @@ class Shipper {
   /// The log grew or a flush waits: ship.
   void wake() { wake_.notify_all(); }
   void set_mode(ReplicationMode mode);
+  /// Rates and compression, from the next message on.
+  void set_policy(SlotPolicy policy);
 
   const std::string& address() const { return slot_.address; }
   SlotGate gate() const;
@@ -119,6 +122,11 @@ class Shipper {
   void send_heartbeat(bool flush);
   bool flush_due();
   bool window_full() const;
+  std::optional<std::uint64_t> rate_limit() const;
+  std::size_t bulk_bytes() const;
+  bool paced() const;
+  Task<void> keep_pace();
+  bool compresses() const;
   void on_ack(const message::Ack& ack);
   void update_gate();
   void open_gate(std::string reason);
@@ -132,6 +140,7 @@ class Shipper {
   const ReplicationOptions& options_;
   ShipperOwner& owner_;
   SlotOptions slot_;
+  SlotPolicy policy_;
   Backoff backoff_;
   Ticker ticker_;
   Gate running_;
@@ -173,6 +182,8 @@ class Shipper {
   std::deque<InFlight> in_flight_;
   std::size_t in_flight_bytes_ = 0;
   std::optional<Lsn> image_point_;
+  Pace pace_;
+  std::uint32_t peer_codecs_ = 0;
 
   // Gate and flushes.
   bool gating_ = false;

@@ -15,6 +15,7 @@ Task<void> Shipper::stream(Plan plan) {
   sent_payload_ = acked_payload_;
   in_flight_.clear();
   in_flight_bytes_ = 0;
+  pace_.reset(clock_.monotonic());
   stalled_until_.reset();
   flush_wanted_.reset();
   flush_asked_.reset();
@@ -91,6 +92,10 @@ Task<void> Shipper::send_loop(bool image) {
       continue;
     }
     if (sent_ < log_.tail().lsn && !window_full()) {
+      if (paced() && !pace_.is_free(clock_.monotonic())) {
+        co_await keep_pace();
+        continue;
+      }
       auto shipped = co_await ship_next();
       if (!shipped) status = shipped;
       continue;
@@ -111,7 +116,7 @@ Task<void> Shipper::send_loop(bool image) {
 }
 
 Task<Status> Shipper::ship_next() {
-  const std::size_t bytes = gating_ ? options_.batch_bytes : options_.bulk_bytes;
+  const std::size_t bytes = gating_ ? options_.batch_bytes : bulk_bytes();
   const Lsn after = sent_;
   auto read = co_await log_.read_after(after, bytes);
   if (link_failed_) co_return ok();
@@ -136,8 +141,45 @@ Task<Status> Shipper::ship_next() {
     flush_asked_ = sent_;
     flush_asked_at_ = clock_.monotonic();
   }
-  link_->send(Message(message::Records{std::move(*read), flush}));
+  if (const auto rate = rate_limit(); rate && paced())
+    pace_.spend(clock_.monotonic(), payload, *rate);
+  link_->send(Message(message::Records{std::move(*read), flush, compresses()}));
   co_return ok();
+}
+
+// The limit is for bulk work. What a mirror that follows is sent is new, and writers may wait.
+bool Shipper::paced() const {
+  return !gating_ && (state_ == State::kImage || state_ == State::kCatchUp);
+}
+
+std::optional<std::uint64_t> Shipper::rate_limit() const {
+  if (!policy_.catch_up_rate && policy_.catch_up_times.empty()) return std::nullopt;
+  return policy_.rate_at(minute_of_day(clock_.utc()));
+}
+
+// Under a limit in steps of about a tenth of a second, so that the link is not filled in bursts.
+std::size_t Shipper::bulk_bytes() const {
+  const auto rate = rate_limit();
+  if (!rate || !paced()) return options_.bulk_bytes;
+  return std::clamp<std::size_t>(*rate / 10, kBlockBytes, options_.bulk_bytes);
+}
+
+// Until the next message may go, or anything happens: a flush to ask for, the end, another limit.
+Task<void> Shipper::keep_pace() {
+  const auto now = clock_.monotonic();
+  if (flush_due()) send_heartbeat(true);
+  // Not for long: the limit may change with the time of day.
+  const auto pause = std::min<Nanoseconds>(pace_.free_at() - now, std::chrono::minutes(1));
+  co_await wait_at_most(executor_, wake_, pause);
+  if (!rate_limit()) pace_.reset(clock_.monotonic());
+}
+
+// "auto": a backlog here means that the link, not this node, is what limits.
+bool Shipper::compresses() const {
+  if ((peer_codecs_ & message::kCodecLz4) == 0) return false;
+  if (policy_.compression == Compression::kAuto)
+    return link_->backlog_bytes() >= options_.batch_bytes;
+  return policy_.compression == Compression::kOn;
 }
 
 bool Shipper::window_full() const {
@@ -188,14 +230,18 @@ Task<Status> Shipper::send_image() {
   if (!link_failed_) link_->send(Message(std::move(*begun)));
   while (!link_failed_) {
     co_await link_->drained_below(options_.link_backlog_bytes);
+    while (!link_failed_ && !pace_.is_free(clock_.monotonic())) co_await keep_pace();
     if (link_failed_) break;
-    auto blocks = co_await log_.read_image(options_.bulk_bytes);
+    auto blocks = co_await log_.read_image(bulk_bytes());
     if (!blocks) {
       status = blocks.error();
       break;
     }
     if (link_failed_ || blocks->entries.empty()) break;
     image_done_ += blocks->entries.size();
+    if (const auto rate = rate_limit())
+      pace_.spend(clock_.monotonic(), blocks->entries.size() * kBlockBytes, *rate);
+    blocks->compress = compresses();
     link_->send(Message(std::move(*blocks)));
   }
   log_.end_image();

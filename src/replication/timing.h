@@ -57,6 +57,21 @@ inline Task<void> wait_at_most(Executor& executor, Condition& condition, Nanosec
   executor.cancel(timer);
 }
 
+/// Spreads bytes over time. Nothing is saved up: a pause is never made good by a burst.
+class Pace {
+ public:
+  void reset(Nanoseconds now) { free_at_ = now; }
+  bool is_free(Nanoseconds now) const { return now >= free_at_; }
+  Nanoseconds free_at() const { return free_at_; }
+  void spend(Nanoseconds now, std::uint64_t bytes, std::uint64_t bytes_per_second) {
+    const double seconds = static_cast<double>(bytes) / static_cast<double>(bytes_per_second);
+    free_at_ = std::max(now, free_at_) + Nanoseconds(static_cast<std::int64_t>(seconds * 1e9));
+  }
+
+ private:
+  Nanoseconds free_at_{0};
+};
+
 /// Doubling pauses with jitter, so that two nodes that come back together do not stay in step.
 class Backoff {
  public:

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "rpc/payload_codec.h"
 #include "rpc/translation.h"
 #include "rpc/wire.h"
 #include "tandem/v1/replication.pb.h"
@@ -33,6 +34,8 @@ using wire::Reader;
 using wire::WireType;
 using wire::Writer;
 
+constexpr std::uint32_t kCodecField = 7;
+constexpr std::uint32_t kRawBytesField = 8;
 constexpr std::uint32_t kPayloadField = 15;
 /// Larger runs of records travel as a slice of their own instead of being copied.
 constexpr std::size_t kRecordsCopyMax = 4096;
@@ -43,6 +46,7 @@ void drop_buffer(void* buffer) {
   delete static_cast<IoBuffer*>(buffer);
   payload_slices.fetch_sub(1, std::memory_order_release);
 }
+void drop_string(void* text) { delete static_cast<std::string*>(text); }
 void drop_records(void* records) { delete static_cast<std::vector<std::byte>*>(records); }
 
 Error invalid(std::string what) {
@@ -57,6 +61,27 @@ std::size_t total_bytes(const std::vector<IoBuffer>& payload) {
   return bytes;
 }
 
+/// Payload as it goes over the wire: the buffers themselves, or what they were compressed to.
+struct WirePayload {
+  std::vector<IoBuffer> buffers;
+  std::optional<std::string> packed;
+  std::size_t bytes = 0;
+};
+
+WirePayload wire_payload(std::vector<IoBuffer> payload, bool wants_compression, Writer& fields) {
+  WirePayload out;
+  out.bytes = total_bytes(payload);
+  if (wants_compression && out.bytes != 0) out.packed = compress(payload);
+  if (!out.packed) {
+    out.buffers = std::move(payload);
+    return out;
+  }
+  fields.varint_field(kCodecField, message::kCodecLz4);
+  fields.varint_field(kRawBytesField, out.bytes);
+  out.bytes = out.packed->size();
+  return out;
+}
+
 void append_payload(std::vector<IoBuffer> payload, std::vector<grpc::Slice>& slices) {
   for (auto& buffer : payload) {
     if (buffer.empty()) continue;
@@ -64,6 +89,12 @@ void append_payload(std::vector<IoBuffer> payload, std::vector<grpc::Slice>& sli
     payload_slices.fetch_add(1, std::memory_order_relaxed);
     slices.emplace_back(held->data(), held->size(), &drop_buffer, held);
   }
+}
+
+void append_payload(WirePayload payload, std::vector<grpc::Slice>& slices) {
+  if (!payload.packed) return append_payload(std::move(payload.buffers), slices);
+  auto* held = new std::string(std::move(*payload.packed));
+  slices.emplace_back(held->data(), held->size(), &drop_string, held);
 }
 
 /// The head of a StreamMessage whose `kind` is `inner` followed by `trailing` more bytes.
@@ -76,10 +107,10 @@ Writer envelope(std::uint32_t kind, const Writer& inner, std::size_t trailing) {
 
 Result<grpc::ByteBuffer> encode_records(message::Records message) {
   auto& batch = message.batch;
-  const auto payload_bytes = total_bytes(batch.payload);
-  if (batch.records.size() + payload_bytes > kMessageBytesMax - 256)
+  const auto raw_bytes = total_bytes(batch.payload);
+  if (batch.records.size() + raw_bytes > kMessageBytesMax - 256)
     return invalid("a batch of records is larger than 64 MiB; send it in parts");
-  if (batch.empty() && payload_bytes != 0) return invalid("payload without records");
+  if (batch.empty() && raw_bytes != 0) return invalid("payload without records");
 
   Writer fields;
   fields.varint_field(1, batch.first.value);
@@ -91,6 +122,8 @@ Result<grpc::ByteBuffer> encode_records(message::Records message) {
   // What follows the fields: the records (copied behind them when small) and the payload.
   const bool copy_records = batch.records.size() <= kRecordsCopyMax;
   Writer payload_head;
+  auto payload = wire_payload(std::move(batch.payload), message.compress, payload_head);
+  const auto payload_bytes = payload.bytes;
   if (payload_bytes != 0) payload_head.bytes_field(kPayloadField, payload_bytes);
   if (!batch.records.empty()) fields.bytes_field(6, batch.records.size());
   if (copy_records) fields.raw(batch.records);
@@ -99,7 +132,7 @@ Result<grpc::ByteBuffer> encode_records(message::Records message) {
   auto head = envelope(v1::StreamMessage::kRecords, fields, trailing);
 
   std::vector<grpc::Slice> slices;
-  slices.reserve(3 + batch.payload.size());
+  slices.reserve(4 + payload.buffers.size());
   if (copy_records) {
     head.append(payload_head);
     slices.emplace_back(head.out().data(), head.size());
@@ -110,21 +143,21 @@ Result<grpc::ByteBuffer> encode_records(message::Records message) {
     if (payload_head.size() != 0)
       slices.emplace_back(payload_head.out().data(), payload_head.size());
   }
-  append_payload(std::move(batch.payload), slices);
+  append_payload(std::move(payload), slices);
   return grpc::ByteBuffer(slices.data(), slices.size());
 }
 
 Result<grpc::ByteBuffer> encode_image_blocks(message::ImageBlocks message) {
-  const auto payload_bytes = total_bytes(message.payload);
+  const auto raw_bytes = total_bytes(message.payload);
   const auto count = message.entries.size();
   if (count > kImageEntriesMax - 512)
     return invalid("an image message is larger than 64 MiB; send it in parts");
-  if (payload_bytes != count * kBlockBytes)
+  if (raw_bytes != count * kBlockBytes)
     return invalid("an image message's payload does not match its entries");
 
   Writer fields;
   fields.varint_field(1, message.volume.value);
-  Writer payload_head;
+  WirePayload payload;
   if (count != 0) {
     fields.bytes_field(2, count * 8);
     for (const auto& entry : message.entries) fields.fixed64(entry.block.value);
@@ -132,13 +165,14 @@ Result<grpc::ByteBuffer> encode_image_blocks(message::ImageBlocks message) {
     for (const auto& entry : message.entries) fields.fixed32(entry.crc32c);
     fields.bytes_field(4, count * 8);
     for (const auto& entry : message.entries) fields.fixed64(entry.lsn.value);
-    fields.bytes_field(kPayloadField, payload_bytes);
+    payload = wire_payload(std::move(message.payload), message.compress, fields);
+    fields.bytes_field(kPayloadField, payload.bytes);
   }
-  const auto head = envelope(v1::StreamMessage::kImageBlocks, fields, payload_bytes);
+  const auto head = envelope(v1::StreamMessage::kImageBlocks, fields, payload.bytes);
   std::vector<grpc::Slice> slices;
-  slices.reserve(1 + message.payload.size());
+  slices.reserve(1 + payload.buffers.size());
   slices.emplace_back(head.out().data(), head.size());
-  append_payload(std::move(message.payload), slices);
+  append_payload(std::move(payload), slices);
   return grpc::ByteBuffer(slices.data(), slices.size());
 }
 
@@ -172,6 +206,7 @@ void fill(const message::Welcome& m, v1::StreamMessage& out) {
   p->set_role(to_proto(m.role));
   to_proto(m.head, p->mutable_head());
   p->set_durable(m.durable.value);
+  p->set_codecs(m.codecs);
   to_proto(m.history, p->mutable_history());
 }
 void fill(const message::Refuse& m, v1::StreamMessage& out) {
@@ -227,9 +262,23 @@ Result<grpc::ByteBuffer> encode_small(const M& message) {
 
 // ---- decoding -------------------------------------------------------------------------------
 
-bool read_payload(Reader& reader, std::uint64_t length, BufferPool& pool,
+/// How a payload that follows is packed; both come before it.
+struct Packing {
+  std::uint64_t codec = 0;
+  std::uint64_t raw_bytes = 0;
+};
+
+bool read_packed(Reader& reader, std::uint64_t length, const Packing& packing, BufferPool& pool,
+                 std::vector<IoBuffer>& payload) {
+  if (packing.codec != message::kCodecLz4 || packing.raw_bytes == 0) return false;
+  std::vector<std::byte> packed(length);
+  return reader.copy(packed) && decompress(packed, packing.raw_bytes, pool, payload);
+}
+
+bool read_payload(Reader& reader, std::uint64_t length, const Packing& packing, BufferPool& pool,
                   std::vector<IoBuffer>& payload) {
   if (length > reader.remaining() || !payload.empty()) return false;
+  if (packing.codec != 0) return read_packed(reader, length, packing, pool, payload);
   while (length > 0) {
     auto piece = pool.allocate(std::min<std::uint64_t>(length, kPieceBytes));
     if (!reader.copy(piece.bytes())) return false;
@@ -245,6 +294,7 @@ Result<Message> decode_records(Reader& reader, std::size_t end, BufferPool& pool
   std::uint32_t field;
   WireType type;
   std::uint64_t value = 0;
+  Packing packing;
   while (reader.position() < end) {
     bool good = reader.tag(field, type);
     if (good && field == 1 && type == WireType::kVarint) {
@@ -262,8 +312,12 @@ Result<Message> decode_records(Reader& reader, std::size_t end, BufferPool& pool
       good = reader.varint(value) && value <= reader.remaining() && batch.records.empty();
       if (good) batch.records.resize(value);
       good = good && reader.copy(batch.records);
+    } else if (good && field == kCodecField && type == WireType::kVarint) {
+      good = reader.varint(packing.codec);
+    } else if (good && field == kRawBytesField && type == WireType::kVarint) {
+      good = reader.varint(packing.raw_bytes);
     } else if (good && field == kPayloadField && type == WireType::kBytes) {
-      good = reader.varint(value) && read_payload(reader, value, pool, batch.payload);
+      good = reader.varint(value) && read_payload(reader, value, packing, pool, batch.payload);
     } else {
       good = good && reader.skip_value(type);
     }
@@ -309,6 +363,7 @@ Result<Message> decode_image_blocks(Reader& reader, std::size_t end, BufferPool&
   std::uint32_t field;
   WireType type;
   std::uint64_t value = 0;
+  Packing packing;
   unsigned arrays = 0;  // bit per array seen: each exactly once
   while (reader.position() < end) {
     bool good = reader.tag(field, type);
@@ -329,8 +384,12 @@ Result<Message> decode_image_blocks(Reader& reader, std::size_t end, BufferPool&
       if (good && field == 4)
         good = read_array(reader, 8, out.entries,
                           [](auto& entry, std::uint64_t v) { entry.lsn.value = v; });
+    } else if (good && field == kCodecField && type == WireType::kVarint) {
+      good = reader.varint(packing.codec);
+    } else if (good && field == kRawBytesField && type == WireType::kVarint) {
+      good = reader.varint(packing.raw_bytes);
     } else if (good && field == kPayloadField && type == WireType::kBytes) {
-      good = reader.varint(value) && read_payload(reader, value, pool, out.payload);
+      good = reader.varint(value) && read_payload(reader, value, packing, pool, out.payload);
     } else {
       good = good && reader.skip_value(type);
     }
@@ -396,6 +455,7 @@ Result<Message> take(const v1::Welcome& in) {
   out.role = *role;
   out.head = from_proto(in.head());
   out.durable = Lsn(in.durable());
+  out.codecs = in.codecs();
   TANDEM_TRY(from_proto(in.identity(), out.identity));
   TANDEM_TRY(read_history(in.history(), out.history));
   return Message(std::move(out));

@@ -20,6 +20,7 @@ OWNERS = {
     r"spdlog(?!/fmt/)": ("src/base", "include/tandem/base"),
     r"boost/asio": ("src/frontend", "src/daemon", "src/device"),
     r"systemd": ("src/daemon",),
+    r"lz4": ("src/rpc",),
     r"isa-l|xxhash": ("src/format",),
 }
 

@@ -156,16 +156,17 @@ TEST_F(CodecTest, WelcomeBytes) {
   m.durable = Lsn(299);
   m.history = history();
   const auto bytes = encoded(m);
-  EXPECT_EQ(hex(bytes), std::string("125a0801121812016"
+  EXPECT_EQ(hex(bytes), std::string("125c0801121812016"
                                     "71a10101112131415161718191a1b1c1d1e1f22016e"
                                     "1803221a") +
-                            kPointHex + "28ab02" + kForksHex);
+                            kPointHex + "28ab02" + kForksHex + "4001");
   const auto back = decoded(bytes);
   ASSERT_TRUE(back.has_value()) << back.error().message;
   const auto& welcome = std::get<message::Welcome>(*back);
   EXPECT_TRUE(welcome.identity.group.is_nil());
   EXPECT_EQ(welcome.identity, m.identity);
   EXPECT_EQ(welcome.role, m.role);
+  EXPECT_EQ(welcome.codecs, message::kCodecLz4);
   EXPECT_EQ(welcome.head, m.head);
   EXPECT_EQ(welcome.durable, m.durable);
   EXPECT_EQ(welcome.history, m.history);
@@ -308,6 +309,91 @@ TEST_F(CodecTest, HandWrittenBytesEqualGeneratedOnes) {
   blocks.payload = {filled(4096, 2), filled(8192, 3)};
   reference.mutable_image_blocks()->set_payload(joined(blocks.payload));
   EXPECT_EQ(encoded(blocks), reference.SerializeAsString());
+}
+
+IoBuffer compressible(std::size_t bytes) {
+  auto buffer = IoBuffer::on_heap(bytes);
+  for (std::size_t i = 0; i < bytes; ++i)
+    buffer.data()[i] = static_cast<std::byte>(i % 64 < 48 ? 'a' + i % 7 : (i * i >> 9) & 0xff);
+  return buffer;
+}
+
+IoBuffer incompressible(std::size_t bytes) {
+  auto buffer = IoBuffer::on_heap(bytes);
+  std::uint64_t state = 88172645463325252ull;
+  for (std::size_t i = 0; i < bytes; ++i) {
+    state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+    buffer.data()[i] = static_cast<std::byte>(state >> 56);
+  }
+  return buffer;
+}
+
+TEST_F(CodecTest, CompressedPayloadComesBack) {
+  for (const std::size_t bytes : {4096u, 1u << 20, (1u << 20) + 4096, 5u << 20}) {
+    auto m = records_message(100, {compressible(4096), compressible(bytes)});
+    const auto plain = encoded(m).size();
+    m.compress = true;
+    const auto wire = encoded(m);
+    EXPECT_LT(wire.size(), plain * 7 / 8) << bytes;
+    v1::StreamMessage foreign;  // any implementation of protobuf reads the same
+    ASSERT_TRUE(foreign.ParseFromString(wire));
+    EXPECT_EQ(foreign.records().codec(), message::kCodecLz4);
+    EXPECT_EQ(foreign.records().raw_bytes(), 4096 + bytes);
+    EXPECT_EQ(foreign.SerializeAsString(), wire);
+    const auto back = decoded(wire);
+    ASSERT_TRUE(back.has_value()) << back.error().message;
+    const auto& batch = std::get<message::Records>(*back).batch;
+    EXPECT_EQ(joined(batch.payload), joined(m.batch.payload));
+    EXPECT_EQ(batch.records, m.batch.records);
+    for (const auto& piece : batch.payload) EXPECT_TRUE(piece.is_block_aligned());
+  }
+  message::ImageBlocks blocks;
+  blocks.compress = true;
+  blocks.volume = VolumeId(7);
+  for (std::uint64_t i = 1; i <= 4; ++i) blocks.entries.push_back({VolumeBlock(i), 9, Lsn(i)});
+  blocks.payload = {compressible(16384)};
+  const auto wire = encoded(blocks);
+  EXPECT_LT(wire.size(), 16384u);
+  const auto back = decoded(wire);
+  ASSERT_TRUE(back.has_value()) << back.error().message;
+  EXPECT_EQ(joined(std::get<message::ImageBlocks>(*back).payload), joined(blocks.payload));
+}
+
+TEST_F(CodecTest, IncompressiblePayloadIsSentAsItIs) {
+  auto m = records_message(100, {incompressible(2 << 20)});
+  const auto plain = encoded(m);
+  m.compress = true;
+  EXPECT_EQ(encoded(m), plain);
+  auto mixed = records_message(100, {incompressible(1 << 20), compressible(3 << 20)});
+  mixed.compress = true;
+  const auto wire = encoded(mixed);
+  EXPECT_LT(wire.size(), 3u << 20);
+  const auto back = decoded(wire);
+  ASSERT_TRUE(back.has_value());
+  EXPECT_EQ(joined(std::get<message::Records>(*back).batch.payload), joined(mixed.batch.payload));
+}
+
+TEST_F(CodecTest, DamagedCompressionIsRefused) {
+  auto m = records_message(100, {compressible(64 << 10)});
+  m.compress = true;
+  v1::StreamMessage good;
+  ASSERT_TRUE(good.ParseFromString(encoded(m)));
+  const auto refused = [&](auto change) {
+    v1::StreamMessage bad = good;
+    change(*bad.mutable_records());
+    const auto back = decoded(bad.SerializeAsString());
+    ASSERT_FALSE(back.has_value());
+    EXPECT_EQ(back.error().code, ErrorCode::kInvalid);
+  };
+  using Records = v1::Records;
+  refused([](Records& r) { r.set_codec(2); });
+  refused([](Records& r) { r.set_raw_bytes(0); });
+  refused([](Records& r) { r.set_raw_bytes(r.raw_bytes() + 1); });
+  refused([](Records& r) { r.set_raw_bytes(r.raw_bytes() - 1); });
+  refused([](Records& r) { r.set_raw_bytes(std::uint64_t{1} << 40); });
+  refused([](Records& r) { r.mutable_payload()->pop_back(); });
+  refused([](Records& r) { r.mutable_payload()->push_back('x'); });
+  refused([](Records& r) { (*r.mutable_payload())[1] ^= 0x40; });
 }
 
 TEST_F(CodecTest, PayloadIsSharedOnTheWayOutAndAlignedOnTheWayIn) {

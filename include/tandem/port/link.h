@@ -44,6 +44,9 @@ struct VersionRange {
 };
 inline constexpr VersionRange kProtocolVersions{1, 1};
 
+/// Ways to compress payload, as bits: the acceptor says which it can undo.
+inline constexpr std::uint32_t kCodecLz4 = 1;
+
 /// Dialer's first message: who I am and what I hold.
 struct Hello {
   VersionRange versions = kProtocolVersions;
@@ -58,6 +61,7 @@ struct Welcome {
   VersionRange versions = kProtocolVersions;
   GroupIdentity identity;
   Role role = Role::kMirror;
+  std::uint32_t codecs = kCodecLz4;
   LogPoint head;
   Lsn durable;
   TimelineHistory history;
@@ -76,7 +80,8 @@ struct Start {
 };
 struct Records {
   RecordBatch batch;
-  bool flush = false;  // make everything up to batch.last durable, then acknowledge
+  bool flush = false;     // make everything up to batch.last durable, then acknowledge
+  bool compress = false;  // the transport may compress the payload; a wish, not content
 };
 /// Acceptor: cumulative positions of its copy.
 struct Ack {
@@ -115,6 +120,7 @@ struct ImageBlocks {
   VolumeId volume;
   std::vector<ImageEntry> entries;  // one per 4 KiB of payload
   std::vector<IoBuffer> payload;
+  bool compress = false;  // as in Records
 };
 struct ImageEnd {
   LogPoint point;
