@@ -1,5 +1,6 @@
 #include "daemon/node.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <boost/asio/io_context.hpp>
@@ -30,6 +31,7 @@ constexpr Nanoseconds kStopMax = std::chrono::seconds(60);
 // How soon clients of a volume that is served no more are sent away. Until then their requests are
 // answered with an error, so this is about how fast they look elsewhere, not about safety.
 constexpr Nanoseconds kExportsCheck = std::chrono::milliseconds(200);
+constexpr Nanoseconds kCertificatesCheck = std::chrono::seconds(10);
 
 rpc::ServiceOptions service_options(const Config& config) {
   rpc::ServiceOptions options;
@@ -67,6 +69,19 @@ nbd::Options nbd_options(const Config& config) {
   return options;
 }
 
+/// Changes whenever one of the files is replaced or written.
+std::string stamp_of(const std::optional<TlsFiles>& files) {
+  std::string stamp;
+  if (!files) return stamp;
+  for (const auto& path : {files->certificate, files->key, files->ca}) {
+    struct stat at {};
+    if (::stat(path.c_str(), &at) != 0) continue;
+    stamp +=
+        fmt::format("{}.{}.{}.{} ", at.st_ino, at.st_size, at.st_mtim.tv_sec, at.st_mtim.tv_nsec);
+  }
+  return stamp;
+}
+
 Status check_readable(const char* key, const std::string& path) {
   if (path.empty() || ::access(path.c_str(), R_OK) == 0) return ok();
   return Error{ErrorCode::kInvalid, std::string(key) + ": " + path +
@@ -84,6 +99,9 @@ struct Node::Impl {
   Task<void> stop();
   void watch_signals();
   void watch_exports();
+  void watch_hangup();
+  void watch_certificates();
+  void reload_certificates();
 
   device::Reactor& reactor() { return storage->reactor(); }
 
@@ -94,7 +112,9 @@ struct Node::Impl {
   std::unique_ptr<PeerControl> peers;
   std::unique_ptr<control::NodeControl> control;
   std::unique_ptr<nbd::Server> nbd;
-  std::unique_ptr<boost::asio::signal_set> signals;
+  std::unique_ptr<boost::asio::signal_set> signals, hangup;
+  std::string certificates;  // NBD's, as of the last look
+  TimerId certificates_check = 0;
   std::set<std::string> exports;  // as of the last check
   TimerId exports_check = 0;
   Gate disconnecting;
@@ -136,6 +156,9 @@ Status Node::Impl::start() {
   control->start();
   watch_exports();
   watch_signals();
+  watch_hangup();
+  certificates = stamp_of(config.nbd.tls);
+  watch_certificates();
   std::string endpoints;
   for (const auto& endpoint : nbd->endpoints()) {
     endpoints += (endpoints.empty() ? "" : ",") + endpoint;
@@ -167,6 +190,42 @@ void Node::Impl::watch_signals() {
   });
 }
 
+void Node::Impl::watch_hangup() {
+  if (!hangup) {
+    hangup = std::make_unique<boost::asio::signal_set>(reactor().io_context(), SIGHUP);
+  }
+  hangup->async_wait([this](const boost::system::error_code& error, int) {
+    if (error) return;
+    reload_certificates();
+    watch_hangup();
+  });
+}
+
+void Node::Impl::reload_certificates() {
+  const Status replication = service->reload_certificates();
+  const Status front_end = nbd->reload_tls();
+  for (const Status& status : {replication, front_end}) {
+    if (status) continue;
+    log_event(Level::kError, "tls.reload_failed", "reason=\"{}\" effect=\"the old stay in use\"",
+              status.error().message);
+  }
+  if (replication && front_end) log_event(Level::kInfo, "tls.read_again", "files=all");
+}
+
+/// The service looks at its files by itself; these are NBD's.
+void Node::Impl::watch_certificates() {
+  certificates_check = reactor().schedule_after(kCertificatesCheck, [this] {
+    auto now = stamp_of(options.config.nbd.tls);
+    if (now != certificates) {
+      const Status read = nbd->reload_tls();
+      if (read) certificates = std::move(now);  // else again at the next look: a pair comes in two
+      log_event(read ? Level::kInfo : Level::kError, "nbd.tls_reloaded", "trouble=\"{}\"",
+                read ? "" : read.error().message);
+    }
+    watch_certificates();
+  });
+}
+
 Task<void> Node::Impl::stop() {
   const TimerId limit = reactor().schedule_after(kStopMax, [] {
     log_event(Level::kError, "node.stop.late",
@@ -175,6 +234,7 @@ Task<void> Node::Impl::stop() {
     ::_exit(1);
   });
   reactor().cancel(exports_check);
+  reactor().cancel(certificates_check);
   if (control) control->abandon_held_writers();
   if (nbd) co_await nbd->stop();
   co_await disconnecting.close();
@@ -185,6 +245,7 @@ Task<void> Node::Impl::stop() {
   control.reset();
   if (storage) co_await storage->close();
   signals.reset();
+  hangup.reset();
   reactor().cancel(limit);
 }
 

@@ -3,9 +3,11 @@
 #include <grpcpp/grpcpp.h>
 
 #include <mutex>
+#include <type_traits>
 #include <utility>
 
 #include "rpc/control_translation.h"
+#include "rpc/credentials.h"
 #include "rpc/errors.h"
 #include "rpc/translation.h"
 
@@ -127,6 +129,11 @@ using RequestCall = void (ControlAsyncService::*)(grpc::ServerContext*, Request*
                                                   grpc::CompletionQueue*,
                                                   grpc::ServerCompletionQueue*, void*);
 
+/// Calls that a viewer's certificate may make.
+template <class Request>
+inline constexpr bool kOnlyLooks =
+    std::is_same_v<Request, v1::GetStatusRequest> || std::is_same_v<Request, v1::GetReceiptRequest>;
+
 /// One call, from waiting for it to the end of its answer.
 template <class Request, class Response>
 class ControlCall final : public Operation {
@@ -187,6 +194,13 @@ class ControlCall final : public Operation {
     }
     if (front.running >= kControlCallsMax) {
       self->answer(Error{ErrorCode::kBusy, "too many control calls at once; try again"});
+      co_return;
+    }
+    if (!kOnlyLooks<Request> && !may_change(self->context_->auth_context().get())) {
+      self->answer(Error{ErrorCode::kRefused, "the certificate of " +
+                                                  peer_name(self->context_->auth_context().get()) +
+                                                  " may only look (its unit is " + kViewerUnit +
+                                                  "); use an operator's certificate"});
       co_return;
     }
     ++front.running;

@@ -1,12 +1,19 @@
 #include "rpc/credentials.h"
 
+#include <grpcpp/security/tls_certificate_provider.h>
+#include <grpcpp/security/tls_credentials_options.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
+#include <sys/stat.h>
 
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <string_view>
+#include <utility>
+
+#include "tandem/base/log.h"
 
 namespace tandem::rpc {
 namespace {
@@ -133,13 +140,74 @@ std::string certificate_trouble(const TlsOptions& files) {
   return own.empty() ? trouble(files.ca) : own;
 }
 
-std::shared_ptr<grpc::ServerCredentials> server_credentials(bool tls, const Certificates& pem) {
-  if (!tls) return grpc::InsecureServerCredentials();
-  grpc::SslServerCredentialsOptions options(
-      GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
-  options.pem_root_certs = pem.ca;
-  options.pem_key_cert_pairs.push_back({pem.key, pem.certificate});
-  return grpc::SslServerCredentials(options);
+std::shared_ptr<grpc::ServerCredentials> server_credentials(const ServiceOptions& options) {
+  if (!options.tls) return grpc::InsecureServerCredentials();
+  namespace tls = grpc::experimental;
+  // "Experimental" is the name of the interface; the same code runs behind all of gRPC's TLS.
+  tls::TlsServerCredentialsOptions credentials(
+      std::make_shared<tls::FileWatcherCertificateProvider>(
+          options.files.key, options.files.certificate, options.files.ca,
+          static_cast<unsigned>(options.certificate_check.count())));
+  credentials.watch_root_certs();
+  credentials.watch_identity_key_cert_pairs();
+  credentials.set_cert_request_type(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+  return tls::TlsServerCredentials(credentials);
+}
+
+FreshCredentials::FreshCredentials(bool tls, TlsOptions files, const Certificates& first)
+    : tls_(tls),
+      files_(std::move(files)),
+      stamp_(stamp()),
+      credentials_(channel_credentials(tls, first)) {}
+
+std::string FreshCredentials::stamp() const {
+  std::string all;
+  for (const auto& path : {files_.ca, files_.certificate, files_.key}) {
+    struct stat at {};
+    if (!tls_ || ::stat(path.c_str(), &at) != 0) continue;
+    all += std::to_string(at.st_ino) + "." + std::to_string(at.st_size) + "." +
+           std::to_string(at.st_mtim.tv_sec) + "." + std::to_string(at.st_mtim.tv_nsec) + " ";
+  }
+  return all;
+}
+
+Status FreshCredentials::check() {
+  auto now = stamp();
+  if (now == stamp_) return ok();
+  auto loaded = load_certificates(files_);
+  // Not remembered on failure: half of a pair may be there, and the other half comes in a moment.
+  if (!loaded) return loaded.error();
+  stamp_ = std::move(now);
+  credentials_ = channel_credentials(tls_, *loaded);
+  const auto trouble = certificate_trouble(files_);
+  log_event(trouble.empty() ? Level::kInfo : Level::kError, "tls.reloaded",
+            "certificate={} trouble=\"{}\"", files_.certificate, trouble);
+  return ok();
+}
+
+std::shared_ptr<grpc::ChannelCredentials> FreshCredentials::now() {
+  if (const Status checked = check(); !checked) {
+    log_event(Level::kWarn, "tls.reload_failed", "reason=\"{}\" effect=\"the old stay in use\"",
+              checked.error().message);
+  }
+  return credentials_;
+}
+
+bool may_change(const grpc::AuthContext* context) {
+  if (!context || !context->IsPeerAuthenticated()) return true;
+  const auto pem = context->FindPropertyValues(GRPC_X509_PEM_CERT_PROPERTY_NAME);
+  if (pem.empty()) return false;
+  const auto certificate = parse_certificate({pem.front().data(), pem.front().size()});
+  if (!certificate) return false;
+  const X509_NAME* name = X509_get_subject_name(certificate.get());
+  const std::string_view viewer = kViewerUnit;
+  for (int at = -1; (at = X509_NAME_get_index_by_NID(name, NID_organizationalUnitName, at)) >= 0;) {
+    const ASN1_STRING* unit = X509_NAME_ENTRY_get_data(X509_NAME_get_entry(name, at));
+    const std::string_view text(reinterpret_cast<const char*>(ASN1_STRING_get0_data(unit)),
+                                static_cast<std::size_t>(ASN1_STRING_length(unit)));
+    if (text == viewer) return false;
+  }
+  return true;
 }
 
 std::shared_ptr<grpc::ChannelCredentials> channel_credentials(bool tls, const Certificates& pem) {

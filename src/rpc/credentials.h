@@ -29,8 +29,31 @@ Result<Certificates> load_certificates(const TlsOptions& files);
 std::string certificate_trouble(const TlsOptions& files);
 
 /// Plain-text credentials without `tls`.
-std::shared_ptr<grpc::ServerCredentials> server_credentials(bool tls, const Certificates& pem);
 std::shared_ptr<grpc::ChannelCredentials> channel_credentials(bool tls, const Certificates& pem);
+/// The same for a server, which looks at its files again as often as the options say.
+std::shared_ptr<grpc::ServerCredentials> server_credentials(const ServiceOptions& options);
+
+/// A calling node's credentials, made anew when its files have changed. Thread: the reactor's.
+class FreshCredentials {
+ public:
+  FreshCredentials(bool tls, TlsOptions files, const Certificates& first);
+  std::shared_ptr<grpc::ChannelCredentials> now();
+  /// Looks at the files. kInvalid: what changed does not do; the old certificates stay in use.
+  Status check();
+
+ private:
+  std::string stamp() const;
+
+  const bool tls_;
+  const TlsOptions files_;
+  std::string stamp_;  // of the files when they were looked at last
+  std::shared_ptr<grpc::ChannelCredentials> credentials_;
+};
+
+/// A certificate whose subject has this organisational unit may look and change nothing.
+inline constexpr const char* kViewerUnit = "tandem-viewer";
+/// True without TLS: there is nobody to tell apart then.
+bool may_change(const grpc::AuthContext* context);
 
 /// The common name of the peer's certificate, else its first alternative name, else "".
 std::string peer_name(const grpc::AuthContext* context);

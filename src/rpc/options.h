@@ -7,7 +7,8 @@
 namespace tandem::rpc {
 
 /// Files in PEM. `ca` signs the certificates of both sides; each side shows its own and demands the
-/// other's. Read when a service or a client is made.
+/// other's. A service looks at them again while it runs (ServiceOptions::certificate_check); a
+/// client reads them when it is made.
 struct TlsOptions {
   std::string ca;
   std::string certificate;
@@ -18,6 +19,8 @@ struct ServiceOptions {
   std::string listen;  // host:port; port 0: any free one
   bool tls = true;     // false: no encryption, and anybody who reaches the port is believed
   TlsOptions files;    // with tls
+  /// How often to look whether the files changed; connections that exist are not affected.
+  std::chrono::seconds certificate_check{10};
   /// How long a dialled link may take to be connected (name, TCP, TLS, HTTP/2).
   std::chrono::milliseconds connect_timeout{5000};
   /// A ping goes out on an idle connection after this time; without an answer within

@@ -91,8 +91,8 @@ class PeerCall final : public Operation {
 class PeerClient final : public Peers {
  public:
   PeerClient(std::shared_ptr<Loop> loop, const ServiceOptions& options,
-             std::shared_ptr<grpc::ChannelCredentials> credentials)
-      : loop_(std::move(loop)), options_(options), credentials_(std::move(credentials)) {}
+             FreshCredentials& credentials)
+      : loop_(std::move(loop)), options_(options), credentials_(credentials) {}
 
   Task<Result<NodeStatus>> status(std::string address, Nanoseconds limit) override {
     v1::GetStatusRequest request;
@@ -155,7 +155,7 @@ class PeerClient final : public Peers {
     if (const auto parsed = parse_address(address); !parsed) co_return Error(parsed.error());
     const auto connect = std::min<std::chrono::milliseconds>(
         options_.connect_timeout, std::chrono::duration_cast<std::chrono::milliseconds>(limit));
-    auto channel = make_channel(address, credentials_, connect, options_.keepalive,
+    auto channel = make_channel(address, credentials_.now(), connect, options_.keepalive,
                                 options_.keepalive_timeout);
     auto running = std::make_shared<PeerCall<Request, Response>>(loop_, std::move(channel));
     running->set_address(address);
@@ -169,14 +169,14 @@ class PeerClient final : public Peers {
 
   const std::shared_ptr<Loop> loop_;
   const ServiceOptions& options_;
-  const std::shared_ptr<grpc::ChannelCredentials> credentials_;
+  FreshCredentials& credentials_;
 };
 
 }  // namespace
 
 std::unique_ptr<Peers> make_peers(std::shared_ptr<Loop> loop, const ServiceOptions& options,
-                                  std::shared_ptr<grpc::ChannelCredentials> credentials) {
-  return std::make_unique<PeerClient>(std::move(loop), options, std::move(credentials));
+                                  FreshCredentials& credentials) {
+  return std::make_unique<PeerClient>(std::move(loop), options, credentials);
 }
 
 }  // namespace tandem::rpc

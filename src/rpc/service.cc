@@ -52,7 +52,7 @@ class AcceptedStream final : public ServerStream {
       : ServerStream(door->loop, door->pool), door_(door) {}
 
   void on_reactor() override {
-    if (!std::exchange(handed_over_, true)) {
+    if (!turned_away_ && !std::exchange(handed_over_, true)) {
       auto link = std::make_unique<GrpcLink>(std::static_pointer_cast<Stream>(shared_from_this()),
                                              door_->linger);
       if (!door_->front->stopping) door_->front->acceptor.accept(std::move(link));
@@ -66,9 +66,15 @@ class AcceptedStream final : public ServerStream {
   }
   void accepted() override {
     listen(door_);
+    if (!may_change(context_->auth_context().get())) {
+      turn_away({ErrorCode::kRefused, "the certificate of " + peer() +
+                                          " may only look (its unit is " + kViewerUnit +
+                                          "); replication needs a node's"});
+      return;
+    }
     counted_ = true;
     if (door_->streams.fetch_add(1) >= kStreamsMax) {
-      cancel({ErrorCode::kUnavailable, "this node has as many streams as it takes; try later"});
+      turn_away({ErrorCode::kUnavailable, "this node has as many streams as it takes; try later"});
       return;
     }
     loop_->wake(shared_from_this());
@@ -78,7 +84,14 @@ class AcceptedStream final : public ServerStream {
     if (std::exchange(counted_, false)) door_->streams.fetch_sub(1);
   }
 
+  /// The caller is told; the acceptor never hears of it.
+  void turn_away(const Error& why) {
+    turned_away_ = true;
+    refuse(why);
+  }
+
   const std::shared_ptr<Door> door_;
+  std::atomic<bool> turned_away_{false};
   bool counted_ = false;      // loop's thread
   bool handed_over_ = false;  // reactor
 };
@@ -86,11 +99,8 @@ class AcceptedStream final : public ServerStream {
 class Dialer final : public LinkDialer {
  public:
   Dialer(std::shared_ptr<Loop> loop, BufferPool& pool, const ServiceOptions& options,
-         std::shared_ptr<grpc::ChannelCredentials> credentials)
-      : loop_(std::move(loop)),
-        pool_(pool),
-        options_(options),
-        credentials_(std::move(credentials)) {}
+         FreshCredentials& credentials)
+      : loop_(std::move(loop)), pool_(pool), options_(options), credentials_(credentials) {}
 
   std::unique_ptr<Link> dial(const std::string& address) override;
 
@@ -98,7 +108,7 @@ class Dialer final : public LinkDialer {
   const std::shared_ptr<Loop> loop_;
   BufferPool& pool_;
   const ServiceOptions& options_;
-  const std::shared_ptr<grpc::ChannelCredentials> credentials_;
+  FreshCredentials& credentials_;
 };
 
 /// What dial() gives for an address that is none.
@@ -119,8 +129,8 @@ class DeadLink final : public Link {
 std::unique_ptr<Link> Dialer::dial(const std::string& address) {
   const auto parsed = parse_address(address);
   if (!parsed) return std::make_unique<DeadLink>(parsed.error());
-  auto channel = make_channel(address, credentials_, options_.connect_timeout, options_.keepalive,
-                              options_.keepalive_timeout);
+  auto channel = make_channel(address, credentials_.now(), options_.connect_timeout,
+                              options_.keepalive, options_.keepalive_timeout);
   auto stream = std::make_shared<ClientStream>(loop_, pool_, address, std::move(channel), options_);
   stream->start();
   return std::make_unique<GrpcLink>(std::move(stream), options_.linger);
@@ -133,17 +143,19 @@ class GrpcService final : public Service {
       : executor_(executor),
         pool_(pool),
         options_(std::move(options)),
-        server_credentials_(server_credentials(options_.tls, certificates)),
+        server_credentials_(server_credentials(options_)),
+        credentials_(options_.tls, options_.files, certificates),
         builder_(std::make_unique<grpc::ServerBuilder>()),
         loop_(std::make_shared<Loop>(executor, builder_->AddCompletionQueue())),
-        dialer_(loop_, pool, options_, channel_credentials(options_.tls, certificates)),
-        peers_(make_peers(loop_, options_, channel_credentials(options_.tls, certificates))) {}
+        dialer_(loop_, pool, options_, credentials_),
+        peers_(make_peers(loop_, options_, credentials_)) {}
   ~GrpcService() override { stop(); }
 
   LinkDialer& dialer() override { return dialer_; }
   Peers& peers() override { return *peers_; }
   std::uint16_t port() const override { return static_cast<std::uint16_t>(port_); }
 
+  Status reload_certificates() override { return credentials_.check(); }
   Status start(Control& control, LinkAcceptor& acceptor) override;
   Task<void> drain(Nanoseconds limit) override;
   void stop() override;
@@ -153,6 +165,7 @@ class GrpcService final : public Service {
   BufferPool& pool_;
   const ServiceOptions options_;
   const std::shared_ptr<grpc::ServerCredentials> server_credentials_;
+  FreshCredentials credentials_;
   ReplicationAsyncService replication_service_;
   ControlAsyncService control_service_;
   HealthAsyncService health_service_;

@@ -37,6 +37,10 @@ class Service {
   /// Control calls to other nodes, with this node's certificate; usable before start().
   virtual Peers& peers() = 0;
 
+  /// Looks now whether the certificate files changed, instead of at the next dial and the next
+  /// certificate_check. kInvalid: they changed and do not do; the old stay in use.
+  virtual Status reload_certificates() = 0;
+
   /// Listens and serves. kBusy: the address is taken; kInvalid: it is not one of this machine.
   virtual Status start(Control& control, LinkAcceptor& acceptor) = 0;
   /// The bound port; 0 before start().

@@ -115,6 +115,13 @@ void Stream::cancel(const Error& why) {
   arm_read();
 }
 
+void Stream::refuse(const Error& why) {
+  std::lock_guard lock(mutex_);
+  set_end(why);
+  give_up_writing();
+  advance();
+}
+
 // ---- both sides -----------------------------------------------------------------------------
 
 void Stream::set_end(Error why) {

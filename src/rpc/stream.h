@@ -64,6 +64,8 @@ class Stream : public Operation {
   /// Who is there, once a message has come.
   virtual std::string find_peer() const = 0;
 
+  /// Ends the call with `why` as its status, which cancel() would leave out. Loop's thread.
+  void refuse(const Error& why);
   void advance();           // mutex_ held: starts the next write, or the end
   void arm_read();          // mutex_ held: starts a read if one is due
   void give_up_writing();   // mutex_ held

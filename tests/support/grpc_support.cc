@@ -127,9 +127,10 @@ void make_ca(const TemporaryDirectory& directory, const std::string& name) {
 }
 
 CertificateFiles make_certificate(const TemporaryDirectory& directory, const std::string& ca,
-                                  const std::string& name, int days) {
+                                  const std::string& name, int days, const std::string& unit) {
   openssl(directory, "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout " + name +
-                         ".key.pem -out " + name + ".csr -subj /CN=" + name);
+                         ".key.pem -out " + name + ".csr -subj " +
+                         (unit.empty() ? "" : "/OU=" + unit) + "/CN=" + name);
   std::ofstream(directory.file(name + ".ext")) << "subjectAltName=DNS:localhost,IP:127.0.0.1\n";
   const auto sign = " -in " + name + ".csr -out " + name + ".pem -extfile " + name + ".ext";
   if (days > 0) {

@@ -70,8 +70,9 @@ struct CertificateFiles {
 /// Makes `directory`/NAME.ca.pem and its key.
 void make_ca(const TemporaryDirectory& directory, const std::string& name);
 /// A certificate for 127.0.0.1 and localhost with common name `name`, signed by `ca`. Valid for
-/// `days` from now; 0: it expired yesterday.
+/// `days` from now; 0: it expired yesterday. `unit`: its organisational unit, if any.
 CertificateFiles make_certificate(const TemporaryDirectory& directory, const std::string& ca,
-                                  const std::string& name, int days = 1);
+                                  const std::string& name, int days = 1,
+                                  const std::string& unit = "");
 
 }  // namespace tandem::test

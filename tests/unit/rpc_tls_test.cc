@@ -2,8 +2,10 @@
 #include <grpcpp/create_channel.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <thread>
 
 #include "rpc/control_client.h"
 #include "rpc/credentials.h"
@@ -172,6 +174,117 @@ TEST_F(TlsTest, ACallWithoutAClientCertificateIsRefused) {
   const auto status = stub.GetStatus(&context, v1::GetStatusRequest(), &answer);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_TRUE(node.control.calls.empty());
+}
+
+void copy_over(const CertificateFiles& from, const CertificateFiles& to) {
+  namespace fs = std::filesystem;
+  // As an operator should: each file is replaced at once, never seen half written.
+  for (const auto& [source, target] : {std::pair(from.ca, to.ca), std::pair(from.key, to.key),
+                                       std::pair(from.certificate, to.certificate)}) {
+    fs::copy_file(source, target + ".new", fs::copy_options::overwrite_existing);
+    fs::rename(target + ".new", target);
+  }
+}
+
+CertificateFiles place(const std::string& name, const CertificateFiles& content,
+                       const test::TemporaryDirectory& directory) {
+  CertificateFiles files{directory.file(name + "-ca"), directory.file(name + "-crt"),
+                         directory.file(name + "-key")};
+  copy_over(content, files);
+  return files;
+}
+
+TEST_F(TlsTest, NewCertificatesAreUsedWithoutARestart) {
+  const auto a_files = place("a", authority->alpha, authority->directory);
+  const auto b_files = place("b", authority->beta, authority->directory);
+  auto options = TestNode::secured(a_files);
+  options.certificate_check = 1s;
+  TestNode a(executor_, options);
+  options = TestNode::secured(b_files);
+  options.certificate_check = 1s;
+  TestNode b(executor_, options);
+  const auto greeted = [&] {
+    Outcome outcome;
+    executor_.run_task([&] { return greet(executor_, a, b, outcome); });
+    return outcome;
+  };
+  const auto wait_until = [&](auto holds) {
+    for (int i = 0; i < 100; ++i) {
+      if (holds(greeted())) return true;
+      std::this_thread::sleep_for(100ms);
+    }
+    return false;
+  };
+  EXPECT_EQ(greeted().dialer_sees, "beta");
+  // The whole authority changes: first on the answering node, so that the two do not fit ...
+  copy_over(authority->foreign, b_files);
+  EXPECT_TRUE(wait_until([](const Outcome& o) { return o.error.has_value(); }));
+  // ... then on the calling one. Neither was started anew.
+  copy_over(authority->foreign, a_files);
+  Outcome last;
+  EXPECT_TRUE(wait_until([&](const Outcome& o) {
+    last = o;
+    return !o.error.has_value();
+  }));
+  EXPECT_EQ(last.dialer_sees, "foreign");
+  EXPECT_EQ(last.acceptor_sees, "foreign");
+}
+
+TEST_F(TlsTest, CertificatesThatDoNotDoLeaveTheOldInUse) {
+  const auto files = place("c", authority->alpha, authority->directory);
+  TestNode a(executor_, TestNode::secured(files));
+  TestNode b(executor_, TestNode::secured(authority->beta));
+  std::filesystem::copy_file(authority->beta.key, files.key,
+                             std::filesystem::copy_options::overwrite_existing);
+  Status checked = ok();
+  executor_.run([&] { checked = a.service->reload_certificates(); });
+  ASSERT_FALSE(checked.has_value());
+  EXPECT_MENTIONS(checked.error().message, "does not belong");
+  Outcome outcome;
+  executor_.run_task([&] { return greet(executor_, a, b, outcome); });
+  EXPECT_FALSE(outcome.error.has_value());
+  EXPECT_EQ(outcome.acceptor_sees, "alpha");
+  copy_over(authority->beta, files);
+  executor_.run([&] { checked = a.service->reload_certificates(); });
+  EXPECT_TRUE(checked.has_value());
+  Outcome after;
+  executor_.run_task([&] { return greet(executor_, a, b, after); });
+  EXPECT_EQ(after.acceptor_sees, "beta");
+}
+
+TEST_F(TlsTest, AViewerMayLookAndChangeNothing) {
+  const auto viewer = test::make_certificate(authority->directory, "ours", "eve", 1, kViewerUnit);
+  TestNode node(executor_, TestNode::secured(authority->alpha));
+  auto look = ControlClient::create(client(node, viewer));
+  ASSERT_TRUE(look.has_value());
+  EXPECT_TRUE((*look)->status().has_value());
+  EXPECT_TRUE((*look)->receipt("g").has_value());
+  for (const auto& refused :
+       {(*look)->create_volume({"v", "", 1 << 20, 512}), (*look)->resize_volume("v", 2 << 20),
+        (*look)->delete_volume("v"), (*look)->delete_group("g"),
+        (*look)->set_mode("g", ReplicationMode::kSync),
+        (*look)->add_mirror({"g", "h:1", ReplicationMode::kSync}),
+        (*look)->remove_mirror("g", "h:1"), (*look)->change_settings({"g", "", {}}),
+        (*look)->demote("g"), (*look)->switchover("g", "")}) {
+    ASSERT_FALSE(refused.has_value());
+    EXPECT_EQ(refused.error().code, ErrorCode::kRefused);
+    EXPECT_MENTIONS(refused.error().message, "eve may only look");
+  }
+  EXPECT_EQ((*look)->promote("g", true).error().code, ErrorCode::kRefused);
+  const std::vector<std::string> only_looked = {"status", "receipt g"};
+  EXPECT_EQ(node.control.calls, only_looked);
+  // Nor may it play a node.
+  TestNode false_node(executor_, TestNode::secured(viewer));
+  Outcome outcome;
+  executor_.run_task([&] { return greet(executor_, false_node, node, outcome); });
+  ASSERT_TRUE(outcome.error.has_value());
+  EXPECT_EQ(outcome.error->code, ErrorCode::kRefused);
+  EXPECT_MENTIONS(outcome.error->message, "eve may only look");
+  // And turning it away cost nobody else a place.
+  TestNode good_node(executor_, TestNode::secured(authority->beta));
+  Outcome after;
+  executor_.run_task([&] { return greet(executor_, good_node, node, after); });
+  EXPECT_FALSE(after.error.has_value());
 }
 
 TEST_F(TlsTest, BadFilesAreNamedAtTheStart) {

@@ -40,6 +40,7 @@ class Server::Impl {
   ~Impl() { CHECK(listeners_.empty() && sessions_.empty()); }
 
   Status listen(const std::string& endpoint);
+  Status reload_tls();
   std::vector<std::string> endpoints() const;
   Task<void> stop();
   Task<void> disconnect(std::string export_name);
@@ -85,6 +86,14 @@ Status Server::Impl::listen(const std::string& endpoint) {
   auto port = std::make_shared<Port>(context_.io, std::move(*bound));
   listeners_.push_back(port);
   spawn(accept_loop(std::move(port)));
+  return ok();
+}
+
+Status Server::Impl::reload_tls() {
+  if (!context_.tls) return ok();
+  auto tls = TlsContext::make(*context_.options.tls);
+  if (!tls) return Error(std::move(tls.error()));
+  context_.tls = std::move(*tls);
   return ok();
 }
 
@@ -194,6 +203,7 @@ Server::Server(asio::io_context& io, BufferPool& pool, VolumeDirectory& director
     : impl_(std::make_unique<Impl>(io, pool, directory, std::move(options))) {}
 Server::~Server() = default;
 Status Server::listen(std::string endpoint) { return impl_->listen(endpoint); }
+Status Server::reload_tls() { return impl_->reload_tls(); }
 std::vector<std::string> Server::endpoints() const { return impl_->endpoints(); }
 Task<void> Server::stop() { return impl_->stop(); }
 Task<void> Server::disconnect(std::string export_name) {

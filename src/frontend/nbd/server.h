@@ -38,6 +38,9 @@ class Server {
   /// port 0 picks one), from now on. May be called several times.
   /// Errors: kInvalid (not an endpoint; a TLS file is unusable), kBusy, kExists, kIo.
   Status listen(std::string endpoint);
+  /// Reads the TLS files again, for connections from now on. kInvalid: they do not do, and the old
+  /// stay in use. Nothing happens without TLS.
+  Status reload_tls();
   /// What was bound, in the order of the calls, with real port numbers.
   std::vector<std::string> endpoints() const;
 
