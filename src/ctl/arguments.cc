@@ -28,6 +28,8 @@ struct Words {
   std::string name, group, address;
   std::uint32_t block_size = 512;
   std::vector<std::string> changes;
+  PairOptions pair;
+  bool local = false;  // asks no node
   bool yes = false, force = false;
   CLI::Option* watch_option = nullptr;
 };
@@ -178,6 +180,35 @@ void add_role_commands(CLI::App& app, Words& w, Action& chosen) {
       ->type_name("HOST:PORT");
 }
 
+void add_pair_commands(CLI::App& app, Words& w, Action& chosen) {
+  auto* pair = app.add_subcommand("pair", "Make two nodes trust each other")->require_subcommand(1);
+  const auto common = [&w](CLI::App* sub) {
+    sub->add_option("--name", w.pair.name, "This node's name, as in its configuration")->required();
+    sub->add_option("--address", w.pair.addresses,
+                    "A name or IP address by which this node is reached; may be repeated")
+        ->allow_extra_args(false);
+    sub->add_option("--directory", w.pair.directory, "Where keys and certificates go")
+        ->default_val("/etc/tandem/certificates");
+    sub->add_option("--config", w.pair.config, "The node's configuration to write the files into");
+    sub->preparse_callback([&w](std::size_t) { w.local = true; });
+  };
+  auto* start = command(
+      *pair, "start", "On the first node: make a token and wait", chosen, [&w](Context& context) {
+        const auto valid = parse_duration(w.timeout.empty() ? "10min" : w.timeout);
+        if (!valid) return fail_usage(context, valid.error().message);
+        w.pair.valid = *valid;
+        return run_pair_start(context, w.pair);
+      });
+  common(start);
+  start->add_option("--listen", w.pair.listen, "Where to wait for the other node")
+      ->default_val("0.0.0.0:7789");
+  auto* join = command(*pair, "join", "On the second node: join with the token", chosen,
+                       [&w](Context& context) { return run_pair_join(context, w.pair); });
+  common(join);
+  join->add_option("FIRST", w.pair.address, "HOST:PORT of the node that waits")->required();
+  join->add_option("TOKEN", w.pair.token)->required();
+}
+
 /// Options of the whole command may stand behind the subcommand, too.
 void let_options_fall_through(CLI::App& app) {
   for (auto* sub : app.get_subcommands([](CLI::App*) { return true; })) {
@@ -201,6 +232,7 @@ int run(std::vector<std::string> words, Context& context, const Environment& env
   add_volume_commands(app, w, chosen);
   add_group_commands(app, w, chosen);
   add_role_commands(app, w, chosen);
+  add_pair_commands(app, w, chosen);
   let_options_fall_through(app);
 
   // Errors of the line itself are JSON, too, when --json is anywhere on it.
@@ -223,6 +255,7 @@ int run(std::vector<std::string> words, Context& context, const Environment& env
     context.settings.timeout = *timeout;
     context.settings.timeout_given = true;
   }
+  if (w.local) return static_cast<int>(chosen(context));
   if (const auto done = complete(context.settings, environment, files); !done)
     return static_cast<int>(fail(context, done.error(), false));
   const auto& set = context.settings;

@@ -36,4 +36,19 @@ Exit run_promote(Context& context, const std::string& group, bool yes, bool forc
 Exit run_demote(Context& context, const std::string& group);
 Exit run_switchover(Context& context, const std::string& group, const std::string& address);
 
+// pair_commands.cc: nothing is asked of a node; these run where the daemon will.
+struct PairOptions {
+  std::string name;                    // of this node
+  std::vector<std::string> addresses;  // by which this node is reached, without port
+  std::string directory;               // for keys and certificates
+  std::string config;                  // the node's tandem.toml to complete; "": print the lines
+  std::string listen;                  // start: where to wait for the other node
+  std::chrono::milliseconds valid{};   // start: how long the token is good
+  std::string address, token;          // join: what the first node showed
+};
+/// Makes the pair's authority and this node's certificate if there are none, shows a token, and
+/// waits until the other node joined with it.
+Exit run_pair_start(Context& context, PairOptions options);
+Exit run_pair_join(Context& context, PairOptions options);
+
 }  // namespace tandem::ctl
