@@ -159,8 +159,12 @@ class Control {
   /// writers. kInvalid: a key or value, with what there is; kNotFound.
   virtual Task<Status> change_settings(ChangeSettings request) = 0;
   virtual Task<Result<Receipt>> receipt(std::string group) = 0;
-  /// Opens a new timeline on a mirror. Refused while the primary is reachable unless `force`.
+  /// Opens a new timeline on a mirror. Refused while the primary is reachable unless `force`, and
+  /// when the node's fence command fails.
   virtual Task<Result<Receipt>> promote(std::string group, bool force) = 0;
+  /// The planned form, asked for by a primary that has drained and become a mirror: nobody has to
+  /// be fenced, and nothing is lost.
+  virtual Task<Result<Receipt>> take_over(std::string group) = 0;
   /// Stops serving and becomes a mirror that waits for a primary; drains and flushes first.
   virtual Task<Status> demote(std::string group) = 0;
   /// Planned: drain here, wait for the mirror at `address` ("": the only one), demote, promote it.

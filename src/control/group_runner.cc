@@ -335,10 +335,18 @@ Task<Status> GroupRunner::add_mirror(std::string address, ReplicationMode mode) 
 Task<Status> GroupRunner::remove_mirror(std::string address) {
   auto holder = work_.hold();
   auto lock = co_await changing_.lock();
+  const std::string prefix = replication::mirror_prefix(address);
   auto removing = replication_->remove_slot(std::move(address));
   const Status removed = co_await std::move(removing);
   if (!removed) co_return removed;
-  co_return co_await save_slots();
+  const Status saved = co_await save_slots();
+  if (!saved) co_return saved;
+  auto settings_lock = co_await changing_settings_.lock();
+  Settings settings = group_.settings();
+  const auto is_its_own = [&](const auto& entry) { return entry.first.starts_with(prefix); };
+  if (std::erase_if(settings, is_its_own) == 0) co_return ok();
+  auto keeping = group_.set_settings(std::move(settings));
+  co_return co_await std::move(keeping);
 }
 
 Task<Status> GroupRunner::save_slots() {
@@ -382,7 +390,25 @@ Receipt GroupRunner::receipt() const {
 Task<Result<Receipt>> GroupRunner::promote(bool force) {
   auto holder = work_.hold();
   auto lock = co_await changing_.lock();
+  if (options_.fencer != nullptr) {
+    // Not before it is clear that a promotion is possible: fencing may cut a machine's power.
+    const Receipt now = receipt();
+    const ev::Promote event{force, now.primary_reachable, now.complete_image};
+    const RoleStep step = replication::transition(machine_.state(), event);
+    if (step.refused) co_return *step.refused;
+    auto fencing = options_.fencer->fence(name_, replication_->upstream().node);
+    const Status fenced = co_await std::move(fencing);
+    if (!fenced) co_return fenced.error();
+    log_event(Level::kWarn, "group.primary-fenced", "group={} primary={}", name_,
+              replication_->upstream().node);
+  }
   co_return co_await open_timeline(force);
+}
+
+Task<Result<Receipt>> GroupRunner::take_over() {
+  auto holder = work_.hold();
+  auto lock = co_await changing_.lock();
+  co_return co_await open_timeline(/*force=*/true);
 }
 
 // changing_ is held.
@@ -501,7 +527,7 @@ Task<Status> GroupRunner::switchover(std::string address) {
 
 // We are a mirror that holds nothing the successor lacks; now it may be promoted.
 Task<Status> GroupRunner::hand_over(std::string address) {
-  auto asking = peers_.promote(address, name_, /*force=*/true, options_.peer_call_limit);
+  auto asking = peers_.take_over(address, name_, options_.peer_call_limit);
   auto promoted = co_await std::move(asking);
   if (!promoted && promoted.error().code == ErrorCode::kUnavailable) {
     co_return Error{ErrorCode::kUnavailable,

@@ -61,6 +61,7 @@ class GroupRunner {
   Task<Status> remove_mirror(std::string address);
   Receipt receipt() const;
   Task<Result<Receipt>> promote(bool force);
+  Task<Result<Receipt>> take_over();
   Task<Status> demote();
   Task<Status> switchover(std::string address);
 

@@ -327,6 +327,13 @@ Task<Result<Receipt>> NodeControl::promote(std::string group, bool force) {
   co_return co_await (*runner)->promote(force);
 }
 
+Task<Result<Receipt>> NodeControl::take_over(std::string group) {
+  auto holder = work_.hold();
+  auto runner = find_group(group);
+  if (!runner) co_return runner.error();
+  co_return co_await (*runner)->take_over();
+}
+
 Task<Status> NodeControl::demote(std::string group) {
   auto holder = work_.hold();
   auto runner = find_group(group);

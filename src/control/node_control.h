@@ -50,6 +50,7 @@ class NodeControl final : public Control, public VolumeDirectory {
   Task<Status> change_settings(ChangeSettings request) override;
   Task<Result<Receipt>> receipt(std::string group) override;
   Task<Result<Receipt>> promote(std::string group, bool force) override;
+  Task<Result<Receipt>> take_over(std::string group) override;
   Task<Status> demote(std::string group) override;
   Task<Status> switchover(std::string group, std::string address) override;
 

@@ -12,6 +12,16 @@
 
 namespace tandem::control {
 
+/// Makes sure that a former primary serves no more, before another node is promoted.
+/// Thread: the reactor's.
+class Fencer {
+ public:
+  virtual ~Fencer() = default;
+  /// `primary`: the node's name, "" if it was never heard. An error stops the promotion; its
+  /// message is shown to the operator.
+  virtual Task<Status> fence(std::string group, std::string primary) = 0;
+};
+
 struct ControlOptions {
   std::string node;  // this node's name
   std::string version;
@@ -21,6 +31,7 @@ struct ControlOptions {
   /// A demotion or switchover gives up when draining takes longer.
   Nanoseconds drain_limit = std::chrono::seconds(30);
   Nanoseconds peer_call_limit = std::chrono::seconds(10);
+  Fencer* fencer = nullptr;  // outlives the control; null: fencing is the operator's matter
   replication::ReplicationOptions replication;
 };
 
@@ -29,8 +40,8 @@ struct ControlOptions {
 class PeerControl {
  public:
   virtual ~PeerControl() = default;
-  virtual Task<Result<Receipt>> promote(std::string address, std::string group, bool force,
-                                        Nanoseconds limit) = 0;
+  virtual Task<Result<Receipt>> take_over(std::string address, std::string group,
+                                          Nanoseconds limit) = 0;
   virtual Task<Status> add_mirror(std::string address, AddMirror request, Nanoseconds limit) = 0;
 };
 

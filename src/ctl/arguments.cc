@@ -25,7 +25,7 @@ constexpr const char* kFooter =
 struct Words {
   Settings settings;
   std::string timeout, watch, size, mode, to;
-  std::string name, group, address;
+  std::string name, group, address, fence_command;
   std::uint32_t block_size = 512;
   std::vector<std::string> changes;
   PairOptions pair;
@@ -162,12 +162,18 @@ void add_role_commands(CLI::App& app, Words& w, Action& chosen) {
           [&w](Context& context) { return run_receipt(context, w.group); })
       ->add_option("GROUP", w.group)
       ->required();
-  auto* promote =
-      command(app, "promote", "Make a mirror serve: the primary is gone", chosen,
-              [&w](Context& context) { return run_promote(context, w.group, w.yes, w.force); });
+  auto* promote = command(app, "promote", "Make a mirror serve: the primary is gone", chosen,
+                          [&w](Context& context) {
+                            return run_promote(context, w.group, w.yes, w.force, w.fence_command);
+                          });
   promote->add_option("GROUP", w.group)->required();
   promote->add_flag("--yes", w.yes, "Do not ask; the receipt is printed all the same");
   promote->add_flag("--force", w.force, "Even though the primary answers");
+  promote
+      ->add_option("--fence-command", w.fence_command,
+                   "Run here first, with /bin/sh, to make sure that the primary is off; when it "
+                   "fails nothing is promoted (TANDEM_GROUP, TANDEM_PRIMARY, TANDEM_NODE are set)")
+      ->type_name("COMMAND");
   command(app, "demote", "Stop serving and wait for a primary", chosen,
           [&w](Context& context) { return run_demote(context, w.group); })
       ->add_option("GROUP", w.group)

@@ -32,7 +32,9 @@ Exit run_set(Context& context, const std::string& group, const std::string& mirr
 Exit run_mirror_add(Context& context, const AddMirror& request);
 Exit run_mirror_remove(Context& context, const std::string& group, const std::string& address);
 Exit run_receipt(Context& context, const std::string& group);
-Exit run_promote(Context& context, const std::string& group, bool yes, bool force);
+/// `fence_command`: run here first; when it fails nothing is promoted. "": none.
+Exit run_promote(Context& context, const std::string& group, bool yes, bool force,
+                 const std::string& fence_command);
 Exit run_demote(Context& context, const std::string& group);
 Exit run_switchover(Context& context, const std::string& group, const std::string& address);
 

@@ -5,6 +5,7 @@
 #include "ctl/commands.h"
 #include "ctl/format.h"
 #include "ctl/json.h"
+#include "tandem/base/command.h"
 
 namespace tandem::ctl {
 
@@ -89,7 +90,30 @@ Exit run_receipt(Context& context, const std::string& group) {
   return Exit::kOk;
 }
 
-Exit run_promote(Context& context, const std::string& group, bool yes, bool force) {
+namespace {
+
+constexpr std::chrono::minutes kFenceLimit{2};
+
+/// Runs the operator's command before a promotion; kRefused with what it said when it fails.
+Status fence(rpc::ControlClient& client, const std::string& group, const std::string& command) {
+  std::vector<std::pair<std::string, std::string>> environment{{"TANDEM_GROUP", group}};
+  if (const auto status = client.status()) {
+    environment.emplace_back("TANDEM_NODE", status->node);
+    for (const auto& one : status->groups)
+      if (one.name == group && one.upstream)
+        environment.emplace_back("TANDEM_PRIMARY", one.upstream->node);
+  }
+  const auto run = run_command(command, environment, kFenceLimit);
+  if (!run) return Error(run.error());
+  if (run->good) return ok();
+  return Error{ErrorCode::kRefused, "not promoted: the fence command failed, " + run->ending +
+                                        (run->text.empty() ? "" : ": " + run->text)};
+}
+
+}  // namespace
+
+Exit run_promote(Context& context, const std::string& group, bool yes, bool force,
+                 const std::string& fence_command) {
   auto chosen = choose(context, patient(context.settings), "group " + group + " as mirror",
                        holds_group(group, Role::kMirror));
   if (!chosen.client) return chosen.exit;
@@ -109,6 +133,10 @@ Exit run_promote(Context& context, const std::string& group, bool yes, bool forc
   if (!confirmed(context, yes, "Promoting is for when the primary is gone. What is lost is above.",
                  group))
     return Exit::kRefused;
+  if (!fence_command.empty()) {
+    if (const auto fenced = fence(client, group, fence_command); !fenced)
+      return fail(context, fenced.error());
+  }
   const auto after = client.promote(group, force);
   if (!after) return fail(context, after.error(), client.reached());
   if (context.settings.json) {

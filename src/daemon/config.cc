@@ -221,6 +221,10 @@ void read_replication(ConfigReader& reader, Config& config) {
 }
 
 void read_rest(ConfigReader& reader, Config& config) {
+  reader.take_string("promotion.fence_command", config.promotion.fence_command);
+  // A clean stop waits for a command that runs; see kStopMax in node.cc.
+  reader.take_duration("promotion.fence_timeout", std::chrono::seconds(1), std::chrono::seconds(50),
+                       config.promotion.fence_timeout);
   reader.take_duration("reactor.spin", Nanoseconds(0), std::chrono::milliseconds(1),
                        config.reactor.spin);
   std::string level;

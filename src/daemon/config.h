@@ -73,6 +73,11 @@ struct ReplicationConfig {
   std::size_t memory_bytes = std::size_t{64} << 20;
 };
 
+struct PromotionConfig {
+  std::string fence_command;  // "": none
+  Nanoseconds fence_timeout = std::chrono::seconds(30);
+};
+
 struct ReactorConfig {
   Nanoseconds spin = std::chrono::microseconds(50);
 };
@@ -88,6 +93,7 @@ struct Config {
   NbdConfig nbd;
   ServiceConfig service;
   ReplicationConfig replication;
+  PromotionConfig promotion;
   ReactorConfig reactor;
   LogConfig log;
 };

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "control/node_control.h"
+#include "daemon/fence_command.h"
 #include "daemon/notify.h"
 #include "daemon/peer_control.h"
 #include "daemon/storage.h"
@@ -110,6 +111,7 @@ struct Node::Impl {
   std::unique_ptr<Storage> storage;
   std::unique_ptr<rpc::Service> service;
   std::unique_ptr<PeerControl> peers;
+  std::unique_ptr<FenceCommand> fencer;
   std::unique_ptr<control::NodeControl> control;
   std::unique_ptr<nbd::Server> nbd;
   std::unique_ptr<boost::asio::signal_set> signals, hangup;
@@ -149,9 +151,14 @@ Status Node::Impl::start() {
   if (!created) return Error(std::move(created.error()));
   service = std::move(*created);
   peers = std::make_unique<PeerControl>(service->peers());
+  auto settings = control_options(config, options.version);
+  if (!config.promotion.fence_command.empty()) {
+    fencer = std::make_unique<FenceCommand>(reactor(), config.promotion.fence_command,
+                                            config.node.name, config.promotion.fence_timeout);
+    settings.fencer = fencer.get();
+  }
   control = std::make_unique<control::NodeControl>(reactor().runtime(), storage->pool(),
-                                                   service->dialer(), *peers,
-                                                   control_options(config, options.version));
+                                                   service->dialer(), *peers, std::move(settings));
   TANDEM_TRY(start_front_ends());
   control->start();
   watch_exports();

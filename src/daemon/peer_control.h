@@ -16,9 +16,9 @@ class PeerControl final : public control::PeerControl {
  public:
   explicit PeerControl(rpc::Peers& peers) : peers_(peers) {}
 
-  Task<Result<Receipt>> promote(std::string address, std::string group, bool force,
-                                Nanoseconds limit) override {
-    return peers_.promote(std::move(address), std::move(group), force, limit);
+  Task<Result<Receipt>> take_over(std::string address, std::string group,
+                                  Nanoseconds limit) override {
+    return peers_.take_over(std::move(address), std::move(group), limit);
   }
   Task<Status> add_mirror(std::string address, AddMirror request, Nanoseconds limit) override {
     return peers_.add_mirror(std::move(address), std::move(request), limit);

@@ -103,7 +103,8 @@ Task<Status> handle(Control& control, const v1::GetReceiptRequest& in, v1::Recei
 }
 
 Task<Status> handle(Control& control, const v1::PromoteRequest& in, v1::Receipt& out) {
-  auto task = control.promote(in.group(), in.force());
+  auto task =
+      in.planned() ? control.take_over(in.group()) : control.promote(in.group(), in.force());
   auto receipt = co_await std::move(task);
   if (!receipt) co_return std::move(receipt.error());
   to_proto(*receipt, &out);

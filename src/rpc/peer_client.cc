@@ -126,6 +126,19 @@ class PeerClient final : public Peers {
     co_return from_proto(*answer);
   }
 
+  Task<Result<Receipt>> take_over(std::string address, std::string group,
+                                  Nanoseconds limit) override {
+    v1::PromoteRequest request;
+    request.set_group(group);
+    request.set_force(true);  // for a node that does not know the planned form
+    request.set_planned(true);
+    auto task = call<v1::PromoteRequest, v1::Receipt>(&Stub::PrepareAsyncPromote,
+                                                      std::move(address), request, limit);
+    auto answer = co_await std::move(task);
+    if (!answer) co_return std::move(answer.error());
+    co_return from_proto(*answer);
+  }
+
   Task<Status> add_mirror(std::string address, AddMirror in, Nanoseconds limit) override {
     v1::AddMirrorRequest request;
     request.set_group(in.group);

@@ -21,6 +21,9 @@ class Peers {
                                         Nanoseconds limit) = 0;
   virtual Task<Result<Receipt>> promote(std::string address, std::string group, bool force,
                                         Nanoseconds limit) = 0;
+  /// See Control::take_over().
+  virtual Task<Result<Receipt>> take_over(std::string address, std::string group,
+                                          Nanoseconds limit) = 0;
   virtual Task<Status> add_mirror(std::string address, AddMirror request, Nanoseconds limit) = 0;
   virtual Task<Status> demote(std::string address, std::string group, Nanoseconds limit) = 0;
 };

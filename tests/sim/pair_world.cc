@@ -7,7 +7,7 @@ using namespace std::chrono_literals;
 /// Switchovers are not part of these lives.
 class PairNode::NoPeers final : public control::PeerControl {
  public:
-  Task<Result<Receipt>> promote(std::string, std::string, bool, Nanoseconds) override {
+  Task<Result<Receipt>> take_over(std::string, std::string, Nanoseconds) override {
     co_return Error{ErrorCode::kUnavailable, "no peer control in this world"};
   }
   Task<Status> add_mirror(std::string, AddMirror, Nanoseconds) override {

@@ -64,6 +64,9 @@ class FakeControl final : public Control {
   Task<Result<Receipt>> promote(std::string group, bool force) override {
     return note_receipt("promote " + group + (force ? " by force" : ""));
   }
+  Task<Result<Receipt>> take_over(std::string group) override {
+    return note_receipt("take over " + group);
+  }
   Task<Status> demote(std::string group) override { return note("demote " + group); }
   Task<Status> switchover(std::string group, std::string address) override {
     return note("switchover " + group + " to " + address);

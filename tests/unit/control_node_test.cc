@@ -37,13 +37,24 @@ struct QuietLog {
 class Peers final : public PeerControl {
  public:
   explicit Peers(World& world) : world_(world) {}
-  Task<Result<Receipt>> promote(std::string address, std::string group, bool force,
-                                Nanoseconds limit) override;
+  Task<Result<Receipt>> take_over(std::string address, std::string group,
+                                  Nanoseconds limit) override;
   Task<Status> add_mirror(std::string address, AddMirror request, Nanoseconds limit) override;
   std::optional<Error> broken;
 
  private:
   World& world_;
+};
+
+/// Counts, and fails when told to.
+class CountingFencer final : public Fencer {
+ public:
+  Task<Status> fence(std::string group, std::string primary) override {
+    calls.push_back(group + " of " + primary);
+    co_return result;
+  }
+  std::vector<std::string> calls;
+  Status result = ok();
 };
 
 /// One node over its disk; start() and crash() as often as a test likes.
@@ -67,6 +78,7 @@ class TestNode {
   SimNode& node;
   BufferPool buffers{16 * kMiB};
   Peers peers;
+  CountingFencer fencer;
   SimImage image{256 * kMiB};
   std::unique_ptr<SimDisk> disk;
   std::unique_ptr<store::Pool> pool;
@@ -131,6 +143,7 @@ void TestNode::start() {
   options.service_address = address;
   options.peer_wait = 3s;
   options.drain_limit = 3s;
+  options.fencer = &fencer;
   options.replication.heartbeat_interval = 100ms;
   options.replication.timeout = 500ms;
   options.replication.handshake_timeout = 500ms;
@@ -184,10 +197,9 @@ std::uint64_t TestNode::read(const std::string& volume, std::uint64_t block) {
   return static_cast<std::uint8_t>(data->bytes()[0]);
 }
 
-Task<Result<Receipt>> Peers::promote(std::string address, std::string group, bool force,
-                                     Nanoseconds) {
+Task<Result<Receipt>> Peers::take_over(std::string address, std::string group, Nanoseconds) {
   if (broken) co_return *broken;
-  auto promoting = world_.at(address).control->promote(std::move(group), force);
+  auto promoting = world_.at(address).control->take_over(std::move(group));
   co_return co_await std::move(promoting);
 }
 
@@ -302,6 +314,34 @@ TEST(Mirror, WhatItLacksIsCountedExactly) {
   w.b.start();
   ASSERT_TRUE(w.until([&] { return w.a.slot().missing_blocks == 0 && w.equal(); }))
       << w.a.slot().reason;
+}
+
+TEST(Promotion, FencesThePrimaryFirstAndStopsWhenThatFails) {
+  World w(70);
+  w.make_pair(ReplicationMode::kSync);
+  ASSERT_FALSE(w.runtime.run(w.b.control->promote("v", false)));
+  EXPECT_TRUE(w.b.fencer.calls.empty()) << "a promotion that is refused fences nobody";
+  w.a.power_cut();
+  ASSERT_TRUE(w.until([&] { return w.b.group().upstream->state == "lost"; }));
+  w.b.fencer.result = Error{ErrorCode::kRefused, "the power switch does not answer"};
+  const auto failed = w.runtime.run(w.b.control->promote("v", false));
+  ASSERT_FALSE(failed);
+  EXPECT_EQ(failed.error().message, "the power switch does not answer");
+  EXPECT_EQ(w.b.group().state, "mirroring") << "nothing was promoted";
+  EXPECT_EQ(w.b.group().history.size(), 1u);
+  w.b.fencer.result = ok();
+  ASSERT_TRUE(w.runtime.run(w.b.control->promote("v", false)));
+  const std::vector<std::string> want = {"v of a", "v of a"};
+  EXPECT_EQ(w.b.fencer.calls, want);
+}
+
+TEST(Promotion, APlannedSwitchoverFencesNobody) {
+  World w(71);
+  w.make_pair(ReplicationMode::kSync);
+  ASSERT_TRUE(w.runtime.run(w.a.control->switchover("v", "")));
+  EXPECT_EQ(w.b.group().state, "serving");
+  EXPECT_TRUE(w.a.fencer.calls.empty());
+  EXPECT_TRUE(w.b.fencer.calls.empty());
 }
 
 TEST(Promotion, ShowsItsReceiptAndServes) {

@@ -352,6 +352,8 @@ Task<void> ask_peer(TestNode& from, TestNode& to, ThreadExecutor& executor) {
   expect_receipt(receipt);
   auto promoted = co_await peers.promote(to.address(), "g", true, 10s);
   expect_receipt(promoted);
+  auto taken = co_await peers.take_over(to.address(), "g", 10s);
+  expect_receipt(taken);
   AddMirror reverse{"g", "10.0.0.1:7788", ReplicationMode::kFlush};
   auto added = co_await peers.add_mirror(to.address(), std::move(reverse), 10s);
   EXPECT_TRUE(added.has_value());
@@ -379,9 +381,14 @@ TEST_F(ControlTest, ANodeCanAskItsPeer) {
     other.control.receipt_answer = full_receipt();
   });
   executor_.run_task([&] { return ask_peer(node_, other, executor_); });
-  const std::vector<std::string> want = {
-      "status",    "receipt g", "promote g by force", "add g 10.0.0.1:7788 flush", "demote g",
-      "promote g", "demote g"};
+  const std::vector<std::string> want = {"status",
+                                         "receipt g",
+                                         "promote g by force",
+                                         "take over g",
+                                         "add g 10.0.0.1:7788 flush",
+                                         "demote g",
+                                         "promote g",
+                                         "demote g"};
   executor_.run([&] { EXPECT_EQ(other.control.calls, want); });
 }
 
