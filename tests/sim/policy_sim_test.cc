@@ -217,6 +217,23 @@ TEST_F(QuietPolicies, APromotionElsewhereAnswersBlockedWritersWithAnError) {
   EXPECT_EQ(old.status().state, "fenced");
 }
 
+TEST_F(QuietPolicies, APromotedNodeObeysItsOwnSettingsFromItsFirstWrite) {
+  Policies pair(33);
+  ASSERT_TRUE(pair.pair_up(ReplicationMode::kSync));
+  PairNode& next = pair.world_.mirror();
+  ASSERT_TRUE(pair.run(next.control().change_settings({"g", "", {{"without_mirror", "block"}}})));
+  pair.world_.primary().kill();
+  ASSERT_TRUE(pair.until([&] { return pair.run(next.control().promote("g", false)).has_value(); }));
+  pair.world_.swap_roles();
+  pair.write(2);
+  EXPECT_FALSE(pair.answered(5s)) << "it has no mirror";
+  EXPECT_EQ(pair.acknowledged, 0);
+  EXPECT_EQ(pair.policy(), "blocked");
+  ASSERT_TRUE(pair.set({{"without_mirror", "degrade"}}));
+  ASSERT_TRUE(pair.answered(1s));
+  EXPECT_EQ(pair.acknowledged, 2);
+}
+
 TEST_F(QuietPolicies, AStopAnswersHeldWritersAndLosesNothingOfTheLog) {
   Policies pair(32);
   ASSERT_TRUE(pair.pair_up(ReplicationMode::kSync));
