@@ -38,6 +38,7 @@ rpc::ServiceOptions service_options(const Config& config) {
   rpc::ServiceOptions options;
   options.listen = config.service.listen.text();
   options.tls = config.service.tls;
+  options.spin = config.reactor.spin;
   options.files = {.ca = config.service.files.ca,
                    .certificate = config.service.files.certificate,
                    .key = config.service.files.key};

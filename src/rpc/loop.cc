@@ -14,8 +14,9 @@ constexpr int kBurstEventsMax = 64;
 
 }  // namespace
 
-Loop::Loop(Executor& executor, std::unique_ptr<grpc::ServerCompletionQueue> queue)
-    : executor_(executor), queue_(std::move(queue)), thread_([this] { run(); }) {}
+Loop::Loop(Executor& executor, std::unique_ptr<grpc::ServerCompletionQueue> queue,
+           std::chrono::nanoseconds spin)
+    : executor_(executor), queue_(std::move(queue)), spin_(spin), thread_([this] { run(); }) {}
 
 Loop::~Loop() { stop({ErrorCode::kCancelled, "the service stops"}); }
 
@@ -81,15 +82,16 @@ void Loop::run() {
     void* tag = nullptr;
     bool ok = false;
     auto next = grpc::CompletionQueue::TIMEOUT;
-    if (events < kBurstEventsMax)
+    const auto look = [&] {
       next = queue_->AsyncNext(&tag, &ok, gpr_inf_past(GPR_CLOCK_MONOTONIC));
-    if (next == grpc::CompletionQueue::TIMEOUT) {
+      return next != grpc::CompletionQueue::TIMEOUT;
+    };
+    if (events == kBurstEventsMax || !look()) {
       flush();
       events = 0;
-      if (!queue_->Next(&tag, &ok)) break;
-    } else if (next == grpc::CompletionQueue::SHUTDOWN) {
-      break;
+      if (!spin_.wait_for(look) && !queue_->Next(&tag, &ok)) break;
     }
+    if (next == grpc::CompletionQueue::SHUTDOWN) break;
     ++events;
     TANDEM_TAKE_OVER(tag);
     static_cast<Event*>(tag)->on_event(ok);

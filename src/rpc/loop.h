@@ -18,6 +18,7 @@
 
 #include "tandem/base/check.h"
 #include "tandem/base/result.h"
+#include "tandem/base/spin.h"
 #include "tandem/port/executor.h"
 
 // gRPC passes a tag from the thread that starts an operation to the loop's with atomics of its own,
@@ -84,7 +85,9 @@ class Tag final : public Event {
 class Loop {
  public:
   /// `executor` must outlive every call of wake().
-  Loop(Executor& executor, std::unique_ptr<grpc::ServerCompletionQueue> queue);
+  /// `spin`: how long to look for more before sleeping, see tandem/base/spin.h.
+  Loop(Executor& executor, std::unique_ptr<grpc::ServerCompletionQueue> queue,
+       std::chrono::nanoseconds spin);
   ~Loop();
   Loop(const Loop&) = delete;
   Loop& operator=(const Loop&) = delete;
@@ -118,6 +121,7 @@ class Loop {
   bool stopped_ = false;                             // mutex_
   std::set<std::shared_ptr<Operation>> operations_;  // mutex_
   std::vector<std::shared_ptr<Operation>> burst_;    // the thread's
+  AdaptiveSpin spin_;                                // the thread's
   std::thread thread_;
 };
 

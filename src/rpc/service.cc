@@ -146,7 +146,7 @@ class GrpcService final : public Service {
         server_credentials_(server_credentials(options_)),
         credentials_(options_.tls, options_.files, certificates),
         builder_(std::make_unique<grpc::ServerBuilder>()),
-        loop_(std::make_shared<Loop>(executor, builder_->AddCompletionQueue())),
+        loop_(std::make_shared<Loop>(executor, builder_->AddCompletionQueue(), options_.spin)),
         dialer_(loop_, pool, options_, credentials_),
         peers_(make_peers(loop_, options_, credentials_)) {}
   ~GrpcService() override { stop(); }
