@@ -59,6 +59,9 @@ Task<void> Group::close(Close how) {
   remote_changed_.notify_all();
   wake_snapshot_readers();
   co_await gate_.close();
+  // Pages that came back behind a snapshot which nothing froze any more: a front end may hold this
+  // group longer than the cache lives whose nodes they pin.
+  in_flight_.clear();
   end_image();
   cache_.drop_group(static_cast<std::uint16_t>(slot_));
 }
