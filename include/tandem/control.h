@@ -68,6 +68,23 @@ struct PolicyStatus {
   std::uint64_t lag_bytes = 0, lag_ms = 0;  // of the slowest mirror; 0 with no bound declared
 };
 
+struct SnapshotVolume {
+  std::string name;
+  std::uint64_t size_bytes = 0;
+};
+
+/// A state of a group that a node keeps.
+struct SnapshotStatus {
+  std::string name, label;
+  Lsn lsn;
+  UtcNs utc;
+  std::string consistency;  // crash-consistent | application-consistent | hook failed
+  std::vector<SnapshotVolume> volumes;
+  // Replaced since (up to the next snapshot), and kept because this one or an older one needs it.
+  std::uint64_t held_bytes = 0;
+  std::uint64_t unique_bytes = 0;  // what deleting it would give back; show_snapshot() only
+};
+
 struct GroupStatus {
   std::string name;
   Uuid id;
@@ -85,8 +102,10 @@ struct GroupStatus {
   std::vector<VolumeStatus> volumes;
   std::vector<SlotStatus> slots;
   std::optional<UpstreamStatus> upstream;
-  Settings settings;    // all that can be set, defaults included
-  PolicyStatus policy;  // of a primary
+  Settings settings;                      // all that can be set, defaults included
+  PolicyStatus policy;                    // of a primary
+  std::vector<SnapshotStatus> snapshots;  // that this node keeps, ascending
+  std::uint64_t snapshot_bytes = 0;       // kept for snapshots only
 };
 
 struct PoolStatus {
@@ -143,6 +162,13 @@ struct ChangeSettings {
   Settings changes;
 };
 
+/// To another name, and to another label when one is given.
+struct RenameSnapshot {
+  std::string group;
+  std::string name, new_name;
+  std::optional<std::string> label;
+};
+
 class Control {
  public:
   virtual ~Control() = default;
@@ -158,6 +184,14 @@ class Control {
   /// All or nothing; in force and kept by this node's copy when it completes. Never waits for
   /// writers. kInvalid: a key or value, with what there is; kNotFound.
   virtual Task<Status> change_settings(ChangeSettings request) = 0;
+  /// Keeps the group's state on this node and on every mirror. `name` "": the time in UTC. Primary
+  /// only; durable here when it completes, and acknowledged as a write of the group's mode is.
+  virtual Task<Result<SnapshotStatus>> create_snapshot(std::string group, std::string name,
+                                                       std::string label) = 0;
+  /// These three act on this node only, in any role: each node keeps what it wants.
+  virtual Task<Status> delete_snapshot(std::string group, std::string name) = 0;
+  virtual Task<Status> rename_snapshot(RenameSnapshot request) = 0;
+  virtual Task<Result<SnapshotStatus>> show_snapshot(std::string group, std::string name) = 0;
   virtual Task<Result<Receipt>> receipt(std::string group) = 0;
   /// Opens a new timeline on a mirror. Refused while the primary is reachable unless `force`, and
   /// when the node's fence command fails.

@@ -22,7 +22,7 @@ struct VolumeInfo {
   std::string name;
   std::uint64_t size_bytes = 0;
   std::uint32_t logical_block_bytes = 512;  // 512 or 4096: what the guest is told
-  bool read_only = false;                   // a snapshot; a mirror is not exported at all
+  bool read_only = false;                   // of a snapshot
 };
 
 struct WriteOptions {
@@ -76,11 +76,13 @@ class Volume {
 class VolumeDirectory {
  public:
   virtual ~VolumeDirectory() = default;
-  /// The volumes this node serves (those of groups it is primary of), by export name.
+  /// The volumes this node serves (those of groups it is primary of), by export name; behind them
+  /// what snapshots keep of volumes, as "volume@snapshot": read-only, also on mirrors.
   virtual std::vector<VolumeInfo> list() const = 0;
-  /// The volume of that name, or why not (kNotFound, kReadOnly on a mirror, kFenced, kUnavailable
-  /// while the group starts). The volume stays valid while the pointer is held; once the group
-  /// stops serving, its operations answer kFenced or kCancelled.
+  /// The volume of that name, else of a snapshot when there is an '@' in it, or why not (kNotFound,
+  /// kReadOnly on a mirror, kFenced, kUnavailable while the group starts). The volume stays valid
+  /// while the pointer is held; once the group stops serving, its operations answer kFenced or
+  /// kCancelled.
   virtual Result<std::shared_ptr<Volume>> open(std::string_view name) = 0;
 };
 

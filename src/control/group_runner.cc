@@ -114,6 +114,7 @@ void GroupRunner::tick() {
     if (ships) spawn(replication_->stop_shipping(Role::kFenced));
     return;
   }
+  if (!group_.stopped()) tick_snapshots();
   remember_slots();
 }
 
@@ -219,7 +220,10 @@ Error GroupRunner::unavailable() const {
 
 Result<std::shared_ptr<Volume>> GroupRunner::open_volume(std::string_view volume) {
   if (!serves()) return unavailable();
-  auto opened = group_.open_volume(volume);
+  return handed_out(group_.open_volume(volume));
+}
+
+Result<std::shared_ptr<Volume>> GroupRunner::handed_out(Result<std::shared_ptr<Volume>> opened) {
   if (opened) {
     std::erase_if(handed_out_, [](const auto& weak) { return weak.expired(); });
     handed_out_.push_back(*opened);

@@ -32,7 +32,8 @@ class GroupRunner {
   /// Takes up the role that is on disk. Returns at once; a primary serves after it heard its
   /// mirrors.
   void start();
-  /// Once a second: notices a store that stopped, remembers the mirrors' positions.
+  /// Once a second: notices a store that stopped, remembers the mirrors' positions, looks after
+  /// automatic snapshots.
   void tick();
   /// Nothing is served or shipped afterwards; what mirrors follow gets a moment to arrive.
   Task<void> stop();
@@ -49,6 +50,10 @@ class GroupRunner {
   Error unavailable() const;
   /// A volume for a front end; counted until it is let go.
   Result<std::shared_ptr<Volume>> open_volume(std::string_view volume);
+  /// Read-only, in any role of the group; counted likewise. (snapshots.cc, as all about them)
+  Result<std::shared_ptr<Volume>> open_snapshot(std::string_view snapshot, std::string_view volume);
+  /// What front ends may open of snapshots; nothing while the group is stopped.
+  std::vector<VolumeInfo> snapshot_exports() const;
   /// Front ends still hold volumes of this group.
   bool in_use();
 
@@ -59,6 +64,10 @@ class GroupRunner {
   Task<Status> change_settings(std::string mirror, Settings changes);
   Task<Status> add_mirror(std::string address, ReplicationMode mode);
   Task<Status> remove_mirror(std::string address);
+  Task<Result<SnapshotStatus>> create_snapshot(std::string name, std::string label);
+  Task<Status> delete_snapshot(std::string name);
+  Task<Status> rename_snapshot(const RenameSnapshot& request);
+  Task<Result<SnapshotStatus>> show_snapshot(std::string name);
   Receipt receipt() const;
   Task<Result<Receipt>> promote(bool force);
   Task<Result<Receipt>> take_over();
@@ -84,6 +93,11 @@ class GroupRunner {
   Task<Status> hand_over(std::string address);
   Task<Status> save_slots();
   Status may_change_volumes() const;
+  std::vector<SnapshotStatus> snapshot_statuses() const;
+  Result<SnapshotStatus> find_snapshot(std::string_view name) const;
+  void tick_snapshots();
+  Task<void> automate(bool due, std::vector<std::string> expired);
+  Result<std::shared_ptr<Volume>> handed_out(Result<std::shared_ptr<Volume>> opened);
   Result<std::string> successor_of(std::string address) const;
 
   Runtime runtime_;
@@ -102,6 +116,9 @@ class GroupRunner {
   // behind it.
   AsyncMutex changing_volumes_;
   AsyncMutex changing_settings_;
+  bool automating_ = false;        // automatic snapshots are being made or deleted
+  UtcNs last_automatic_;           // when one was made
+  Nanoseconds automatic_again_{};  // not before, after a failure
   Gate work_;
   std::vector<std::weak_ptr<Volume>> handed_out_;
 };

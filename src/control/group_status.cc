@@ -28,6 +28,8 @@ Task<GroupStatus> GroupRunner::status() {
     status.volumes.push_back({volume.name, volume.id.value, volume.size_bytes,
                               volume.logical_block_bytes, volume.allocated_blocks * kBlockBytes});
   }
+  status.snapshots = snapshot_statuses();
+  status.snapshot_bytes = use.snapshot_blocks * kBlockBytes;
   status.settings = replication::group_settings(group_.settings());
   if (replication_->role() == Role::kPrimary) status.policy = replication_->policy_status();
   status.slots = replication_->slots();

@@ -139,13 +139,18 @@ std::vector<VolumeInfo> NodeControl::list() const {
     for (const auto& volume : runner->group().volumes())
       all.push_back({volume.name, volume.size_bytes, volume.logical_block_bytes, false});
   }
+  for (const auto& [group, runner] : runners_) {
+    for (auto& kept : runner->snapshot_exports()) all.push_back(std::move(kept));
+  }
   return all;
 }
 
 Result<std::shared_ptr<Volume>> NodeControl::open(std::string_view name) {
   auto runner = find_volume(name);
-  if (!runner) return runner.error();
-  return (*runner)->open_volume(name);
+  if (runner) return (*runner)->open_volume(name);
+  if (runner.error().code == ErrorCode::kNotFound && name.find('@') != std::string_view::npos)
+    return open_snapshot(name);
+  return runner.error();
 }
 
 /// The group to put a new volume into, made if there is none.
@@ -214,12 +219,13 @@ Task<Status> NodeControl::delete_group(std::string name) {
   auto lock = co_await pool_lock_.lock();
   auto runner = find_group(name);
   if (!runner) co_return runner.error();
-  const bool idle = (*runner)->serves() && (*runner)->group().volumes().empty();
+  const bool idle = (*runner)->serves() && (*runner)->group().volumes().empty() &&
+                    (*runner)->group().snapshots().empty();
   const bool serving = (*runner)->group().role() == Role::kPrimary && !(*runner)->group().stopped();
   if (serving && !idle) {
     co_return Error{ErrorCode::kRefused,
                     fmt::format("group {} serves on this node; demote it here first, or delete its "
-                                "volumes",
+                                "volumes and snapshots",
                                 name)};
   }
   if ((*runner)->in_use()) {
@@ -363,7 +369,8 @@ PoolStatus NodeControl::pool_status(const std::vector<GroupStatus>& groups) cons
   status.zones_total = use.zones_total;
   status.zones_free = use.zones_free;
   for (const GroupStatus& group : groups)
-    status.used_bytes += group.data_bytes + group.dead_bytes + group.map_bytes + group.log_bytes;
+    status.used_bytes += group.data_bytes + group.dead_bytes + group.snapshot_bytes +
+                         group.map_bytes + group.log_bytes;
   return status;
 }
 

@@ -48,6 +48,11 @@ class NodeControl final : public Control, public VolumeDirectory {
   Task<Status> add_mirror(AddMirror request) override;
   Task<Status> remove_mirror(std::string group, std::string address) override;
   Task<Status> change_settings(ChangeSettings request) override;
+  Task<Result<SnapshotStatus>> create_snapshot(std::string group, std::string name,
+                                               std::string label) override;
+  Task<Status> delete_snapshot(std::string group, std::string name) override;
+  Task<Status> rename_snapshot(RenameSnapshot request) override;
+  Task<Result<SnapshotStatus>> show_snapshot(std::string group, std::string name) override;
   Task<Result<Receipt>> receipt(std::string group) override;
   Task<Result<Receipt>> promote(std::string group, bool force) override;
   Task<Result<Receipt>> take_over(std::string group) override;
@@ -65,6 +70,7 @@ class NodeControl final : public Control, public VolumeDirectory {
   Task<void> end(RunnerPtr runner);
   Result<RunnerPtr> find_group(std::string_view name) const;
   Result<RunnerPtr> find_volume(std::string_view name) const;
+  Result<std::shared_ptr<Volume>> open_snapshot(std::string_view name);
   Task<Result<replication::GroupReplication*>> create_mirror(message::Hello hello);
   Task<Result<RunnerPtr>> group_for(const CreateVolume& request, bool& created);
   Task<Status> drop_group(std::string name);

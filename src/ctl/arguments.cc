@@ -28,10 +28,12 @@ struct Words {
   std::string name, group, address, fence_command;
   std::uint32_t block_size = 512;
   std::vector<std::string> changes;
+  std::string label, new_name;
   PairOptions pair;
   bool local = false;  // asks no node
-  bool yes = false, force = false;
+  bool yes = false, force = false, everywhere = false;
   CLI::Option* watch_option = nullptr;
+  CLI::Option* label_option = nullptr;
 };
 
 using Action = std::function<Exit(Context&)>;
@@ -53,7 +55,7 @@ void add_global_options(CLI::App& app, Words& w) {
   app.add_option("--key", w.settings.key, "Its key")->type_name("FILE");
   app.add_flag("--insecure", w.settings.insecure, "No TLS (nodes with tls = false)");
   app.add_option("--timeout", w.timeout,
-                 "How long to wait for a node (10s; 60s where it drains first)")
+                 "How long to wait for a node (10s; 60s where it writes much first)")
       ->type_name("TIME");
   app.add_flag("--json", w.settings.json, "Print JSON, exact; errors as JSON on stderr");
 }
@@ -115,7 +117,8 @@ void add_group_commands(CLI::App& app, Words& w, Action& chosen) {
   set->add_option("GROUP", w.group)->required();
   set->add_option("KEY=VALUE", w.changes,
                   "lag_bytes=256MiB, lag_time=30s, lag_action=degrade|throttle|stall, "
-                  "without_mirror=degrade|block; an empty value is the default")
+                  "without_mirror=degrade|block, snapshots.every=15m, snapshots.keep=24h (or a "
+                  "number), of this node; an empty value is the default")
       ->required();
   auto* remove =
       command(*group, "delete", "Delete one node's copy of a group", chosen,
@@ -155,6 +158,45 @@ void add_group_commands(CLI::App& app, Words& w, Action& chosen) {
               [&w](Context& context) { return run_mirror_remove(context, w.group, w.address); });
   drop->add_option("GROUP", w.group)->required();
   drop->add_option("ADDRESS", w.address)->required();
+}
+
+void add_snapshot_commands(CLI::App& app, Words& w, Action& chosen) {
+  auto* snapshot =
+      app.add_subcommand("snapshot", "States of a group that are kept")->require_subcommand(1);
+  auto* create = command(
+      *snapshot, "create", "Keep the present state, on the mirrors too", chosen,
+      [&w](Context& context) { return run_snapshot_create(context, w.group, w.name, w.label); });
+  create->add_option("GROUP", w.group)->required();
+  create->add_option("NAME", w.name, "The time in UTC without it");
+  create->add_option("--label", w.label, "What it is for, in words")->type_name("TEXT");
+  auto* list = command(*snapshot, "list", "All snapshots, of each node", chosen,
+                       [&w](Context& context) { return run_snapshot_list(context, w.group); });
+  list->add_option("GROUP", w.group);
+  auto* show = command(
+      *snapshot, "show", "Everything about a snapshot, and what deleting it would give back",
+      chosen, [&w](Context& context) { return run_snapshot_show(context, w.group, w.name); });
+  show->add_option("GROUP", w.group)->required();
+  show->add_option("NAME", w.name)->required();
+  auto* remove =
+      command(*snapshot, "delete", "Delete a snapshot on one node, or everywhere", chosen,
+              [&w](Context& context) {
+                return run_snapshot_delete(context, w.group, w.name, w.everywhere, w.yes);
+              });
+  remove->add_option("GROUP", w.group)->required();
+  remove->add_option("NAME", w.name)->required();
+  remove->add_flag("--everywhere", w.everywhere, "On every node that has it");
+  remove->add_flag("--yes", w.yes, "Do not ask");
+  auto* rename = command(*snapshot, "rename", "Rename a snapshot on one node, or everywhere",
+                         chosen, [&w](Context& context) {
+                           RenameSnapshot request{w.group, w.name, w.new_name, {}};
+                           if (w.label_option->count() != 0) request.label = w.label;
+                           return run_snapshot_rename(context, request, w.everywhere);
+                         });
+  rename->add_option("GROUP", w.group)->required();
+  rename->add_option("NAME", w.name)->required();
+  rename->add_option("NEW", w.new_name)->required();
+  w.label_option = rename->add_option("--label", w.label, "Another label, too")->type_name("TEXT");
+  rename->add_flag("--everywhere", w.everywhere, "On every node that has it");
 }
 
 void add_role_commands(CLI::App& app, Words& w, Action& chosen) {
@@ -237,6 +279,7 @@ int run(std::vector<std::string> words, Context& context, const Environment& env
   add_status_commands(app, w, chosen);
   add_volume_commands(app, w, chosen);
   add_group_commands(app, w, chosen);
+  add_snapshot_commands(app, w, chosen);
   add_role_commands(app, w, chosen);
   add_pair_commands(app, w, chosen);
   let_options_fall_through(app);

@@ -23,6 +23,17 @@ Exit run_volume_create(Context& context, const CreateVolume& request);
 Exit run_volume_resize(Context& context, const std::string& name, std::uint64_t size_bytes);
 Exit run_volume_delete(Context& context, const std::string& name, bool yes);
 
+// snapshot_commands.cc
+Exit run_snapshot_create(Context& context, const std::string& group, const std::string& name,
+                         const std::string& label);
+/// Of all nodes named and the mirrors that they name; `group` "": of all groups.
+Exit run_snapshot_list(Context& context, const std::string& group);
+Exit run_snapshot_show(Context& context, const std::string& group, const std::string& name);
+/// On one node, or on each that has it.
+Exit run_snapshot_delete(Context& context, const std::string& group, const std::string& name,
+                         bool everywhere, bool yes);
+Exit run_snapshot_rename(Context& context, const RenameSnapshot& request, bool everywhere);
+
 // group_commands.cc
 Exit run_group_delete(Context& context, const std::string& group, bool yes);
 Exit run_mode(Context& context, const std::string& group, ReplicationMode mode);

@@ -71,6 +71,19 @@ Json to_json(const VolumeStatus& volume) {
           {"allocated_bytes", volume.allocated_bytes}};
 }
 
+Json to_json(const SnapshotStatus& snapshot) {
+  Json out = {{"name", snapshot.name},
+              {"label", snapshot.label},
+              {"lsn", snapshot.lsn.value},
+              {"utc_ns", snapshot.utc.value},
+              {"consistency", snapshot.consistency},
+              {"volumes", Json::array()},
+              {"held_bytes", snapshot.held_bytes}};
+  for (const auto& volume : snapshot.volumes)
+    out["volumes"].push_back({{"name", volume.name}, {"size_bytes", volume.size_bytes}});
+  return out;
+}
+
 Json to_json(const GroupStatus& group) {
   Json out = {{"name", group.name},
               {"id", id_text(group.id)},
@@ -97,9 +110,12 @@ Json to_json(const GroupStatus& group) {
                 {"reason", group.policy.reason},
                 {"since_utc_ns", group.policy.since.value},
                 {"lag_bytes", group.policy.lag_bytes},
-                {"lag_ms", group.policy.lag_ms}}}};
+                {"lag_ms", group.policy.lag_ms}}},
+              {"snapshots", Json::array()},
+              {"snapshot_bytes", group.snapshot_bytes}};
   for (const auto& volume : group.volumes) out["volumes"].push_back(to_json(volume));
   for (const auto& slot : group.slots) out["slots"].push_back(to_json(slot));
+  for (const auto& snapshot : group.snapshots) out["snapshots"].push_back(to_json(snapshot));
   if (group.upstream) out["upstream"] = to_json(*group.upstream);
   return out;
 }

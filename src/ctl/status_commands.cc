@@ -1,11 +1,11 @@
 // What is: nodes, pools, groups, volumes, and what the mirrors lack.
 #include <algorithm>
-#include <future>
 #include <iostream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "ctl/answers.h"
 #include "ctl/commands.h"
 #include "ctl/format.h"
 #include "ctl/json.h"
@@ -13,78 +13,6 @@
 
 namespace tandem::ctl {
 namespace {
-
-/// A mirror that the operator did not name is asked for its own view, but not waited for long.
-constexpr std::chrono::milliseconds kPeerTimeout{2000};
-
-struct Answer {
-  std::string address;
-  bool named = true;  // by the operator; else by another node
-  Result<NodeStatus> status = Error{ErrorCode::kUnavailable, "not asked"};
-};
-
-/// Asks all of `addresses` at once.
-std::vector<Answer> ask(Context& context, const std::vector<std::string>& addresses, bool named,
-                        std::chrono::milliseconds timeout) {
-  std::vector<std::future<Answer>> running;
-  for (const auto& address : addresses) {
-    running.push_back(std::async(std::launch::async, [&context, address, named, timeout] {
-      Answer answer{.address = address, .named = named};
-      auto client = context.connect(address, timeout);
-      if (client) {
-        answer.status = (*client)->status();
-      } else {
-        answer.status = client.error();
-      }
-      return answer;
-    }));
-  }
-  std::vector<Answer> answers;
-  for (auto& one : running) answers.push_back(one.get());
-  return answers;
-}
-
-bool answered(const std::vector<Answer>& answers) {
-  return std::any_of(answers.begin(), answers.end(),
-                     [](const Answer& a) { return a.status.has_value(); });
-}
-
-/// The addresses of mirrors that nobody named and whose node has not answered under another name.
-std::vector<std::string> unasked_mirrors(const std::vector<Answer>& answers) {
-  std::vector<std::string> found;
-  const auto is_known = [&](const SlotStatus& slot) {
-    if (std::find(found.begin(), found.end(), slot.address) != found.end()) return true;
-    return std::any_of(answers.begin(), answers.end(), [&](const Answer& a) {
-      return a.address == slot.address ||
-             (a.status && (a.status->control_address == slot.address ||
-                           (!slot.node.empty() && a.status->node == slot.node)));
-    });
-  };
-  for (const auto& answer : answers) {
-    if (!answer.status) continue;
-    for (const auto& group : answer.status->groups) {
-      for (const auto& slot : group.slots) {
-        if (!is_known(slot)) found.push_back(slot.address);
-      }
-    }
-  }
-  return found;
-}
-
-std::vector<Answer> collect(Context& context) {
-  auto answers = ask(context, context.settings.nodes, true, context.settings.timeout);
-  const auto mirrors = unasked_mirrors(answers);
-  for (auto& peer :
-       ask(context, mirrors, false, std::min(context.settings.timeout, kPeerTimeout))) {
-    // The same node under another address (a name and a number, say) is not shown twice.
-    const bool twice = std::any_of(answers.begin(), answers.end(), [&](const Answer& a) {
-      return a.status && peer.status && a.status->node == peer.status->node &&
-             a.status->pool.id == peer.status->pool.id;
-    });
-    if (!twice) answers.push_back(std::move(peer));
-  }
-  return answers;
-}
 
 /// Each group's views, by name in order of first sight.
 std::vector<std::pair<std::string, std::vector<View>>> by_group(
@@ -100,14 +28,6 @@ std::vector<std::pair<std::string, std::vector<View>>> by_group(
     }
   }
   return groups;
-}
-
-std::vector<std::string> silent_nodes(const std::vector<Answer>& answers) {
-  std::vector<std::string> silent;
-  for (const auto& answer : answers) {
-    if (!answer.status) silent.push_back(answer.address);
-  }
-  return silent;
 }
 
 std::uint64_t free_bytes(const PoolStatus& pool) { return pool.zones_free * pool.zone_bytes; }
@@ -139,6 +59,12 @@ std::string position_text(const LogPoint& head) {
   return std::to_string(head.timeline.value) + ":" + std::to_string(head.lsn.value);
 }
 
+/// "3, 12 MiB"
+std::string snapshots_text(const GroupStatus& group) {
+  if (group.snapshots.empty() && group.snapshot_bytes == 0) return "none";
+  return std::to_string(group.snapshots.size()) + ", " + size_text(group.snapshot_bytes);
+}
+
 std::string status_text(const std::vector<Answer>& answers) {
   std::string out;
   for (const auto& answer : answers) {
@@ -156,12 +82,12 @@ std::string status_text(const std::vector<Answer>& answers) {
     if (answered(answers)) out += "\nNo groups yet: 'tandem volume create NAME --size 10GiB'.\n";
     return out;
   }
-  Table table({"GROUP", "NODE", "ROLE", "STATE", "MODE", "HEAD", "PARTNER"});
+  Table table({"GROUP", "NODE", "ROLE", "STATE", "MODE", "HEAD", "SNAPSHOTS", "PARTNER"});
   for (const auto& [name, views] : groups) {
     for (const auto& view : views) {
       const auto& g = *view.group;
       table.row({name, view.node, to_string(g.role), g.state, to_string(g.mode),
-                 position_text(g.head), partner_text(view)});
+                 position_text(g.head), snapshots_text(g), partner_text(view)});
     }
   }
   out += "\n" + table.text() + "\n";
@@ -193,25 +119,6 @@ Json status_json(const std::vector<Answer>& answers) {
     out["verdicts"].push_back({{"group", name}, {"good", verdict.good}, {"text", verdict.text}});
   }
   return out;
-}
-
-/// The exit code of a listing: bad only when none of the named nodes answered.
-Exit listing_end(Context& context, const std::vector<Answer>& answers) {
-  std::optional<Error> error;
-  for (const auto& answer : answers) {
-    if (answer.named && answer.status) return Exit::kOk;
-    if (answer.named && !answer.status && !error) error = answer.status.error();
-  }
-  return error ? fail(context, *error, false) : Exit::kOk;
-}
-
-/// Says which nodes are missing from a listing.
-void warn_silent(Context& context, const std::vector<Answer>& answers) {
-  if (context.settings.json || !answered(answers)) return;
-  for (const auto& answer : answers) {
-    if (!answer.status)
-      context.err << "tandem: not answering: " << answer.status.error().message << "\n";
-  }
 }
 
 }  // namespace
@@ -359,6 +266,9 @@ std::string group_text(const View& view) {
   line("timelines", history);
   line("space", "data " + size_text(g.data_bytes) + ", log " + size_text(g.log_bytes) + ", map " +
                     size_text(g.map_bytes) + ", to be freed " + size_text(g.dead_bytes));
+  line("snapshots",
+       snapshots_text(g) +
+           (g.snapshots.empty() ? "" : " held; 'tandem snapshot list " + g.name + "' shows them"));
   for (const auto& volume : g.volumes)
     line("volume", volume.name + ": " + size_text(volume.size_bytes) + ", allocated " +
                        size_text(volume.allocated_bytes) + ", blocks of " +

@@ -133,7 +133,10 @@ Task<void> disconnect(nbd::Server& server, std::string export_name, Gate::Holder
 
 void Node::Impl::watch_exports() {
   std::set<std::string> now;
-  for (auto& volume : control->list()) now.insert(std::move(volume.name));
+  for (auto& volume : control->list()) {
+    // Who reads a snapshot may stay when it is deleted: each request says that it is gone.
+    if (!volume.read_only) now.insert(std::move(volume.name));
+  }
   for (const auto& name : exports) {
     if (!now.contains(name)) spawn(disconnect(*nbd, name, disconnecting.hold()));
   }

@@ -35,6 +35,24 @@ std::optional<std::uint64_t> number(std::string_view text, const Unit (&units)[N
   return std::nullopt;
 }
 
+constexpr Unit kPeriods[] = {{"s", 1e9}, {"m", 6e10}, {"h", 3.6e12}, {"d", 8.64e13}};
+/// A snapshot costs a checkpoint.
+constexpr Nanoseconds kSnapshotsEveryMin = std::chrono::seconds(10);
+constexpr const char* kSnapshotsKeep = "24h";
+
+std::optional<Nanoseconds> period(std::string_view text) {
+  const auto time = number(text, kPeriods);
+  if (!time) return std::nullopt;
+  return Nanoseconds(static_cast<std::int64_t>(*time));
+}
+
+std::optional<std::uint64_t> count(std::string_view text) {
+  std::uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value == 0) return std::nullopt;
+  return value;
+}
+
 std::optional<LagAction> lag_action(std::string_view text) {
   if (text == "degrade") return LagAction::kDegrade;
   if (text == "throttle") return LagAction::kThrottle;
@@ -111,6 +129,10 @@ constexpr Kind kGroupKinds[] = {
      [](std::string_view text) { return lag_action(text).has_value(); }},
     {"without_mirror", "degrade", "degrade or block",
      [](std::string_view text) { return text == "degrade" || text == "block"; }},
+    {"snapshots.every", kOff, "a time from 10s on such as 15m, 4h or 1d, or off",
+     [](std::string_view text) { return text == kOff || period(text) >= kSnapshotsEveryMin; }},
+    {"snapshots.keep", kSnapshotsKeep, "a time such as 24h or 7d, a number of snapshots, or off",
+     [](std::string_view text) { return text == kOff || period(text) || count(text); }},
 };
 constexpr Kind kMirrorKinds[] = {
     {"catch_up_rate", kOff, "bytes a second such as 20MiB, or off", &is_size},
@@ -184,6 +206,16 @@ unsigned minute_of_day(UtcNs now) {
   std::tm local{};
   localtime_r(&seconds, &local);
   return static_cast<unsigned>(local.tm_hour * 60 + local.tm_min);
+}
+
+SnapshotPolicy snapshot_policy(const Settings& settings) {
+  SnapshotPolicy policy;
+  policy.every = period(find(settings, "snapshots.every"));
+  const auto set = find(settings, "snapshots.keep");
+  const auto keep = set.empty() ? kSnapshotsKeep : set;
+  policy.keep_time = period(keep);
+  policy.keep_count = count(keep);
+  return policy;
 }
 
 std::string mirror_prefix(const std::string& address) { return "mirror/" + address + "/"; }

@@ -5,6 +5,8 @@
 //   lag_time        the longest that it may lack something, or "off"
 //   lag_action      degrade | throttle | stall: what happens to writers at the bound
 //   without_mirror  degrade | block: what happens in mode sync when no mirror is in sync
+//   snapshots.every when the primary takes a snapshot by itself ("15m"), or "off"
+//   snapshots.keep  how long this node keeps those ("24h"), or how many ("48"), or "off": for ever
 // and for each mirror:
 //   catch_up_rate     bytes a second for a full copy and for catching up, or "off"
 //   catch_up_times    other rates at times of the day: "22:00-06:00 off, 12:00-13:00 5MiB"
@@ -34,6 +36,13 @@ struct GroupPolicy {
   bool bounded() const { return lag_bytes || lag_time; }
 };
 
+/// Automatic snapshots.
+struct SnapshotPolicy {
+  std::optional<Nanoseconds> every;
+  std::optional<Nanoseconds> keep_time;
+  std::optional<std::uint64_t> keep_count;
+};
+
 /// From minute `from` of the day (local time) up to `to`, which may lie past midnight.
 struct RateWindow {
   unsigned from = 0, to = 0;
@@ -56,6 +65,7 @@ Status check_mirror_setting(const std::string& key, const std::string& value);
 
 /// What is in force; what cannot be read (a newer release wrote it) counts as not set.
 GroupPolicy group_policy(const Settings& settings);
+SnapshotPolicy snapshot_policy(const Settings& settings);
 /// The settings of the mirror at `address` are those whose key begins with mirror_prefix().
 SlotPolicy slot_policy(const Settings& settings, const std::string& address);
 std::string mirror_prefix(const std::string& address);

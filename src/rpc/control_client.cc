@@ -92,6 +92,40 @@ class GrpcControlClient final : public ControlClient {
     v1::ChangeSettingsResponse answer;
     return call(&Stub::ChangeSettings, request, answer);
   }
+  Result<SnapshotStatus> create_snapshot(const std::string& group, const std::string& name,
+                                         const std::string& label) override {
+    v1::CreateSnapshotRequest request;
+    request.set_group(group);
+    request.set_name(name);
+    request.set_label(label);
+    v1::SnapshotStatus answer;
+    TANDEM_TRY(call(&Stub::CreateSnapshot, request, answer));
+    return from_proto(answer);
+  }
+  Status delete_snapshot(const std::string& group, const std::string& name) override {
+    v1::DeleteSnapshotRequest request;
+    request.set_group(group);
+    request.set_name(name);
+    v1::DeleteSnapshotResponse answer;
+    return call(&Stub::DeleteSnapshot, request, answer);
+  }
+  Status rename_snapshot(const RenameSnapshot& in) override {
+    v1::RenameSnapshotRequest request;
+    request.set_group(in.group);
+    request.set_name(in.name);
+    request.set_new_name(in.new_name);
+    if (in.label) request.set_label(*in.label);
+    v1::RenameSnapshotResponse answer;
+    return call(&Stub::RenameSnapshot, request, answer);
+  }
+  Result<SnapshotStatus> show_snapshot(const std::string& group, const std::string& name) override {
+    v1::GetSnapshotRequest request;
+    request.set_group(group);
+    request.set_name(name);
+    v1::SnapshotStatus answer;
+    TANDEM_TRY(call(&Stub::GetSnapshot, request, answer));
+    return from_proto(answer);
+  }
   Result<Receipt> receipt(const std::string& group) override {
     v1::GetReceiptRequest request;
     request.set_group(group);

@@ -94,6 +94,42 @@ Task<Status> handle(Control& control, const v1::ChangeSettingsRequest& in,
   co_return status;
 }
 
+Task<Status> handle(Control& control, const v1::CreateSnapshotRequest& in,
+                    v1::SnapshotStatus& out) {
+  auto task = control.create_snapshot(in.group(), in.name(), in.label());
+  auto snapshot = co_await std::move(task);
+  if (!snapshot) co_return std::move(snapshot.error());
+  to_proto(*snapshot, &out);
+  co_return ok();
+}
+
+Task<Status> handle(Control& control, const v1::DeleteSnapshotRequest& in,
+                    v1::DeleteSnapshotResponse&) {
+  auto task = control.delete_snapshot(in.group(), in.name());
+  auto status = co_await std::move(task);
+  co_return status;
+}
+
+Task<Status> handle(Control& control, const v1::RenameSnapshotRequest& in,
+                    v1::RenameSnapshotResponse&) {
+  RenameSnapshot request;
+  request.group = in.group();
+  request.name = in.name();
+  request.new_name = in.new_name();
+  if (in.has_label()) request.label = in.label();
+  auto task = control.rename_snapshot(std::move(request));
+  auto status = co_await std::move(task);
+  co_return status;
+}
+
+Task<Status> handle(Control& control, const v1::GetSnapshotRequest& in, v1::SnapshotStatus& out) {
+  auto task = control.show_snapshot(in.group(), in.name());
+  auto snapshot = co_await std::move(task);
+  if (!snapshot) co_return std::move(snapshot.error());
+  to_proto(*snapshot, &out);
+  co_return ok();
+}
+
 Task<Status> handle(Control& control, const v1::GetReceiptRequest& in, v1::Receipt& out) {
   auto task = control.receipt(in.group());
   auto receipt = co_await std::move(task);
@@ -132,8 +168,9 @@ using RequestCall = void (ControlAsyncService::*)(grpc::ServerContext*, Request*
 
 /// Calls that a viewer's certificate may make.
 template <class Request>
-inline constexpr bool kOnlyLooks =
-    std::is_same_v<Request, v1::GetStatusRequest> || std::is_same_v<Request, v1::GetReceiptRequest>;
+inline constexpr bool kOnlyLooks = std::is_same_v<Request, v1::GetStatusRequest> ||
+                                   std::is_same_v<Request, v1::GetReceiptRequest> ||
+                                   std::is_same_v<Request, v1::GetSnapshotRequest>;
 
 /// One call, from waiting for it to the end of its answer.
 template <class Request, class Response>
@@ -274,6 +311,13 @@ void listen_for_control(ControlAsyncService& service, std::shared_ptr<Loop> loop
       &S::RequestRemoveMirror);
   listen.template operator()<v1::ChangeSettingsRequest, v1::ChangeSettingsResponse>(
       &S::RequestChangeSettings);
+  listen.template operator()<v1::CreateSnapshotRequest, v1::SnapshotStatus>(
+      &S::RequestCreateSnapshot);
+  listen.template operator()<v1::DeleteSnapshotRequest, v1::DeleteSnapshotResponse>(
+      &S::RequestDeleteSnapshot);
+  listen.template operator()<v1::RenameSnapshotRequest, v1::RenameSnapshotResponse>(
+      &S::RequestRenameSnapshot);
+  listen.template operator()<v1::GetSnapshotRequest, v1::SnapshotStatus>(&S::RequestGetSnapshot);
   listen.template operator()<v1::GetReceiptRequest, v1::Receipt>(&S::RequestGetReceipt);
   listen.template operator()<v1::PromoteRequest, v1::Receipt>(&S::RequestPromote);
   listen.template operator()<v1::DemoteRequest, v1::DemoteResponse>(&S::RequestDemote);

@@ -136,6 +136,8 @@ void to_proto(const GroupStatus& group, v1::GroupStatus* out) {
   if (group.upstream) to_proto(*group.upstream, out->mutable_upstream());
   to_proto(group.settings, out->mutable_settings());
   to_proto(group.policy, out->mutable_policy());
+  for (const auto& snapshot : group.snapshots) rpc::to_proto(snapshot, out->add_snapshots());
+  out->set_snapshot_bytes(group.snapshot_bytes);
 }
 
 Status from_proto(const v1::GroupStatus& in, GroupStatus& group) {
@@ -165,6 +167,8 @@ Status from_proto(const v1::GroupStatus& in, GroupStatus& group) {
   if (in.has_upstream()) group.upstream = from_proto(in.upstream());
   group.settings = from_proto(in.settings());
   if (in.has_policy()) group.policy = from_proto(in.policy());
+  for (const auto& snapshot : in.snapshots()) group.snapshots.push_back(rpc::from_proto(snapshot));
+  group.snapshot_bytes = in.snapshot_bytes();
   return ok();
 }
 
@@ -208,6 +212,35 @@ Result<NodeStatus> from_proto(const v1::NodeStatus& in) {
     status.groups.push_back(std::move(read));
   }
   return status;
+}
+
+void to_proto(const SnapshotStatus& snapshot, v1::SnapshotStatus* out) {
+  out->set_name(utf8(snapshot.name));
+  out->set_label(utf8(snapshot.label));
+  out->set_lsn(snapshot.lsn.value);
+  out->set_utc_ns(snapshot.utc.value);
+  out->set_consistency(utf8(snapshot.consistency));
+  for (const auto& volume : snapshot.volumes) {
+    auto* added = out->add_volumes();
+    added->set_name(utf8(volume.name));
+    added->set_size_bytes(volume.size_bytes);
+  }
+  out->set_held_bytes(snapshot.held_bytes);
+  out->set_unique_bytes(snapshot.unique_bytes);
+}
+
+SnapshotStatus from_proto(const v1::SnapshotStatus& in) {
+  SnapshotStatus snapshot;
+  snapshot.name = in.name();
+  snapshot.label = in.label();
+  snapshot.lsn = Lsn(in.lsn());
+  snapshot.utc = UtcNs(in.utc_ns());
+  snapshot.consistency = in.consistency();
+  for (const auto& volume : in.volumes())
+    snapshot.volumes.push_back({volume.name(), volume.size_bytes()});
+  snapshot.held_bytes = in.held_bytes();
+  snapshot.unique_bytes = in.unique_bytes();
+  return snapshot;
 }
 
 void to_proto(const Receipt& receipt, v1::Receipt* out) {

@@ -10,6 +10,9 @@ void to_proto(const NodeStatus& status, v1::NodeStatus* out);
 /// kUnsupported when the node speaks of roles or modes that this build does not know.
 Result<NodeStatus> from_proto(const v1::NodeStatus& in);
 
+void to_proto(const SnapshotStatus& snapshot, v1::SnapshotStatus* out);
+SnapshotStatus from_proto(const v1::SnapshotStatus& in);
+
 void to_proto(const Receipt& receipt, v1::Receipt* out);
 Receipt from_proto(const v1::Receipt& in);
 

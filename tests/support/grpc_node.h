@@ -58,6 +58,20 @@ class FakeControl final : public Control {
     for (const auto& [key, value] : r.changes) what += " " + key + "=" + value;
     return note(std::move(what));
   }
+  Task<Result<SnapshotStatus>> create_snapshot(std::string group, std::string name,
+                                               std::string label) override {
+    return note_snapshot("snapshot " + group + " " + name + " \"" + label + "\"");
+  }
+  Task<Status> delete_snapshot(std::string group, std::string name) override {
+    return note("delete snapshot " + group + " " + name);
+  }
+  Task<Status> rename_snapshot(RenameSnapshot r) override {
+    return note("rename snapshot " + r.group + " " + r.name + " " + r.new_name + " " +
+                (r.label ? "\"" + *r.label + "\"" : "-"));
+  }
+  Task<Result<SnapshotStatus>> show_snapshot(std::string group, std::string name) override {
+    return note_snapshot("show snapshot " + group + " " + name);
+  }
   Task<Result<Receipt>> receipt(std::string group) override {
     return note_receipt("receipt " + group);
   }
@@ -76,6 +90,7 @@ class FakeControl final : public Control {
   NodeStatus node;
   Status result = ok();
   Receipt receipt_answer;
+  SnapshotStatus snapshot_answer;
   /// With it, a call that is noted waits until it is opened.
   bool hold = false;
   Condition opened;
@@ -85,6 +100,11 @@ class FakeControl final : public Control {
     calls.push_back(std::move(what));
     while (hold) co_await opened.wait();
     co_return result;
+  }
+  Task<Result<SnapshotStatus>> note_snapshot(std::string what) {
+    calls.push_back(std::move(what));
+    if (!result) co_return Error(result.error());
+    co_return snapshot_answer;
   }
   Task<Result<Receipt>> note_receipt(std::string what) {
     calls.push_back(std::move(what));

@@ -52,6 +52,19 @@ Receipt full_receipt() {
   return r;
 }
 
+SnapshotStatus full_snapshot() {
+  SnapshotStatus s;
+  s.name = "before-upgrade";
+  s.label = "the last good one \xc3\xa9";
+  s.lsn = Lsn(34);
+  s.utc = UtcNs(35);
+  s.consistency = "crash-consistent";
+  s.volumes = {{"v", 36}, {"w", 37}};
+  s.held_bytes = 38;
+  s.unique_bytes = 39;
+  return s;
+}
+
 NodeStatus full_status() {
   NodeStatus s;
   s.node = "alpha";
@@ -115,6 +128,8 @@ NodeStatus full_status() {
   g.upstream = up;
   g.settings = {{"lag_bytes", "1MiB"}, {"lag_time", "off"}};
   g.policy = {"stalled", "mirror beta lacks much", UtcNs(31), 32, 33};
+  g.snapshots = {full_snapshot(), SnapshotStatus{}};
+  g.snapshot_bytes = 40;
   s.groups = {g, GroupStatus{}};
   return s;
 }
@@ -137,6 +152,8 @@ TEST_F(ControlTest, StatusSurvivesTheJourney) {
         static_cast<const google::protobuf::Message*>(&sent.groups(0).slots(0)),
         static_cast<const google::protobuf::Message*>(&sent.groups(0).upstream()),
         static_cast<const google::protobuf::Message*>(&sent.groups(0).policy()),
+        static_cast<const google::protobuf::Message*>(&sent.groups(0).snapshots(0)),
+        static_cast<const google::protobuf::Message*>(&sent.groups(0).snapshots(0).volumes(0)),
         static_cast<const google::protobuf::Message*>(&sent.groups(0).volumes(0))}) {
     std::vector<const google::protobuf::FieldDescriptor*> set;
     message->GetReflection()->ListFields(*message, &set);
@@ -148,6 +165,8 @@ TEST_F(ControlTest, StatusSurvivesTheJourney) {
   EXPECT_EQ(got->groups[0].settings, status.groups[0].settings);
   EXPECT_EQ(got->groups[0].slots[0].settings, status.groups[0].slots[0].settings);
   EXPECT_EQ(got->groups[0].upstream->primary_head, point(27));
+  EXPECT_EQ(got->groups[0].snapshots[0].unique_bytes, 39u);
+  EXPECT_EQ(got->groups[0].snapshots[0].volumes[1].size_bytes, 37u);
   EXPECT_EQ(got->groups[0].volumes[1].logical_block_bytes, 512u);
   EXPECT_EQ(got->groups[0].history, status.groups[0].history);
   EXPECT_FALSE(got->groups[1].upstream.has_value());
@@ -178,8 +197,19 @@ void expect_receipt(const Result<Receipt>& got) {
   EXPECT_EQ(got->contact_age_ms, want.contact_age_ms);
 }
 
+void expect_snapshot(const Result<SnapshotStatus>& got) {
+  ASSERT_TRUE(got.has_value()) << got.error().message;
+  v1::SnapshotStatus want, have;
+  to_proto(full_snapshot(), &want);
+  to_proto(*got, &have);
+  EXPECT_EQ(want.DebugString(), have.DebugString());
+}
+
 TEST_F(ControlTest, EveryCallArrivesWithItsArguments) {
-  executor_.run([&] { node_.control.receipt_answer = full_receipt(); });
+  executor_.run([&] {
+    node_.control.receipt_answer = full_receipt();
+    node_.control.snapshot_answer = full_snapshot();
+  });
   auto c = client();
   EXPECT_TRUE(c->create_volume({"v", "g", 1 << 30, 4096}).has_value());
   EXPECT_TRUE(c->resize_volume("v", 2u << 30).has_value());
@@ -192,6 +222,12 @@ TEST_F(ControlTest, EveryCallArrivesWithItsArguments) {
   EXPECT_TRUE(c->remove_mirror("g", "h:1").has_value());
   EXPECT_TRUE(c->change_settings({"g", "", {{"lag_time", "5s"}, {"lag_bytes", ""}}}).has_value());
   EXPECT_TRUE(c->change_settings({"g", "h:1", {{"compression", "on"}}}).has_value());
+  expect_snapshot(c->create_snapshot("g", "", "l"));
+  expect_snapshot(c->create_snapshot("g", "s", ""));
+  EXPECT_TRUE(c->delete_snapshot("g", "s").has_value());
+  EXPECT_TRUE(c->rename_snapshot({"g", "s", "t", {}}).has_value());
+  EXPECT_TRUE(c->rename_snapshot({"g", "s", "t", ""}).has_value());
+  expect_snapshot(c->show_snapshot("g", "t"));
   expect_receipt(c->receipt("g"));
   expect_receipt(c->promote("g", false));
   expect_receipt(c->promote("g", true));
@@ -208,6 +244,12 @@ TEST_F(ControlTest, EveryCallArrivesWithItsArguments) {
                                          "remove g h:1",
                                          "set g : lag_bytes= lag_time=5s",
                                          "set g h:1: compression=on",
+                                         "snapshot g  \"l\"",
+                                         "snapshot g s \"\"",
+                                         "delete snapshot g s",
+                                         "rename snapshot g s t -",
+                                         "rename snapshot g s t \"\"",
+                                         "show snapshot g t",
                                          "receipt g",
                                          "promote g",
                                          "promote g by force",
@@ -229,6 +271,9 @@ TEST_F(ControlTest, EveryErrorCodeComesBackExactly) {
     const auto receipt = c->promote("g", false);
     ASSERT_FALSE(receipt.has_value());
     EXPECT_EQ(to_string(receipt.error().code), std::string(to_string(error.code)));
+    const auto snapshot = c->create_snapshot("g", "s", "");
+    ASSERT_FALSE(snapshot.has_value());
+    EXPECT_EQ(to_string(snapshot.error().code), std::string(to_string(error.code)));
   }
 }
 

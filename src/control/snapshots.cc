@@ -1,0 +1,252 @@
+// What an operator and the front ends can do with the snapshots of this node's copies.
+#include <algorithm>
+#include <cctype>
+
+#include "control/node_control.h"
+#include "control/snapshot_schedule.h"
+#include "tandem/base/log.h"
+
+namespace tandem::control {
+namespace {
+
+/// After a failure of an automatic snapshot.
+constexpr Nanoseconds kAutomaticRetry = std::chrono::seconds(60);
+
+const char* to_text(format::Consistency consistency) {
+  switch (consistency) {
+    case format::Consistency::kCrash:
+      return "crash-consistent";
+    case format::Consistency::kApplication:
+      return "application-consistent";
+    case format::Consistency::kHookFailed:
+      return "hook failed";
+  }
+  return "unknown";
+}
+
+/// As volumes' names, and a time may be one. Longer names, or '~' in them, come from the store
+/// only.
+Status check_name(const std::string& name) {
+  const auto good = [](unsigned char c) {
+    return std::isalnum(c) != 0 || c == '.' || c == '_' || c == '-' || c == ':';
+  };
+  if (!name.empty() && name.size() <= format::kSnapshotNameBytesMax &&
+      std::all_of(name.begin(), name.end(), good) &&
+      std::isalnum(static_cast<unsigned char>(name[0])) != 0) {
+    return ok();
+  }
+  return Error{ErrorCode::kInvalid,
+               fmt::format("'{}' cannot be a snapshot's name: use 1 to {} letters, digits, '.', "
+                           "'_', '-' and ':', beginning with a letter or digit",
+                           name, format::kSnapshotNameBytesMax)};
+}
+
+}  // namespace
+
+// --- one group
+// ------------------------------------------------------------------------------------
+
+std::vector<SnapshotStatus> GroupRunner::snapshot_statuses() const {
+  std::vector<SnapshotStatus> all;
+  // A state lists what died in front of it; what died behind the newest is the rest.
+  std::uint64_t rest = group_.use().snapshot_blocks;
+  for (const auto& state : group_.snapshots()) {
+    SnapshotStatus s;
+    s.name = state.name;
+    s.label = state.label;
+    s.lsn = state.at.lsn;
+    s.utc = state.at.utc;
+    s.consistency = to_text(state.consistency);
+    for (const auto& volume : state.volumes) s.volumes.push_back({volume.name, volume.size_bytes});
+    const std::uint64_t in_front = std::min(rest, state.held.entries);
+    rest -= in_front;
+    if (!all.empty()) all.back().held_bytes = in_front * kBlockBytes;
+    all.push_back(std::move(s));
+  }
+  if (!all.empty()) all.back().held_bytes = rest * kBlockBytes;
+  return all;
+}
+
+Result<SnapshotStatus> GroupRunner::find_snapshot(std::string_view name) const {
+  for (auto& snapshot : snapshot_statuses()) {
+    if (snapshot.name == name) return std::move(snapshot);
+  }
+  return Error{ErrorCode::kNotFound,
+               fmt::format("group {} has no snapshot {} on node {}", name_, name, options_.node)};
+}
+
+Task<Result<SnapshotStatus>> GroupRunner::create_snapshot(std::string name, std::string label) {
+  auto holder = work_.hold();
+  auto lock = co_await changing_volumes_.lock();
+  const Status may = may_change_volumes();
+  if (!may) co_return may.error();
+  if (name.empty()) {
+    const std::string now = time_name(runtime_.clock.utc());
+    name = now;
+    for (int again = 2; find_snapshot(name); ++again) name = fmt::format("{}-{}", now, again);
+  }
+  const Status named = check_name(name);
+  if (!named) co_return named.error();
+  format::SnapshotBody body{.name = std::move(name), .label = std::move(label)};
+  auto creating = group_.create_snapshot(std::move(body));
+  const auto made = co_await std::move(creating);
+  if (!made) co_return made.error();
+  for (auto& snapshot : snapshot_statuses()) {
+    if (snapshot.lsn != made->lsn) continue;
+    log_event(Level::kInfo, "snapshot.created", "group={} snapshot={} lsn={}", name_, snapshot.name,
+              snapshot.lsn.value);
+    co_return std::move(snapshot);
+  }
+  co_return Error{ErrorCode::kNotFound, "the snapshot was made and deleted again meanwhile"};
+}
+
+Task<Status> GroupRunner::delete_snapshot(std::string name) {
+  auto holder = work_.hold();
+  if (group_.stopped()) co_return unavailable();
+  const auto found = find_snapshot(name);
+  if (!found) co_return found.error();
+  auto deleting = group_.delete_snapshot(std::move(name));
+  co_return co_await std::move(deleting);
+}
+
+Task<Status> GroupRunner::rename_snapshot(const RenameSnapshot& request) {
+  auto holder = work_.hold();
+  if (group_.stopped()) co_return unavailable();
+  const Status named = check_name(request.new_name);
+  if (!named) co_return named;
+  const auto found = find_snapshot(request.name);
+  if (!found) co_return found.error();
+  std::string from = request.name, to = request.new_name;
+  std::string label = request.label.value_or(found->label);
+  auto renaming = group_.rename_snapshot(std::move(from), std::move(to), std::move(label));
+  co_return co_await std::move(renaming);
+}
+
+Task<Result<SnapshotStatus>> GroupRunner::show_snapshot(std::string name) {
+  auto holder = work_.hold();
+  if (group_.stopped()) co_return unavailable();
+  auto found = find_snapshot(name);
+  if (!found) co_return found;
+  auto counting = group_.blocks_unique_to(std::move(name));
+  const auto unique = co_await std::move(counting);
+  if (!unique) co_return unique.error();
+  found->unique_bytes = *unique * kBlockBytes;
+  co_return found;
+}
+
+Result<std::shared_ptr<Volume>> GroupRunner::open_snapshot(std::string_view snapshot,
+                                                           std::string_view volume) {
+  if (group_.stopped()) return unavailable();
+  return handed_out(group_.open_snapshot(snapshot, volume));
+}
+
+std::vector<VolumeInfo> GroupRunner::snapshot_exports() const {
+  std::vector<VolumeInfo> all;
+  if (group_.stopped()) return all;
+  for (const auto& state : group_.snapshots()) {
+    for (const auto& volume : state.volumes) {
+      all.push_back({volume.name + "@" + state.name, volume.size_bytes, volume.logical_block_bytes,
+                     /*read_only=*/true});
+    }
+  }
+  return all;
+}
+
+// --- by schedule
+// ----------------------------------------------------------------------------------
+
+void GroupRunner::tick_snapshots() {
+  if (automating_ || runtime_.clock.monotonic() < automatic_again_) return;
+  const auto policy = replication::snapshot_policy(group_.settings());
+  const auto kept = snapshot_statuses();
+  const UtcNs now = runtime_.clock.utc();
+  const bool due = serves() && !replication_->holds_writers() &&
+                   snapshot_is_due(policy, kept, last_automatic_, now);
+  auto expired = expired_snapshots(policy, kept, now);
+  if (!due && expired.empty()) return;
+  automating_ = true;
+  spawn(automate(due, std::move(expired)));
+}
+
+Task<void> GroupRunner::automate(bool due, std::vector<std::string> expired) {
+  auto holder = work_.hold();
+  Status done = ok();
+  if (due) {
+    const UtcNs now = runtime_.clock.utc();
+    std::string name = automatic_name(now), label;
+    auto creating = create_snapshot(std::move(name), std::move(label));
+    const auto made = co_await std::move(creating);
+    if (made) {
+      last_automatic_ = now;
+    } else {
+      done = made.error();
+    }
+  }
+  for (auto& name : expired) {
+    if (stopping_ || !done) break;
+    auto deleting = delete_snapshot(std::move(name));
+    done = co_await std::move(deleting);
+  }
+  automating_ = false;
+  if (done || stopping_) co_return;
+  automatic_again_ = runtime_.clock.monotonic() + kAutomaticRetry;
+  log_event(Level::kWarn, "snapshot.automatic-failed", "group={} error=\"{}\" again_in={}s", name_,
+            done.error().message, kAutomaticRetry / std::chrono::seconds(1));
+}
+
+// --- the node
+// -------------------------------------------------------------------------------------
+
+Task<Result<SnapshotStatus>> NodeControl::create_snapshot(std::string group, std::string name,
+                                                          std::string label) {
+  auto holder = work_.hold();
+  auto runner = find_group(group);
+  if (!runner) co_return runner.error();
+  auto creating = (*runner)->create_snapshot(std::move(name), std::move(label));
+  co_return co_await std::move(creating);
+}
+
+Task<Status> NodeControl::delete_snapshot(std::string group, std::string name) {
+  auto holder = work_.hold();
+  auto runner = find_group(group);
+  if (!runner) co_return runner.error();
+  auto deleting = (*runner)->delete_snapshot(std::move(name));
+  co_return co_await std::move(deleting);
+}
+
+Task<Status> NodeControl::rename_snapshot(RenameSnapshot request) {
+  auto holder = work_.hold();
+  auto runner = find_group(request.group);
+  if (!runner) co_return runner.error();
+  co_return co_await (*runner)->rename_snapshot(request);
+}
+
+Task<Result<SnapshotStatus>> NodeControl::show_snapshot(std::string group, std::string name) {
+  auto holder = work_.hold();
+  auto runner = find_group(group);
+  if (!runner) co_return runner.error();
+  auto showing = (*runner)->show_snapshot(std::move(name));
+  co_return co_await std::move(showing);
+}
+
+/// "volume@snapshot". The volume itself may be gone, or live in another group by now: a snapshot of
+/// the group where it is now comes first.
+Result<std::shared_ptr<Volume>> NodeControl::open_snapshot(std::string_view name) {
+  const auto at = name.rfind('@');
+  const auto volume = name.substr(0, at), snapshot = name.substr(at + 1);
+  Error why{ErrorCode::kNotFound, fmt::format("no snapshot {} of a volume {} on node {}", snapshot,
+                                              volume, options_.node)};
+  const auto home = find_volume(volume);
+  if (home) {
+    auto opened = (*home)->open_snapshot(snapshot, volume);
+    if (opened) return opened;
+    why = opened.error();
+  }
+  for (const auto& [group, runner] : runners_) {
+    auto opened = runner->open_snapshot(snapshot, volume);
+    if (opened) return opened;
+  }
+  return why;
+}
+
+}  // namespace tandem::control
