@@ -383,12 +383,16 @@ class Mounted:
 
     def attach(self):
         """The export as a loop device, without mounting."""
+        self.loop = run("losetup", "--find", "--show", self.attach_file()).stdout.strip()
+        return self
+
+    def attach_file(self):
+        """The export as a file."""
         self.server = subprocess.Popen(["nbdfuse", str(self.fuse / "volume"), self.uri],
                                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                        stderr=subprocess.DEVNULL)
         wait_until((self.fuse / "volume").exists, "nbdfuse to show the volume")
-        self.loop = run("losetup", "--find", "--show", self.fuse / "volume").stdout.strip()
-        return self
+        return self.fuse / "volume"
 
     def __enter__(self):
         try:
