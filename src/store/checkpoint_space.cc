@@ -127,7 +127,9 @@ Task<Status> Checkpoint::reap_snapshot() {
 /// Settles everything that died up to the frozen position.
 Task<Status> Checkpoint::settle_dead() {
   const auto go = [this](const DeadBlock& dead) { let_go(dead); };
-  auto queue = co_await group_.dead_.settle(horizon_, go, taken_, released_);
+  // What snapshots map moves to other lists, and takes new blocks before the old come free.
+  const auto chunks_max = descriptor_.snapshots.empty() ? UINT64_MAX : Group::kSettleChunksMax;
+  auto queue = co_await group_.dead_.settle(horizon_, chunks_max, go, taken_, released_);
   if (!queue) co_return Error(std::move(queue.error()));
   descriptor_.dead = *queue;
   Status reaped = co_await reap_snapshot();

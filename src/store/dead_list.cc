@@ -65,15 +65,20 @@ void DeadChunks::dissolve(DeadChain& chain, std::vector<PoolBlock>& released) {
 }
 
 /// Of the first chunk that must stay, nothing is let go: chunks are small.
-Task<Result<DeadChain>> DeadList::settle(Lsn horizon,
+Task<Result<DeadChain>> DeadList::settle(Lsn horizon, std::uint64_t chunks_max,
                                          const std::function<void(const DeadBlock&)>& let_go,
                                          std::vector<Extent>& taken,
                                          std::vector<PoolBlock>& released) {
   const auto may_go = [horizon](const DeadBlock& dead) { return dead.death <= horizon; };
-  while (queue_.chunks != 0) {
+  more_ = false;
+  for (std::uint64_t done = 0; queue_.chunks != 0; ++done) {
     auto chunk = co_await chunks_.first(queue_);
     if (!chunk) co_return Error(std::move(chunk.error()));
     if (!std::all_of(chunk->blocks.begin(), chunk->blocks.end(), may_go)) break;
+    if (done == chunks_max) {
+      more_ = true;
+      break;
+    }
     for (const auto& dead : chunk->blocks) let_go(dead);
     chunks_.drop_first(queue_, *chunk, released);
   }

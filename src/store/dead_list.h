@@ -58,15 +58,21 @@ class DeadList {
   /// A checkpoint begins: what is in the list now belongs to it, what comes later does not.
   void freeze() { frozen_ = recent_.size(); }
   /// Part of that checkpoint: of the frozen blocks, hands those that died at or before `horizon` to
-  /// `let_go` and appends the others to the chain. The returned queue goes into the descriptor.
-  Task<Result<DeadChain>> settle(Lsn horizon, const std::function<void(const DeadBlock&)>& let_go,
+  /// `let_go` and appends the others to the chain; of the chain, works off at most `chunks_max`
+  /// chunks. The returned queue goes into the descriptor.
+  Task<Result<DeadChain>> settle(Lsn horizon, std::uint64_t chunks_max,
+                                 const std::function<void(const DeadBlock&)>& let_go,
                                  std::vector<Extent>& taken, std::vector<PoolBlock>& released);
+  /// The last settle() left chunks that it could have let go.
+  bool has_more() const { return more_; }
+  std::uint64_t chunks() const { return queue_.chunks; }
 
  private:
   DeadChunks& chunks_;
   std::deque<DeadBlock> recent_;
   std::size_t frozen_ = 0;
   DeadChain queue_;
+  bool more_ = false;
 };
 
 }  // namespace tandem::store

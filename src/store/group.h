@@ -148,6 +148,8 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
  private:
   /// Blocks that deleting a snapshot may take for a while.
   static constexpr std::uint64_t kReapReserve = 16;
+  /// Chunks of the dead list that a checkpoint works off while there are snapshots.
+  static constexpr std::uint64_t kSettleChunksMax = 256;
 
   friend class VolumeHandle;
   friend class SnapshotHandle;

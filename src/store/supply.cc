@@ -27,8 +27,10 @@ std::uint64_t Group::reserve() const {
                               pool_.superblock().blocks / format::kBitsPerBitmapPage + 1) +
       bitmap_.size() + 4;
   // Lists of what snapshots hold, one per interval at most; and a snapshot being deleted.
-  const std::uint64_t snapshots =
-      snapshots_.empty() ? 0 : snapshots_.size() + leaves * height / 64 + kReapReserve;
+  const std::uint64_t snapshots = snapshots_.empty()
+                                      ? 0
+                                      : snapshots_.size() + leaves * height / 64 + kReapReserve +
+                                            std::min(dead_.chunks(), kSettleChunksMax);
   return maps + bitmap + dead_.chunk_blocks_needed() + snapshots + descriptor_blocks_.size() + 4 +
          checkpoint_reserve_;
 }

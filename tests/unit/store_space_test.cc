@@ -265,7 +265,8 @@ struct DeadWorld {
     kill(meanwhile);
     std::vector<Extent> taken;
     std::vector<PoolBlock> released;
-    auto queue = world.run(dead->settle(horizon, letting_go(released), taken, released));
+    auto queue =
+        world.run(dead->settle(horizon, UINT64_MAX, letting_go(released), taken, released));
     ASSERT_TRUE(queue.has_value()) << queue.error().message;
     for (const auto& run : taken) {
       for (std::uint32_t i = 0; i < run.count; ++i) {
@@ -367,7 +368,8 @@ TEST(DeadList, ADamagedChunkIsAnError) {
   w.dead->freeze();
   std::vector<Extent> taken;
   std::vector<PoolBlock> released;
-  const auto queue = w.world.run(w.dead->settle(w.lsn, w.letting_go(released), taken, released));
+  const auto queue =
+      w.world.run(w.dead->settle(w.lsn, UINT64_MAX, w.letting_go(released), taken, released));
   ASSERT_FALSE(queue.has_value());
   EXPECT_EQ(queue.error().code, ErrorCode::kCorrupt);
   EXPECT_TRUE(released.empty());
