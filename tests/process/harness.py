@@ -22,6 +22,7 @@ asserts on how long something took. Files whose prerequisites are missing exit w
 import contextlib
 import ctypes
 import fcntl
+import functools
 import json
 import os
 import pathlib
@@ -120,6 +121,12 @@ def inspect(pool, *arguments, check=True):
     """Runs tandem-inspect on a pool whose daemon has ended."""
     wait_until(lambda: pools_are_free(pool), f"{pool} to be let go")
     return run(BIN / "tandem-inspect", pool, *arguments, check=check)
+
+
+@functools.cache
+def sanitized():
+    """Whether the daemon is built with a sanitizer: its memory says nothing then."""
+    return b"libasan" in (BIN / "tandemd").read_bytes()
 
 
 _handed_out = set()

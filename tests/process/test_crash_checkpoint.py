@@ -55,6 +55,8 @@ class KilledInCheckpoints(harness.ClusterTest):
                 node.kill()
             else:
                 changes = Checkpoints(node, "v")
+                # Two at least, however slow this build is; then at any moment of a later one.
+                harness.wait_until(lambda: changes.done >= 2, "two checkpoints")
                 node.alive_for(chance.uniform(0.02, 0.4))
                 node.kill()
                 changes.join(harness.PATIENCE)

@@ -68,6 +68,11 @@ class Hostile(harness.ClusterTest):
         self.ledger.begin(self.a, "v")
         self.ledger.wait_for(200)
 
+    def assert_grew_less(self, grown, limit, name):
+        # A checked build keeps what was freed for a while, to notice who still uses it.
+        if not harness.sanitized():
+            self.assertLess(grown, limit, name)
+
     @contextlib.contextmanager
     def unimpressed(self):
         """What is done inside must not be noticed by the writer, the mirror and the operator."""
@@ -77,7 +82,7 @@ class Hostile(harness.ClusterTest):
         for node in (self.a, self.b):
             self.assertIsNone(node.process.poll(), f"{node.name} has ended")
             self.assertTrue(node.status())
-            self.assertLess(memory(node) - before[node.name], GROWTH_MAX, node.name)
+            self.assert_grew_less(memory(node) - before[node.name], GROWTH_MAX, node.name)
         self.assertTrue(self.a.slot("v")["in_sync"])
 
     def finish(self):
@@ -216,7 +221,7 @@ class Hostile(harness.ClusterTest):
             grown = memory(self.a) - before
             print(f"8 clients that do not read: {grown / MIB:.0f} MiB", flush=True)
             # Together they may have memory.buffers under way, and one request each.
-            self.assertLess(grown, 32 * MIB + 8 * 8 * MIB + GROWTH_MAX)
+            self.assert_grew_less(grown, 32 * MIB + 8 * 8 * MIB + GROWTH_MAX, "node-a")
         self.finish()
 
     def test_writers_that_do_not_write(self):

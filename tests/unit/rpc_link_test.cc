@@ -150,6 +150,9 @@ Task<void> send_many(LinkTest& t) {
     EXPECT_TRUE(got.has_value()) << (got ? "" : got.error().message);
     if (!got) co_return;
     EXPECT_EQ(std::get<message::Ack>(*got).received, Lsn(lsn));
+    // All of them wait already. Sanitizers keep the compiler from tail calls, so a loop that never
+    // suspends would take stack for each.
+    if (lsn % 100 == 0) co_await next_turn(t.executor_);
   }
   EXPECT_EQ(received, kMany);
   EXPECT_EQ(t.pair_.dialer->backlog_bytes(), 0u);
