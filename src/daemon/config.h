@@ -79,7 +79,7 @@ struct PromotionConfig {
 };
 
 struct ReactorConfig {
-  Nanoseconds spin = std::chrono::microseconds(50);
+  Nanoseconds spin{0};
 };
 
 struct LogConfig {
