@@ -1,12 +1,13 @@
 // Checkpoint: writes the state of a group at one LSN to new places, then names it in the anchor.
 // Never on a write's way: it freezes what is dirty, and writes go on.
 //
-//   freeze   the position, the dirty leaves, the allocation bits, the dead list   (no I/O, no
-//   await) nodes    frozen leaves, then the inner nodes above them, level by level dead     what
-//   may be reused is released, the rest goes into the chain bitmap   every page that changed, with
-//   what this checkpoint itself took and gave back chain    the descriptor flush, anchor, flush:
-//   from here on it counts commit   released blocks become allocatable; log zones that nobody needs
-//   go back
+//   freeze    the position, dirty leaves, allocation bits, dead list, snapshots: no I/O, no await
+//   nodes     frozen leaves, then the inner nodes above them, level by level
+//   dead      what may be reused is released, the rest is listed (checkpoint_space.cc)
+//   bitmap    every page that changed, with what this checkpoint itself took and gave back
+//   chain     the descriptor
+//   commit    flush, anchor, flush: from here on it counts; the anchor's other copy, flush
+//   reuse     released blocks become allocatable, log zones that nobody needs go back
 //
 // A crash before the anchor leaves the old checkpoint valid: everything here went to free blocks.
 //

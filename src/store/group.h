@@ -109,8 +109,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   /// Why the group stopped (a failed flush, a broken device); nothing is served until a restart.
   const std::optional<Error>& stopped() const { return stopped_; }
 
-  // --- ReplicatedLog
-  // ------------------------------------------------------------------------------
+  // --- ReplicatedLog ----------------------------------------------------------------------------
   GroupIdentity identity() const override;
   LogPoint head() const override { return head_; }
   LogPoint tail() const override { return tail_; }

@@ -3,8 +3,7 @@
 //
 // Rules that keep it simple:
 // - A leaf is changed only by applying log records, in log order. An inner node is changed only by
-// a
-//   checkpoint (and by growing a volume). So readers may walk at any time.
+//   a checkpoint (and by growing a volume). So readers may walk at any time.
 // - A dirty node is resident. A node that is not resident is on disk where its parent says.
 // - freeze() marks the dirty leaves of a group as the state of a checkpoint; a later change of a
 //   frozen leaf first copies it.

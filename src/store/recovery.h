@@ -1,14 +1,14 @@
 // Recovery: from the anchor to a group that can go on.
 //
-//   1. descriptor, bitmaps                the state at the checkpoint
-//   2. scan                              follow log pages behind it while they are whole and
-//   chained
-//   3. verify                            read the data of every record that was not flushed when
-//   the
-//                                        last page was built; the first page with damaged data, and
-//                                        all behind it, are cut off
-//   4. replay                            apply what is left to map, space and dead list
-//   5. flush                             what we now stand on must survive a power cut
+//   1. descriptor, bitmaps   the state at the checkpoint
+//   2. scan                  follow log pages behind it while they are whole and chained; a later
+//                            page that knows of more shows that one was damaged since
+//   3. verify                read the data of every record that was not flushed when the last page
+//                            was built; the first page with damaged data, and all behind it, are
+//                            cut off
+//   4. replay                apply what is left to map, space and dead list
+//   5. flush                 what we now stand on must survive a power cut
+//
 // A snapshot's record makes step 4 write a checkpoint right there, because its state must be kept.
 // Otherwise nothing is written before step 5. A crash anywhere in here changes nothing: a
 // checkpoint goes to blocks that neither the old one nor any whole page uses.

@@ -62,10 +62,10 @@ Task<Result<LogPoint>> Group::create_snapshot(format::SnapshotBody body) {
   co_return snapshots_.at(*logged)->state.at;
 }
 
-/// Enters a snapshot in memory; a name that is taken already moves aside. (Names are unique where
-/// they are given, but another copy may keep what the primary has deleted.)
+/// Enters a snapshot in memory; another of its name moves aside. (Names are unique where they are
+/// given, but another copy may keep what the primary has deleted. One being deleted has no name.)
 void Group::add_snapshot(format::SnapshotState state) {
-  if (auto older = find_snapshot(state.name)) {
+  if (auto older = state.being_deleted ? nullptr : find_snapshot(state.name)) {
     older->state.name += "~" + std::to_string(older->state.at.lsn.value);
   }
   auto snapshot = std::make_shared<Snapshot>();
