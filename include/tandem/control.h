@@ -83,6 +83,11 @@ struct SnapshotStatus {
   // Replaced since (up to the next snapshot), and kept because this one or an older one needs it.
   std::uint64_t held_bytes = 0;
   std::uint64_t unique_bytes = 0;  // what deleting it would give back; show_snapshot() only
+  bool automatic = false;          // the schedule took it, and this node's rules delete it
+  // Of an automatic one, the rules that keep it (none: it goes now), and when the last of them ends
+  // (0: no time ends it).
+  std::vector<std::string> kept_by;
+  UtcNs goes;
 };
 
 struct GroupStatus {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "control/options.h"
+#include "control/snapshot_schedule.h"
 #include "replication/group_replication.h"
 #include "replication/role_machine.h"
 #include "store/group.h"
@@ -119,6 +120,8 @@ class GroupRunner {
   bool automating_ = false;        // automatic snapshots are being made or deleted
   UtcNs last_automatic_;           // when one was made
   Nanoseconds automatic_again_{};  // not before, after a failure
+  ClockWatch clock_watch_;
+  bool clock_jumped_ = false;  // nothing is too old meanwhile
   Gate work_;
   std::vector<std::weak_ptr<Volume>> handed_out_;
 };

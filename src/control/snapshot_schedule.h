@@ -26,9 +26,34 @@ std::string time_name(UtcNs now);
 bool snapshot_is_due(const replication::SnapshotPolicy& policy,
                      const std::vector<SnapshotStatus>& kept, UtcNs last, UtcNs now);
 
-/// The names of those that are kept no longer, oldest first. The newest is never one: it may be all
-/// that there is after a long rest.
+/// Which rules keep an automatic snapshot, and until when.
+struct Keeping {
+  std::size_t index = 0;  // in `kept`
+  std::vector<std::string>
+      rules;                   // newest | keep | hourly | daily | weekly | monthly; none: it goes
+  std::optional<UtcNs> until;  // the last of them ends; nothing: no time ends it
+};
+
+/// Of each automatic snapshot, in the order of `kept`, which ascends. Each rule keeps what it
+/// wants, whatever the others say; calendar periods are UTC's, weeks begin on Monday. The newest is
+/// always kept: it may be all that there is after a long rest.
+std::vector<Keeping> keepings(const replication::SnapshotPolicy& policy,
+                              const std::vector<SnapshotStatus>& kept, UtcNs now);
+
+/// The names of those that no rule keeps, oldest first.
 std::vector<std::string> expired_snapshots(const replication::SnapshotPolicy& policy,
                                            const std::vector<SnapshotStatus>& kept, UtcNs now);
+
+/// Notices that the wall clock jumped ahead, by which everything would seem old at once.
+class ClockWatch {
+ public:
+  /// True for a day of running after a jump of more than an hour. Call it now and then.
+  bool doubtful(UtcNs utc, Nanoseconds monotonic);
+
+ private:
+  std::optional<UtcNs> utc_;
+  Nanoseconds monotonic_{};
+  Nanoseconds doubtful_until_{};
+};
 
 }  // namespace tandem::control

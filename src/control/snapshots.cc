@@ -64,6 +64,13 @@ std::vector<SnapshotStatus> GroupRunner::snapshot_statuses() const {
     all.push_back(std::move(s));
   }
   if (!all.empty()) all.back().held_bytes = rest * kBlockBytes;
+  const auto policy = replication::snapshot_policy(group_.settings());
+  for (auto& keeping : keepings(policy, all, runtime_.clock.utc())) {
+    auto& s = all[keeping.index];
+    s.automatic = true;
+    s.kept_by = std::move(keeping.rules);
+    s.goes = keeping.until.value_or(UtcNs{});
+  }
   return all;
 }
 
@@ -156,13 +163,23 @@ std::vector<VolumeInfo> GroupRunner::snapshot_exports() const {
 // ----------------------------------------------------------------------------------
 
 void GroupRunner::tick_snapshots() {
+  const UtcNs now = runtime_.clock.utc();
+  const bool jumped = clock_watch_.doubtful(now, runtime_.clock.monotonic());
+  if (jumped && !clock_jumped_) {
+    log_event(
+        Level::kWarn, "clock.jumped",
+        "group={} now={} reason=\"the clock jumped ahead: automatic snapshots are not deleted "
+        "for a day; correct the clock if it is wrong\"",
+        name_, time_name(now));
+  }
+  clock_jumped_ = jumped;
   if (automating_ || runtime_.clock.monotonic() < automatic_again_) return;
   const auto policy = replication::snapshot_policy(group_.settings());
   const auto kept = snapshot_statuses();
-  const UtcNs now = runtime_.clock.utc();
   const bool due = serves() && !replication_->holds_writers() &&
                    snapshot_is_due(policy, kept, last_automatic_, now);
-  auto expired = expired_snapshots(policy, kept, now);
+  std::vector<std::string> expired;
+  if (!clock_jumped_) expired = expired_snapshots(policy, kept, now);
   if (!due && expired.empty()) return;
   automating_ = true;
   spawn(automate(due, std::move(expired)));

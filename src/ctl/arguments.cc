@@ -118,7 +118,8 @@ void add_group_commands(CLI::App& app, Words& w, Action& chosen) {
   set->add_option("KEY=VALUE", w.changes,
                   "lag_bytes=256MiB, lag_time=30s, lag_action=degrade|throttle|stall, "
                   "without_mirror=degrade|block, snapshots.every=15m, snapshots.keep=24h (or a "
-                  "number), of this node; an empty value is the default")
+                  "number), snapshots.hourly|daily|weekly|monthly=7, of this node; an empty value "
+                  "is the default")
       ->required();
   auto* remove =
       command(*group, "delete", "Delete one node's copy of a group", chosen,

@@ -116,6 +116,15 @@ std::string time_text(UtcNs time) {
   return printed("%s.%03u UTC", out, static_cast<unsigned>(time.value / 1'000'000 % 1000));
 }
 
+std::string goes_text(const SnapshotStatus& snapshot) {
+  if (!snapshot.automatic) return "by hand";
+  if (snapshot.kept_by.empty()) return "now";
+  std::string rules;
+  for (const auto& rule : snapshot.kept_by) rules += (rules.empty() ? "" : ", ") + rule;
+  if (snapshot.goes.value == 0) return "at no set time (" + rules + ")";
+  return time_text(snapshot.goes).substr(0, 16) + " UTC (" + rules + ")";
+}
+
 std::string point_text(const LogPoint& point) {
   auto text =
       "timeline " + std::to_string(point.timeline.value) + ", record " + grouped(point.lsn.value);

@@ -44,6 +44,9 @@ class Table {
   std::vector<std::vector<std::string>> rows_;
 };
 
+/// When this node's rules delete a snapshot: "2026-05-01 12:00 UTC (daily)", "at no set time
+/// (newest)", or "by hand".
+std::string goes_text(const SnapshotStatus& snapshot);
 /// What a promotion recovers and what it loses, in words; `promoted`: it has happened.
 std::string receipt_text(const Receipt& receipt, bool promoted);
 

@@ -78,7 +78,10 @@ Json to_json(const SnapshotStatus& snapshot) {
               {"utc_ns", snapshot.utc.value},
               {"consistency", snapshot.consistency},
               {"volumes", Json::array()},
-              {"held_bytes", snapshot.held_bytes}};
+              {"held_bytes", snapshot.held_bytes},
+              {"automatic", snapshot.automatic},
+              {"kept_by", snapshot.kept_by},
+              {"goes_utc_ns", snapshot.goes.value}};
   for (const auto& volume : snapshot.volumes)
     out["volumes"].push_back({{"name", volume.name}, {"size_bytes", volume.size_bytes}});
   return out;

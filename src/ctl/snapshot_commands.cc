@@ -44,6 +44,7 @@ std::string snapshot_text(const std::string& node, const std::string& group,
   if (!s.label.empty()) line("label", s.label);
   line("position", "record " + std::to_string(s.lsn.value) + " (" + time_text(s.utc) + ")");
   line("consistency", s.consistency);
+  line("goes", goes_text(s));
   line("held", size_text(s.held_bytes) + "; deleting it gives back " + size_text(s.unique_bytes));
   for (const auto& volume : s.volumes) {
     line("export",
@@ -130,7 +131,7 @@ Exit run_snapshot_list(Context& context, const std::string& group) {
   const auto answers = collect(context);
   auto list = Json::array();
   bool known = group.empty();
-  Table table({"NODE", "GROUP", "SNAPSHOT", "LSN", "TIME", "CONSISTENCY", "HELD", "LABEL"});
+  Table table({"NODE", "GROUP", "SNAPSHOT", "LSN", "TIME", "CONSISTENCY", "HELD", "GOES", "LABEL"});
   for (const auto& answer : answers) {
     if (!answer.status) continue;
     for (const auto& g : answer.status->groups) {
@@ -141,7 +142,8 @@ Exit run_snapshot_list(Context& context, const std::string& group) {
         entry.update(to_json(s));
         list.push_back(std::move(entry));
         table.row({answer.status->node, g.name, s.name, std::to_string(s.lsn.value),
-                   time_text(s.utc), s.consistency, size_text(s.held_bytes), s.label});
+                   time_text(s.utc), s.consistency, size_text(s.held_bytes), goes_text(s),
+                   s.label});
       }
     }
   }

@@ -239,6 +239,22 @@ std::string policy_text(const PolicyStatus& policy, UtcNs now) {
   return policy.state + " since " + age_text(policy.since, now) + ": " + policy.reason;
 }
 
+/// "96, the next to go is auto-2026-… on 2026-… (keep)".
+std::string automatic_text(const GroupStatus& group) {
+  std::size_t count = 0;
+  const SnapshotStatus* next = nullptr;
+  for (const auto& s : group.snapshots) {
+    if (!s.automatic) continue;
+    ++count;
+    const bool ends = s.goes.value != 0 || s.kept_by.empty();
+    if (ends && (next == nullptr || s.goes < next->goes)) next = &s;
+  }
+  if (count == 0) return "none";
+  return std::to_string(count) +
+         (next == nullptr ? ", none goes by time"
+                          : ", the next to go is " + next->name + ": " + goes_text(*next));
+}
+
 /// Everything about one node's copy of a group.
 std::string group_text(const View& view) {
   const auto& g = *view.group;
@@ -269,6 +285,7 @@ std::string group_text(const View& view) {
   line("snapshots",
        snapshots_text(g) +
            (g.snapshots.empty() ? "" : " held; 'tandem snapshot list " + g.name + "' shows them"));
+  line("automatic", automatic_text(g));
   for (const auto& volume : g.volumes)
     line("volume", volume.name + ": " + size_text(volume.size_bytes) + ", allocated " +
                        size_text(volume.allocated_bytes) + ", blocks of " +

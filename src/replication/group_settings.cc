@@ -39,6 +39,7 @@ constexpr Unit kPeriods[] = {{"s", 1e9}, {"m", 6e10}, {"h", 3.6e12}, {"d", 8.64e
 /// A snapshot costs a checkpoint.
 constexpr Nanoseconds kSnapshotsEveryMin = std::chrono::seconds(10);
 constexpr const char* kSnapshotsKeep = "24h";
+constexpr const char* kNewestOf = "a number of them, or off";
 
 std::optional<Nanoseconds> period(std::string_view text) {
   const auto time = number(text, kPeriods);
@@ -120,6 +121,7 @@ struct Kind {
   const char* allowed;
   bool (*good)(std::string_view text);
 };
+bool is_count(std::string_view text) { return text == kOff || count(text); }
 bool is_size(std::string_view text) { return text == kOff || number(text, kSizes); }
 constexpr Kind kGroupKinds[] = {
     {"lag_bytes", kOff, "a size such as 256MiB, or off", &is_size},
@@ -133,6 +135,10 @@ constexpr Kind kGroupKinds[] = {
      [](std::string_view text) { return text == kOff || period(text) >= kSnapshotsEveryMin; }},
     {"snapshots.keep", kSnapshotsKeep, "a time such as 24h or 7d, a number of snapshots, or off",
      [](std::string_view text) { return text == kOff || period(text) || count(text); }},
+    {"snapshots.hourly", kOff, kNewestOf, &is_count},
+    {"snapshots.daily", kOff, kNewestOf, &is_count},
+    {"snapshots.weekly", kOff, kNewestOf, &is_count},
+    {"snapshots.monthly", kOff, kNewestOf, &is_count},
 };
 constexpr Kind kMirrorKinds[] = {
     {"catch_up_rate", kOff, "bytes a second such as 20MiB, or off", &is_size},
@@ -215,7 +221,17 @@ SnapshotPolicy snapshot_policy(const Settings& settings) {
   const auto keep = set.empty() ? kSnapshotsKeep : set;
   policy.keep_time = period(keep);
   policy.keep_count = count(keep);
+  for (int i = 0; i < SnapshotPolicy::kPeriods; ++i) {
+    const auto kind = static_cast<SnapshotPolicy::Period>(i);
+    policy.keep_newest[kind] =
+        count(find(settings, std::string("snapshots.") + to_text(kind))).value_or(0);
+  }
   return policy;
+}
+
+const char* to_text(SnapshotPolicy::Period period) {
+  constexpr const char* kTexts[] = {"hourly", "daily", "weekly", "monthly"};
+  return kTexts[period];
 }
 
 std::string mirror_prefix(const std::string& address) { return "mirror/" + address + "/"; }

@@ -6,7 +6,12 @@
 //   lag_action      degrade | throttle | stall: what happens to writers at the bound
 //   without_mirror  degrade | block: what happens in mode sync when no mirror is in sync
 //   snapshots.every when the primary takes a snapshot by itself ("15m"), or "off"
-//   snapshots.keep  how long this node keeps those ("24h"), or how many ("48"), or "off": for ever
+//   snapshots.keep  how long this node keeps all of those ("24h"), or how many ("48"), or "off":
+//   for
+//                   ever
+//   snapshots.hourly, .daily, .weekly, .monthly
+//                   of so many hours, days, weeks and months (UTC, the present one is the first)
+//                   this node also keeps the newest of those, or "off"
 // and for each mirror:
 //   catch_up_rate     bytes a second for a full copy and for catching up, or "off"
 //   catch_up_times    other rates at times of the day: "22:00-06:00 off, 12:00-13:00 5MiB"
@@ -38,10 +43,15 @@ struct GroupPolicy {
 
 /// Automatic snapshots.
 struct SnapshotPolicy {
+  enum Period { kHour, kDay, kWeek, kMonth, kPeriods };
   std::optional<Nanoseconds> every;
+  // All of them: neither means for ever.
   std::optional<Nanoseconds> keep_time;
   std::optional<std::uint64_t> keep_count;
+  std::array<std::uint64_t, kPeriods> keep_newest{};  // of so many of each period; 0: of none
 };
+/// "hourly", "daily", "weekly", "monthly".
+const char* to_text(SnapshotPolicy::Period period);
 
 /// From minute `from` of the day (local time) up to `to`, which may lie past midnight.
 struct RateWindow {

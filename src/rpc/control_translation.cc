@@ -227,6 +227,9 @@ void to_proto(const SnapshotStatus& snapshot, v1::SnapshotStatus* out) {
   }
   out->set_held_bytes(snapshot.held_bytes);
   out->set_unique_bytes(snapshot.unique_bytes);
+  out->set_automatic(snapshot.automatic);
+  for (const auto& rule : snapshot.kept_by) out->add_kept_by(utf8(rule));
+  out->set_goes_utc_ns(snapshot.goes.value);
 }
 
 SnapshotStatus from_proto(const v1::SnapshotStatus& in) {
@@ -240,6 +243,9 @@ SnapshotStatus from_proto(const v1::SnapshotStatus& in) {
     snapshot.volumes.push_back({volume.name(), volume.size_bytes()});
   snapshot.held_bytes = in.held_bytes();
   snapshot.unique_bytes = in.unique_bytes();
+  snapshot.automatic = in.automatic();
+  snapshot.kept_by.assign(in.kept_by().begin(), in.kept_by().end());
+  snapshot.goes = UtcNs(in.goes_utc_ns());
   return snapshot;
 }
 

@@ -77,6 +77,31 @@ TEST_F(SnapshotCommand, ListShowsWhatEachNodeKeeps) {
   EXPECT_EQ(both("snapshot list"), 3);
 }
 
+TEST_F(SnapshotCommand, ListSaysWhenEachAutomaticOneGoes) {
+  EXPECT_EQ(both("snapshot list"), 0);
+  EXPECT_TRUE(says("by hand"));
+  auto automatic = a().snapshots[0];
+  automatic.name = "auto-1";
+  automatic.automatic = true;
+  automatic.kept_by = {"keep", "daily"};
+  automatic.goes = UtcNs(1'777'852'800'000'000'000);
+  auto newest = automatic;
+  newest.name = "auto-2";
+  newest.kept_by = {"newest"};
+  newest.goes = UtcNs{};
+  a().snapshots = {automatic, newest};
+  EXPECT_EQ(at_a("snapshot list"), 0);
+  EXPECT_TRUE(says("2026-05-04 00:00 UTC (keep, daily)")) << out.str();
+  EXPECT_TRUE(says("at no set time (newest)"));
+  EXPECT_EQ(at_a("snapshot list --json"), 0);
+  EXPECT_EQ(json()["snapshots"][0]["automatic"], true);
+  EXPECT_EQ(json()["snapshots"][0]["kept_by"], (std::vector<std::string>{"keep", "daily"}));
+  EXPECT_EQ(json()["snapshots"][0]["goes_utc_ns"], 1'777'852'800'000'000'000);
+  EXPECT_EQ(json()["snapshots"][1]["goes_utc_ns"], 0);
+  EXPECT_EQ(at_a("group show vms"), 0);
+  EXPECT_TRUE(says("2, the next to go is auto-1: 2026-05-04 00:00 UTC (keep, daily)")) << out.str();
+}
+
 TEST_F(SnapshotCommand, ShowSaysWhatDeletingGivesBackOnEachNode) {
   EXPECT_EQ(both("snapshot show vms s1"), 0);
   EXPECT_TRUE(says("Snapshot s1 of group vms on node alpha")) << out.str();

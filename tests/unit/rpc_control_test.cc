@@ -62,6 +62,9 @@ SnapshotStatus full_snapshot() {
   s.volumes = {{"v", 36}, {"w", 37}};
   s.held_bytes = 38;
   s.unique_bytes = 39;
+  s.automatic = true;
+  s.kept_by = {"keep", "daily"};
+  s.goes = UtcNs(38);
   return s;
 }
 
