@@ -221,10 +221,14 @@ void MapCache::grow(MapTree& tree, std::uint32_t height) {
   }
 }
 
-bool MapCache::has_dirty_leaf(const MapTree& tree, std::uint64_t first, std::uint64_t last) const {
-  for (const auto* nodes : {&dirty_, &frozen_}) {
-    auto it = nodes->lower_bound(key(tree, 0, first));
-    if (it != nodes->end() && it->first <= key(tree, 0, last)) return true;
+bool MapCache::has_dirty(const MapTree& tree, std::uint32_t level, std::uint64_t first,
+                         std::uint64_t last) const {
+  for (std::uint32_t l = 0; l <= level; ++l) {
+    const NodeKey from = key(tree, l, first / reach(l)), to = key(tree, l, last / reach(l));
+    for (const auto* nodes : {&dirty_, &frozen_}) {
+      auto it = nodes->lower_bound(from);
+      if (it != nodes->end() && it->first <= to) return true;
+    }
   }
   return false;
 }
@@ -254,7 +258,7 @@ Task<Status> MapCache::walk(MapTree& tree, std::uint32_t level, std::uint64_t in
     const MapEntry entry = node ? node->entry(i) : MapEntry{};
     const bool on_disk = !entry.is_hole() && (!w.since || entry.lsn > *w.since);
     if (!on_disk &&
-        !has_dirty_leaf(tree, std::max(first, w.first_leaf), std::min(last, w.last_leaf))) {
+        !has_dirty(tree, level - 1, std::max(first, w.first_leaf), std::min(last, w.last_leaf))) {
       continue;
     }
     Status done = co_await walk(tree, level - 1, base + i, w);

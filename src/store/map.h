@@ -121,7 +121,10 @@ class MapCache {
   void touch(const NodeRef& node);
 
   Task<Status> walk(MapTree& tree, std::uint32_t level, std::uint64_t index, Walk& walk);
-  bool has_dirty_leaf(const MapTree& tree, std::uint64_t first, std::uint64_t last) const;
+  /// Whether a node of `level` or below, on the way to leaves [first, last], is not on disk where
+  /// the entries above say. A running checkpoint cleans leaves first, so inner nodes count, too.
+  bool has_dirty(const MapTree& tree, std::uint32_t level, std::uint64_t first,
+                 std::uint64_t last) const;
   void forget(const NodeKey& first, const NodeKey& last);
 
   BlockDevice& device_;

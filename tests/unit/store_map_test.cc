@@ -120,6 +120,11 @@ class MapWorld {
       if (level + 1 == on_disk.height) on_disk.root = entry;
       if (before.has_data()) given_back.push_back(before.where.value);
       cache.written(node);
+      // The leaf is clean, and the way to it is not on disk yet.
+      if (world.random().chance(1, 8)) {
+        const Status walks = co_await expect_walks(Lsn{}, 0, UINT64_MAX / 2);
+        TANDEM_CO_TRY(walks);
+      }
     }
     co_return ok();
   }
