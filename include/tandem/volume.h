@@ -37,6 +37,30 @@ struct AllocationExtent {
   bool zero = false;  // reads as zeroes
 };
 
+/// A run of bytes that differ from those of an older point, or that do not.
+struct ChangeExtent {
+  std::uint64_t length_bytes = 0;
+  bool changed = false;
+  bool operator==(const ChangeExtent&) const = default;
+};
+
+/// What differs between a snapshot of a volume and that volume, or a later snapshot of it. Stays
+/// what it is when the snapshot is renamed, and when another gets its name.
+class Changes {
+ public:
+  virtual ~Changes() = default;
+  /// Runs covering a prefix of [offset, offset+length), at most `extents_max`, at least one;
+  /// neighbours differ. By blocks of 4 KiB, exact but for one thing: a block that was written again
+  /// with the bytes it had counts as changed. One that was written and discarded since, and read as
+  /// zeroes before, does not. What lies behind the snapshot's end was zeroes. Of a volume that is
+  /// being written a change that completed before the call is seen, a concurrent one may be.
+  /// Errors: kInvalid outside the volume, kNotFound once either point was deleted, and those of
+  /// read().
+  virtual Task<Result<std::vector<ChangeExtent>>> extents(std::uint64_t offset,
+                                                          std::uint64_t length,
+                                                          std::size_t extents_max) = 0;
+};
+
 class Volume {
  public:
   virtual ~Volume() = default;
@@ -70,6 +94,13 @@ class Volume {
   virtual Task<Result<std::vector<AllocationExtent>>> allocation(std::uint64_t offset,
                                                                  std::uint64_t length,
                                                                  std::size_t extents_max) = 0;
+
+  /// Names of the snapshots that keep this volume, oldest first: what changes_since() takes.
+  virtual std::vector<std::string> snapshots() const { return {}; }
+  /// Errors: kNotFound: no such snapshot, or this volume is not in it.
+  virtual Result<std::shared_ptr<Changes>> changes_since(std::string_view snapshot) {
+    return Error{ErrorCode::kNotFound, "no snapshot " + std::string(snapshot)};
+  }
 };
 
 /// What a front end may export right now.

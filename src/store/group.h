@@ -152,6 +152,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
 
   friend class VolumeHandle;
   friend class SnapshotHandle;
+  friend class SnapshotChanges;
   friend class Recovery;
   friend class Checkpoint;
 
@@ -169,6 +170,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
     bool ready = false;              // its maps are on disk
     Condition became_ready;
     std::size_t readers = 0;  // operations under way; it is not taken apart under them
+    std::optional<std::size_t> index_of(std::string_view volume) const;  // in state's volumes
   };
   using SnapshotPtr = std::shared_ptr<Snapshot>;
 
@@ -257,6 +259,8 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
 
   // snapshots.cc
   SnapshotPtr find_snapshot(std::string_view name) const;
+  Result<SnapshotHandle> handle_of(std::string_view snapshot, std::string_view volume);
+  std::vector<std::string> snapshots_with(std::string_view volume) const;
   void add_snapshot(format::SnapshotState state);
   void snapshot_is_ready(Snapshot& snapshot);
   void drop_snapshot(Lsn at);

@@ -91,6 +91,11 @@ class MapCache {
   Task<Result<std::vector<NodeRef>>> load_newer(MapTree& tree, std::uint64_t first, Lsn since,
                                                 std::size_t leaves_max);
 
+  /// Whether a node of `level` or below, on the way to leaves [first, last], is not on disk where
+  /// the entries above say. A running checkpoint cleans leaves first, so inner nodes count, too.
+  bool has_dirty(const MapTree& tree, std::uint32_t level, std::uint64_t first,
+                 std::uint64_t last) const;
+
   std::size_t dirty_leaves(std::uint16_t group_slot) const;
   /// The dirty leaves of a group become frozen and are returned; none may be frozen already.
   std::vector<NodeRef> freeze(std::uint16_t group_slot);
@@ -121,10 +126,6 @@ class MapCache {
   void touch(const NodeRef& node);
 
   Task<Status> walk(MapTree& tree, std::uint32_t level, std::uint64_t index, Walk& walk);
-  /// Whether a node of `level` or below, on the way to leaves [first, last], is not on disk where
-  /// the entries above say. A running checkpoint cleans leaves first, so inner nodes count, too.
-  bool has_dirty(const MapTree& tree, std::uint32_t level, std::uint64_t first,
-                 std::uint64_t last) const;
   void forget(const NodeKey& first, const NodeKey& last);
 
   BlockDevice& device_;

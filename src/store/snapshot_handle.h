@@ -25,8 +25,12 @@ class SnapshotHandle final : public Volume {
                             WriteOptions options) override;
   Task<Result<std::vector<AllocationExtent>>> allocation(std::uint64_t offset, std::uint64_t length,
                                                          std::size_t extents_max) override;
+  std::vector<std::string> snapshots() const override;
+  Result<std::shared_ptr<Changes>> changes_since(std::string_view snapshot) override;
 
  private:
+  friend class SnapshotChanges;
+
   /// An operation under way; while there is one, a deleted snapshot keeps its blocks.
   class Reading {
    public:
@@ -38,7 +42,11 @@ class SnapshotHandle final : public Volume {
    private:
     Group::Snapshot& snapshot_;
   };
+  Task<Status> ready();  // waits until the maps are there
   Task<Status> ready(std::uint64_t offset, std::uint64_t length);
+  Status still_there() const;
+  Status check(std::uint64_t offset, std::uint64_t length) const;          // the range
+  Group::VolumeCore& core() const { return *snapshot_->volumes[index_]; }  // once it is ready
   Status read_only() const;
 
   const std::shared_ptr<Group> owner_;

@@ -134,21 +134,33 @@ Task<Status> Group::rename_snapshot(std::string name, std::string new_name, std:
   co_return co_await checkpoint();
 }
 
+std::optional<std::size_t> Group::Snapshot::index_of(std::string_view volume) const {
+  for (std::size_t i = 0; i < state.volumes.size(); ++i) {
+    if (state.volumes[i].name == volume) return i;
+  }
+  return std::nullopt;
+}
+
+Result<SnapshotHandle> Group::handle_of(std::string_view snapshot, std::string_view volume) {
+  const auto found = find_snapshot(snapshot);
+  if (!found) {
+    return Error{ErrorCode::kNotFound,
+                 "group " + name_ + " has no snapshot " + std::string(snapshot)};
+  }
+  const auto index = found->index_of(volume);
+  if (!index) {
+    return Error{ErrorCode::kNotFound, "snapshot " + std::string(snapshot) + " of group " + name_ +
+                                           " has no volume " + std::string(volume)};
+  }
+  return SnapshotHandle(shared_from_this(), found, *index);
+}
+
 Result<std::shared_ptr<Volume>> Group::open_snapshot(std::string_view name,
                                                      std::string_view volume) {
   if (stopped_ || closing_) return refusal();
-  const auto snapshot = find_snapshot(name);
-  if (!snapshot) {
-    return Error{ErrorCode::kNotFound, "group " + name_ + " has no snapshot " + std::string(name)};
-  }
-  const auto& volumes = snapshot->state.volumes;
-  for (std::size_t i = 0; i < volumes.size(); ++i) {
-    if (volumes[i].name != volume) continue;
-    return std::shared_ptr<Volume>(
-        std::make_shared<SnapshotHandle>(shared_from_this(), snapshot, i));
-  }
-  return Error{ErrorCode::kNotFound, "snapshot " + std::string(name) + " of group " + name_ +
-                                         " has no volume " + std::string(volume)};
+  auto handle = handle_of(name, volume);
+  if (!handle) return Error(std::move(handle.error()));
+  return std::shared_ptr<Volume>(std::make_shared<SnapshotHandle>(std::move(*handle)));
 }
 
 /// Unique to a snapshot is what died right behind it and was born behind the one in front of it.
@@ -183,20 +195,33 @@ VolumeInfo SnapshotHandle::info() const {
           .read_only = true};
 }
 
-/// Waits until the maps are there, and checks the range.
-Task<Status> SnapshotHandle::ready(std::uint64_t offset, std::uint64_t length) {
+Task<Status> SnapshotHandle::ready() {
   while (!snapshot_->ready && !group_.stopped_ && !group_.closing_) {
     co_await snapshot_->became_ready.wait();
   }
-  if (group_.stopped_ || group_.closing_) co_return group_.refusal();
+  co_return still_there();
+}
+
+Task<Status> SnapshotHandle::ready(std::uint64_t offset, std::uint64_t length) {
+  Status there = co_await ready();
+  if (!there) co_return there;
+  co_return check(offset, length);
+}
+
+Status SnapshotHandle::still_there() const {
+  if (group_.stopped_ || group_.closing_) return group_.refusal();
   if (snapshot_->state.being_deleted) {
-    co_return Error{ErrorCode::kNotFound, "snapshot " + snapshot_->state.name + " was deleted"};
+    return Error{ErrorCode::kNotFound, "snapshot " + snapshot_->state.name + " was deleted"};
   }
+  return ok();
+}
+
+Status SnapshotHandle::check(std::uint64_t offset, std::uint64_t length) const {
   const auto& v = snapshot_->state.volumes[index_];
   if (length == 0 || offset > v.size_bytes || length > v.size_bytes - offset) {
-    co_return Error{ErrorCode::kInvalid, "outside of volume " + v.name};
+    return Error{ErrorCode::kInvalid, "outside of volume " + v.name};
   }
-  co_return ok();
+  return ok();
 }
 
 Task<Result<IoBuffer>> SnapshotHandle::read(std::uint64_t offset, std::uint64_t length) {
@@ -204,7 +229,7 @@ Task<Result<IoBuffer>> SnapshotHandle::read(std::uint64_t offset, std::uint64_t 
   Status fits = co_await ready(offset, length);
   if (!fits) co_return Error(std::move(fits.error()));
   const Reading reading(*snapshot_);
-  VolumeReader reader = group_.reader(*snapshot_->volumes[index_]);
+  VolumeReader reader = group_.reader(core());
   co_return co_await reader.read(offset, length);
 }
 
@@ -215,7 +240,7 @@ Task<Result<std::vector<AllocationExtent>>> SnapshotHandle::allocation(std::uint
   Status fits = co_await ready(offset, length);
   if (!fits) co_return Error(std::move(fits.error()));
   const Reading reading(*snapshot_);
-  VolumeReader reader = group_.reader(*snapshot_->volumes[index_]);
+  VolumeReader reader = group_.reader(core());
   co_return co_await reader.allocation(offset, length, extents_max);
 }
 

@@ -28,8 +28,12 @@ class VolumeHandle final : public Volume {
                             WriteOptions options) override;
   Task<Result<std::vector<AllocationExtent>>> allocation(std::uint64_t offset, std::uint64_t length,
                                                          std::size_t extents_max) override;
+  std::vector<std::string> snapshots() const override;
+  Result<std::shared_ptr<Changes>> changes_since(std::string_view snapshot) override;
 
  private:
+  friend class SnapshotChanges;
+
   using Range = BlockRange;
   class RangeEntry;
 

@@ -1,5 +1,5 @@
-// MapCache against std::map: random changes through a cache much smaller than the map, with
-// checkpoints in between and under way.
+// MapCache and MapDiff against std::map: random changes through a cache much smaller than the map,
+// with checkpoints in between and under way.
 #include "store/map.h"
 
 #include <gtest/gtest.h>
@@ -9,6 +9,7 @@
 #include <set>
 
 #include "format/checksum.h"
+#include "store/map_diff.h"
 #include "tests/support/sim_disk.h"
 
 namespace tandem::store {
@@ -87,8 +88,10 @@ class MapWorld {
       done = co_await write_level(level, nodes, changes);
       TANDEM_CO_TRY(done);
     }
-    for (auto block : given_back) free.push_back(block);
-    given_back.clear();
+    if (!kept) {
+      for (auto block : given_back) free.push_back(block);
+      given_back.clear();
+    }
     co_return ok();
   }
 
@@ -124,6 +127,10 @@ class MapWorld {
       if (world.random().chance(1, 8)) {
         const Status walks = co_await expect_walks(Lsn{}, 0, UINT64_MAX / 2);
         TANDEM_CO_TRY(walks);
+      }
+      if (world.random().chance(1, 32)) {
+        const Status differences = co_await expect_differences();
+        TANDEM_CO_TRY(differences);
       }
     }
     co_return ok();
@@ -186,10 +193,60 @@ class MapWorld {
     co_return ok();
   }
 
+  /// Keeps the state of the last checkpoint, as a snapshot does.
+  void keep() {
+    kept = on_disk;
+    kept->volume = VolumeId{next_kept_id++};
+    kept_model = frozen;
+  }
+
+  /// The kept tree against the live one, from a random place on.
+  Task<Status> expect_differences() {
+    if (!kept) co_return ok();
+    std::set<std::uint64_t> wanted, found;
+    const std::uint64_t start =
+        world.random().chance(1, 2)
+            ? 0
+            : world.random().below(std::min<std::uint64_t>(blocks_max(), 20000));
+    for (const auto* side : {&model, &kept_model}) {
+      for (const auto& [block, entry] : *side) {
+        const auto a = kept_model.find(block), b = model.find(block);
+        const MapEntry then = a == kept_model.end() ? MapEntry{} : a->second;
+        const MapEntry now = b == model.end() ? MapEntry{} : b->second;
+        const bool zeroes = !then.has_data() && !now.has_data();
+        if (block >= start && !zeroes && then != now) wanted.insert(block);
+      }
+    }
+    const std::uint64_t end = blocks_max() * kBlockBytes;
+    std::uint64_t at = start * kBlockBytes;
+    bool more = true;
+    while (at < end && more) {
+      MapDiff diff(cache, *kept, tree);
+      const std::size_t extents_max = world.random().between(1, 400);
+      auto runs = co_await diff.run(at, end - at, extents_max);
+      TANDEM_CO_TRY(runs);
+      more = !runs->empty() && runs->size() <= extents_max;
+      EXPECT_TRUE(more) << runs->size();
+      for (const auto& run : *runs) {
+        for (std::uint64_t b = at; run.changed && b < at + run.length_bytes; b += kBlockBytes)
+          found.insert(b / kBlockBytes);
+        at += run.length_bytes;
+      }
+    }
+    EXPECT_EQ(at, end);
+    EXPECT_EQ(found, wanted);
+    differences += wanted.size();
+    co_return ok();
+  }
+
   sim::SimRuntime world;
   sim::SimDisk disk;
   MapCache cache;
   MapTree tree, on_disk;
+  std::optional<MapTree> kept;
+  std::uint32_t next_kept_id = 100;
+  Model kept_model;
+  std::size_t differences = 0;
   Model model, frozen;
   Lsn lsn;
   std::size_t changes_left = 0;  // of a running checkpoint
@@ -246,6 +303,81 @@ Task<Status> fill_leaves(MapWorld& w, std::uint64_t leaves) {
     TANDEM_CO_TRY(done);
   }
   co_return co_await w.checkpoint(0);
+}
+
+Task<Status> compared_life(MapWorld& w, std::uint32_t height_max) {
+  auto& random = w.world.random();
+  for (int round = 0; round < 6; ++round) {
+    for (int i = 0; i < 60; ++i) {
+      const Status changed = co_await w.random_change();
+      TANDEM_CO_TRY(changed);
+    }
+    const Status live = co_await w.expect_differences();
+    TANDEM_CO_TRY(live);
+    if (w.tree.height < height_max && random.chance(1, 2)) w.cache.grow(w.tree, w.tree.height + 1);
+    const Status written = co_await w.checkpoint(random.below(4));
+    TANDEM_CO_TRY(written);
+    const Status after = co_await w.expect_differences();
+    TANDEM_CO_TRY(after);
+    if (random.chance(1, 3)) w.keep();
+  }
+  co_return ok();
+}
+
+TEST(MapDiff, FindsWhatDiffersWhateverCheckpointsDo) {
+  std::size_t differences = 0, grown = 0;
+  for (std::uint64_t seed = 1; seed <= 9; ++seed) {
+    SCOPED_TRACE(seed);
+    MapWorld w(seed);
+    w.tree.height = static_cast<std::uint32_t>(1 + seed % 3);
+    w.on_disk = w.tree;
+    w.keep();  // of nothing
+    const Status done = w.world.run(compared_life(w, 1 + seed % 4));
+    ASSERT_TRUE(done.has_value()) << done.error().message;
+    differences += w.differences;
+    grown += w.kept->height != w.tree.height ? 1 : 0;
+  }
+  EXPECT_GT(differences, 5000u);
+  EXPECT_GE(grown, 1u);
+}
+
+Task<Status> fill_leaves(MapWorld& w, std::uint64_t leaves);
+
+TEST(MapDiff, ReadsOnlyWhatDiffers) {
+  MapWorld w(1, 8);
+  w.tree.height = 3;
+  ASSERT_TRUE(w.world.run(fill_leaves(w, 600)).has_value());
+  w.keep();
+  w.lsn = w.lsn.next();
+  ASSERT_TRUE(w.world.run(w.set(300 * format::kMapFanout, {PoolBlock{9}, w.lsn, 1})).has_value());
+  ASSERT_TRUE(w.world.run(w.checkpoint(0)).has_value());
+  w.cache.drop_volume(w.tree);
+  const auto misses = w.cache.misses();
+  MapDiff diff(w.cache, *w.kept, w.tree);
+  const auto runs = w.world.run(diff.run(0, w.blocks_max() * kBlockBytes, 100));
+  ASSERT_TRUE(runs.has_value());
+  ASSERT_EQ(runs->size(), 3u);
+  EXPECT_EQ((*runs)[1], (ChangeExtent{kBlockBytes, true}));
+  EXPECT_EQ(w.cache.misses() - misses, 6u);  // of each tree the path to the leaf
+}
+
+/// What a full copy or a compaction does: other places, the same records.
+TEST(MapDiff, ABlockThatOnlyMovedIsTheSame) {
+  MapWorld w(2);
+  ASSERT_TRUE(w.world.run(w.set(5, {PoolBlock{50}, Lsn{1}, 9})).has_value());
+  ASSERT_TRUE(w.world.run(w.set(6, {PoolBlock{51}, Lsn{2}, 9})).has_value());
+  ASSERT_TRUE(w.world.run(w.set(7, {PoolBlock{52}, Lsn{3}, 9})).has_value());
+  ASSERT_TRUE(w.world.run(w.checkpoint(0)).has_value());
+  w.keep();
+  ASSERT_TRUE(w.world.run(w.set(5, {PoolBlock{70}, Lsn{1}, 9})).has_value());
+  ASSERT_TRUE(w.world.run(w.set(6, {PoolBlock{71}, Lsn{4}, 9})).has_value());  // same bytes, again
+  ASSERT_TRUE(w.world.run(w.set(7, {PoolBlock{72}, Lsn{3}, 8})).has_value());  // another timeline's
+  MapDiff diff(w.cache, *w.kept, w.tree);
+  const auto runs = w.world.run(diff.run(0, 256 * kBlockBytes, 100));
+  ASSERT_TRUE(runs.has_value());
+  const std::vector<ChangeExtent> wanted{
+      {6 * kBlockBytes, false}, {2 * kBlockBytes, true}, {248 * kBlockBytes, false}};
+  EXPECT_EQ(*runs, wanted);
 }
 
 TEST(MapCache, MapFarLargerThanTheCacheIsReadBack) {
