@@ -106,6 +106,7 @@ Task<Status> MemoryVolume::write(std::uint64_t offset, IoBuffer data, WriteOptio
     co_return Error{ErrorCode::kNoSpace, "volume " + info_.name + " may not take more space"};
   for (std::uint64_t block = first; block <= last; ++block) set_block(block, Block::kData);
   std::memcpy(memory_ + offset, data.data(), data.size());
+  note_change(offset, data.size());
   co_return ok();
 }
 
@@ -116,6 +117,7 @@ Task<Status> MemoryVolume::flush() {
 }
 
 Status MemoryVolume::zero(std::uint64_t offset, std::uint64_t length, bool keep_allocated) {
+  note_change(offset, length);
   const std::uint64_t first = blocks_for(offset);
   const std::uint64_t end = (offset + length) / kBlockBytes;  // whole blocks only
   if (first >= end) {
@@ -176,6 +178,67 @@ Task<Result<std::vector<AllocationExtent>>> MemoryVolume::allocation(std::uint64
     }
   }
   co_return extents;
+}
+
+void MemoryVolume::note_change(std::uint64_t offset, std::uint64_t length) {
+  for (const auto& snapshot : snapshots_) {
+    for (std::uint64_t block = offset / kBlockBytes; block < blocks_for(offset + length); ++block)
+      snapshot->changed[block] = true;
+  }
+}
+
+void MemoryVolume::snapshot(std::string name) {
+  snapshots_.push_back(std::make_shared<Snapshot>(
+      Snapshot{std::move(name), std::vector<bool>(blocks_for(mapped_bytes_)), false}));
+}
+
+void MemoryVolume::delete_snapshot(std::string_view name) {
+  for (const auto& snapshot : snapshots_) snapshot->deleted |= snapshot->name == name;
+  std::erase_if(snapshots_, [](const auto& snapshot) { return snapshot->deleted; });
+}
+
+std::vector<std::string> MemoryVolume::snapshots() const {
+  std::vector<std::string> names;
+  for (const auto& snapshot : snapshots_) names.push_back(snapshot->name);
+  return names;
+}
+
+class MemoryVolume::ChangesSince final : public Changes {
+ public:
+  ChangesSince(MemoryVolume& volume, std::shared_ptr<Snapshot> snapshot)
+      : volume_(volume), snapshot_(std::move(snapshot)) {}
+
+  Task<Result<std::vector<ChangeExtent>>> extents(std::uint64_t offset, std::uint64_t length,
+                                                  std::size_t extents_max) override {
+    const Status begun = co_await volume_.begin(VolumeCall::kChanges, offset, length);
+    if (!begun) co_return Error(begun.error());
+    if (snapshot_->deleted)
+      co_return Error{ErrorCode::kNotFound, "snapshot " + snapshot_->name + " was deleted"};
+    std::vector<ChangeExtent> extents;
+    for (std::uint64_t at = offset; at < offset + length;) {
+      const bool changed = snapshot_->changed[at / kBlockBytes];
+      const std::uint64_t next = std::min(offset + length, (at / kBlockBytes + 1) * kBlockBytes);
+      if (extents.empty() || extents.back().changed != changed) {
+        if (extents.size() == extents_max) break;
+        extents.push_back({0, changed});
+      }
+      extents.back().length_bytes += next - at;
+      at = next;
+    }
+    co_return extents;
+  }
+
+ private:
+  MemoryVolume& volume_;
+  std::shared_ptr<Snapshot> snapshot_;
+};
+
+Result<std::shared_ptr<Changes>> MemoryVolume::changes_since(std::string_view snapshot) {
+  for (const auto& one : snapshots_) {
+    if (one->name == snapshot)
+      return std::shared_ptr<Changes>(std::make_shared<ChangesSince>(*this, one));
+  }
+  return Volume::changes_since(snapshot);
 }
 
 std::vector<VolumeInfo> MemoryDirectory::list() const {

@@ -18,7 +18,7 @@
 
 namespace tandem::test {
 
-enum class VolumeCall { kRead, kWrite, kFlush, kDiscard, kWriteZeroes, kAllocation };
+enum class VolumeCall { kRead, kWrite, kFlush, kDiscard, kWriteZeroes, kAllocation, kChanges };
 
 struct VolumeCounters {
   std::uint64_t reads = 0;
@@ -51,6 +51,12 @@ class MemoryVolume : public Volume {
                             WriteOptions options) override;
   Task<Result<std::vector<AllocationExtent>>> allocation(std::uint64_t offset, std::uint64_t length,
                                                          std::size_t extents_max) override;
+  std::vector<std::string> snapshots() const override;
+  Result<std::shared_ptr<Changes>> changes_since(std::string_view snapshot) override;
+
+  /// From now on what changes is remembered under this name; the content is not kept.
+  void snapshot(std::string name);
+  void delete_snapshot(std::string_view name);
 
   /// Every call first asks this for an error.
   using Fault =
@@ -69,7 +75,14 @@ class MemoryVolume : public Volume {
 
  private:
   enum class Block : std::uint8_t { kHole, kData, kZero };
+  struct Snapshot {
+    std::string name;
+    std::vector<bool> changed;  // by block
+    bool deleted = false;
+  };
+  class ChangesSince;
   Task<Status> begin(VolumeCall call, std::uint64_t offset, std::uint64_t length);
+  void note_change(std::uint64_t offset, std::uint64_t length);
   void set_block(std::uint64_t block, Block state);
   Status zero(std::uint64_t offset, std::uint64_t length, bool keep_allocated);
 
@@ -78,6 +91,7 @@ class MemoryVolume : public Volume {
   Options options_;
   std::byte* memory_;
   Block* blocks_;
+  std::vector<std::shared_ptr<Snapshot>> snapshots_;
   std::uint64_t mapped_bytes_;
   std::uint64_t allocated_blocks_ = 0;
   Fault fault_;

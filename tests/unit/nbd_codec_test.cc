@@ -213,7 +213,7 @@ TEST(NbdCodec, Replies) {
             "626164");
   out.clear();
   const StatusExtent extents[] = {{4096, 0}, {8192, kStateHole | kStateZero}};
-  append_block_status(out, 2, 1, extents);
+  append_block_status(out, 2, true, 1, extents);
   EXPECT_EQ(hex(out),
             "668e33ef"
             "0001"
@@ -225,6 +225,17 @@ TEST(NbdCodec, Replies) {
             "00000000"
             "00002000"
             "00000003");
+  out.clear();
+  append_block_status(out, 2, false, 2, std::span(extents).first(1));
+  EXPECT_EQ(hex(out),
+            "668e33ef"
+            "0000"
+            "0005"
+            "0000000000000002"
+            "0000000c"
+            "00000002"
+            "00001000"
+            "00000000");
 }
 
 TEST(NbdCodec, ClientsCannotWriteLogLines) {

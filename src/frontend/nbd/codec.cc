@@ -219,10 +219,10 @@ void append_offset_hole(Bytes& out, std::uint64_t cookie, bool done, std::uint64
   put<std::uint32_t>(out, length);
 }
 
-void append_block_status(Bytes& out, std::uint64_t cookie, std::uint32_t context_id,
+void append_block_status(Bytes& out, std::uint64_t cookie, bool done, std::uint32_t context_id,
                          std::span<const StatusExtent> extents) {
   CHECK(!extents.empty());
-  put_chunk_head(out, cookie, true, chunk::kBlockStatus, 4 + 8 * extents.size());
+  put_chunk_head(out, cookie, done, chunk::kBlockStatus, 4 + 8 * extents.size());
   put<std::uint32_t>(out, context_id);
   for (const auto& extent : extents) {
     put<std::uint32_t>(out, extent.length);

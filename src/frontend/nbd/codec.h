@@ -94,8 +94,8 @@ void append_offset_data_head(Bytes& out, std::uint64_t cookie, bool done, std::u
                              std::uint32_t length);
 void append_offset_hole(Bytes& out, std::uint64_t cookie, bool done, std::uint64_t offset,
                         std::uint32_t length);
-/// Always the last chunk of its reply.
-void append_block_status(Bytes& out, std::uint64_t cookie, std::uint32_t context_id,
+/// One context's part of the reply.
+void append_block_status(Bytes& out, std::uint64_t cookie, bool done, std::uint32_t context_id,
                          std::span<const StatusExtent> extents);
 /// Always the last chunk of its reply; longer messages are cut.
 void append_error_chunk(Bytes& out, std::uint64_t cookie, WireError error,

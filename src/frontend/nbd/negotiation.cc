@@ -16,13 +16,6 @@ std::uint32_t option_error(ErrorCode code) {
   return code == ErrorCode::kNotFound ? rep::kErrUnknown : rep::kErrPolicy;
 }
 
-bool selects_allocation(const MetaContextRequest& request, bool listing) {
-  if (listing && request.queries.empty()) return true;
-  return std::any_of(request.queries.begin(), request.queries.end(), [&](const std::string& query) {
-    return query == kBaseAllocation || (listing && query == "base:");
-  });
-}
-
 }  // namespace
 
 Negotiation::Negotiation(Transport& transport, InputBuffer& input, VolumeDirectory& directory,
@@ -210,7 +203,7 @@ Task<Negotiation::Next> Negotiation::start_tls(OptionHeader header) {
   if (!secured) co_return end("the TLS handshake failed: " + why);
   // What was agreed in plain text is void.
   structured_ = false;
-  allocation_for_.reset();
+  selection_.reset();
   co_return Next::kOption;
 }
 
@@ -226,7 +219,9 @@ void Negotiation::agree(std::shared_ptr<Volume> volume, const VolumeInfo& info) 
   agreement_.info = info;
   agreement_.flags = export_flags(info);
   agreement_.structured = structured_;
-  agreement_.allocation = structured_ && allocation_for_ == info.name;
+  if (structured_ && selection_ && selection_->export_name == info.name)
+    agreement_.contexts = std::move(selection_->contexts);
+  selection_.reset();
 }
 
 Negotiation::Next Negotiation::export_name(ByteView data) {
@@ -292,7 +287,7 @@ void Negotiation::structured_reply(OptionHeader header) {
 
 void Negotiation::meta_context(OptionHeader header, ByteView data) {
   const bool listing = header.option == option::kListMetaContext;
-  if (!listing) allocation_for_.reset();  // each SET replaces the one before, also when it fails
+  if (!listing) selection_.reset();  // each SET replaces the one before, also when it fails
   const auto request = decode_meta_context_request(data);
   if (!request || !structured_) {
     append_option_error(
@@ -300,15 +295,24 @@ void Negotiation::meta_context(OptionHeader header, ByteView data) {
         structured_ ? "malformed meta context query" : "meta contexts need STRUCTURED_REPLY first");
     return;
   }
-  const auto opened = directory_.open(request->export_name);
+  auto opened = directory_.open(request->export_name);
   if (!opened) {
     append_option_error(out_, header.option, option_error(opened.error().code),
                         opened.error().message);
     return;
   }
-  if (selects_allocation(*request, listing)) {
-    append_meta_context(out_, header.option, listing ? 0 : kBaseAllocationId, kBaseAllocation);
-    if (!listing) allocation_for_ = request->export_name;
+  if (listing) {
+    for (const auto& name : list_contexts(**opened, request->queries))
+      append_meta_context(out_, header.option, 0, name);
+  } else {
+    auto contexts = select_contexts(**opened, request->queries);
+    if (!contexts) {
+      append_option_error(out_, header.option, rep::kErrTooBig, "too many metadata contexts");
+      return;
+    }
+    for (const auto& context : *contexts)
+      append_meta_context(out_, header.option, context.id, context.name);
+    selection_ = Selection{request->export_name, std::move(*opened), std::move(*contexts)};
   }
   append_option_reply(out_, header.option, rep::kAck);
 }

@@ -4,9 +4,11 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "frontend/nbd/codec.h"
 #include "frontend/nbd/input_buffer.h"
+#include "frontend/nbd/meta_contexts.h"
 #include "frontend/nbd/options.h"
 #include "frontend/nbd/transport.h"
 #include "tandem/base/task.h"
@@ -20,7 +22,7 @@ struct Agreement {
   VolumeInfo info;
   std::uint16_t flags = 0;  // can::…
   bool structured = false;
-  bool allocation = false;  // base:allocation was selected
+  std::vector<MetaContext> contexts;  // that were selected
 };
 
 class Negotiation {
@@ -63,7 +65,13 @@ class Negotiation {
   Bytes out_;
   bool no_zeroes_ = false;
   bool structured_ = false;
-  std::optional<std::string> allocation_for_;  // the export whose base:allocation was selected
+  /// Of the last SET_META_CONTEXT; counts only when that export is chosen.
+  struct Selection {
+    std::string export_name;
+    std::shared_ptr<Volume> volume;
+    std::vector<MetaContext> contexts;
+  };
+  std::optional<Selection> selection_;
   Agreement agreement_;
   std::string ended_;
   bool violation_ = false;

@@ -118,7 +118,12 @@ inline constexpr std::size_t kSimpleReplyBytes = 16;
 inline constexpr std::size_t kChunkHeaderBytes = 20;
 inline constexpr std::size_t kStringBytesMax = 4096;  // of names and error messages
 
+/// Status flag of tandem:changed and qemu:dirty-bitmap.
+inline constexpr std::uint32_t kStateChanged = 1 << 0;
+
 inline constexpr char kBaseAllocation[] = "base:allocation";
+inline constexpr char kChangedSince[] = "tandem:changed:";
+inline constexpr char kDirtyBitmap[] = "qemu:dirty-bitmap:";
 inline constexpr std::uint32_t kBaseAllocationId = 1;
 
 }  // namespace tandem::nbd

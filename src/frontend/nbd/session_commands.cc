@@ -10,7 +10,7 @@
 namespace tandem::nbd {
 namespace {
 
-// Descriptors in one BLOCK_STATUS reply: 8 KiB of payload, asked for again by the client.
+// Descriptors in one BLOCK_STATUS reply, of all contexts: 8 KiB of payload; a client asks again.
 constexpr std::size_t kStatusExtentsMax = 1024;
 // A sparse read with more runs than this is not worth taking apart.
 constexpr std::size_t kReadExtentsMax = 16;
@@ -55,7 +55,7 @@ std::optional<Refusal> judge(const Request& request, const Agreement& agreement,
       return Refusal{WireError::kInvalid, "a flush has no offset and no length"};
     return std::nullopt;
   }
-  if (type == command::kBlockStatus && !agreement.allocation)
+  if (type == command::kBlockStatus && agreement.contexts.empty())
     return Refusal{WireError::kInvalid, "no meta context was selected"};
   if (writes(type) && agreement.info.read_only)
     return Refusal{WireError::kPerm, "the export is read-only"};
@@ -202,24 +202,23 @@ Task<void> Session::do_write_zeroes(Request request) {
 Task<void> Session::do_block_status(Request request) {
   Gate::Holder hold(volume_tasks_);
   const bool one = (request.flags & flag::kReqOne) != 0;
-  const std::size_t extents_max = one ? 1 : kStatusExtentsMax;
-  const auto known =
-      co_await agreement_.volume->allocation(request.offset, request.length, extents_max);
-  if (!known) {
-    finish_request(request, Status(known.error()));
-    co_return;
+  const std::size_t extents_max =
+      one ? 1 : std::max<std::size_t>(kStatusExtentsMax / agreement_.contexts.size(), 1);
+  // All of them or an error: half of an answer would look like a whole one.
+  std::vector<std::vector<StatusExtent>> answers;
+  for (const auto& context : agreement_.contexts) {
+    auto extents = co_await extents_of(context, *agreement_.volume, request.offset, request.length,
+                                       extents_max);
+    if (!extents) {
+      finish_request(request, Status(std::move(extents.error())));
+      co_return;
+    }
+    answers.push_back(std::move(*extents));
   }
-  CHECK(!known->empty() && known->size() <= extents_max);
-  std::vector<StatusExtent> extents;
-  extents.reserve(known->size());
-  std::uint64_t left = request.length;
-  for (const auto& extent : *known) {
-    CHECK(extent.length_bytes > 0 && extent.length_bytes <= left);
-    left -= extent.length_bytes;
-    extents.push_back({.length = static_cast<std::uint32_t>(extent.length_bytes),
-                       .flags = (extent.hole ? kStateHole : 0u) | (extent.zero ? kStateZero : 0u)});
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    append_block_status(replies_.head(), request.cookie, i + 1 == answers.size(),
+                        agreement_.contexts[i].id, answers[i]);
   }
-  append_block_status(replies_.head(), request.cookie, kBaseAllocationId, extents);
   end_reply(request);
 }
 
