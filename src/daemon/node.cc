@@ -3,6 +3,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/signal_set.hpp>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -15,7 +17,6 @@
 #include "daemon/fence_command.h"
 #include "daemon/notify.h"
 #include "daemon/peer_control.h"
-#include "daemon/signals.h"
 #include "daemon/storage.h"
 #include "frontend/nbd/server.h"
 #include "rpc/credentials.h"
@@ -98,8 +99,9 @@ struct Node::Impl {
   Status start();
   Status start_front_ends();
   Task<void> stop();
-  void on_signal(int number);
+  void watch_signals();
   void watch_exports();
+  void watch_hangup();
   void watch_certificates();
   void reload_certificates();
 
@@ -113,8 +115,7 @@ struct Node::Impl {
   std::unique_ptr<FenceCommand> fencer;
   std::unique_ptr<control::NodeControl> control;
   std::unique_ptr<nbd::Server> nbd;
-  std::unique_ptr<Signals> signals;
-  bool told_to_stop = false;
+  std::unique_ptr<boost::asio::signal_set> signals, hangup;
   std::string certificates;  // NBD's, as of the last look
   TimerId certificates_check = 0;
   std::set<std::string> exports;  // as of the last check
@@ -165,8 +166,8 @@ Status Node::Impl::start() {
   TANDEM_TRY(start_front_ends());
   control->start();
   watch_exports();
-  signals = std::make_unique<Signals>(reactor().readiness(), std::vector{SIGTERM, SIGINT, SIGHUP},
-                                      [this](int number) { on_signal(number); });
+  watch_signals();
+  watch_hangup();
   certificates = stamp_of(config.nbd.tls);
   watch_certificates();
   std::string endpoints;
@@ -180,20 +181,35 @@ Status Node::Impl::start() {
 }
 
 Status Node::Impl::start_front_ends() {
-  nbd = std::make_unique<nbd::Server>(reactor(), reactor().readiness(), storage->buffers(),
-                                      *control, nbd_options(options.config));
+  nbd = std::make_unique<nbd::Server>(reactor().io_context(), storage->buffers(), *control,
+                                      nbd_options(options.config));
   for (const auto& address : options.config.nbd.listen) TANDEM_TRY(nbd->listen(address.text()));
   return service->start(*control, control->acceptor());
 }
 
-void Node::Impl::on_signal(int number) {
-  if (number == SIGHUP) return reload_certificates();
-  if (std::exchange(told_to_stop, true)) {
-    log_event(Level::kWarn, "node.killed", "reason=\"a second signal came while stopping\"");
-    ::_exit(1);
+void Node::Impl::watch_signals() {
+  signals = std::make_unique<boost::asio::signal_set>(reactor().io_context(), SIGTERM, SIGINT);
+  signals->async_wait([this](const boost::system::error_code& error, int number) {
+    if (error) return;
+    log_event(Level::kInfo, "node.signal", "signal={}", ::strsignal(number));
+    signals->async_wait([](const boost::system::error_code& again, int) {
+      if (again) return;
+      log_event(Level::kWarn, "node.killed", "reason=\"a second signal came while stopping\"");
+      ::_exit(1);
+    });
+    reactor().stop();
+  });
+}
+
+void Node::Impl::watch_hangup() {
+  if (!hangup) {
+    hangup = std::make_unique<boost::asio::signal_set>(reactor().io_context(), SIGHUP);
   }
-  log_event(Level::kInfo, "node.signal", "signal={}", ::strsignal(number));
-  reactor().stop();
+  hangup->async_wait([this](const boost::system::error_code& error, int) {
+    if (error) return;
+    reload_certificates();
+    watch_hangup();
+  });
 }
 
 void Node::Impl::reload_certificates() {
@@ -239,8 +255,8 @@ Task<void> Node::Impl::stop() {
   if (service) service->stop();
   control.reset();
   if (storage) co_await storage->close();
-  if (signals) co_await signals->stop();
   signals.reset();
+  hangup.reset();
   reactor().cancel(limit);
 }
 

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
 #include <coroutine>
 #include <cstdlib>
 #include <filesystem>
@@ -12,7 +15,6 @@
 #include <thread>
 #include <vector>
 
-#include "device/reactor.h"
 #include "frontend/nbd/server.h"
 #include "tandem/base/log.h"
 #include "tests/interop/memory_volume.h"
@@ -28,10 +30,10 @@ class NbdServerTest : public testing::Test {
   template <class Work>
   auto on_reactor(Work work) {
     using T = decltype(work());
-    if (!thread_.joinable()) return work();
+    if (!reactor_.joinable()) return work();
     std::promise<T> promise;
     auto future = promise.get_future();
-    reactor_->post([&] {
+    boost::asio::post(io_, [&] {
       if constexpr (std::is_void_v<T>) {
         work();
         promise.set_value();
@@ -42,10 +44,7 @@ class NbdServerTest : public testing::Test {
     return future.get();
   }
 
-  NbdServerTest() {
-    auto reactor = device::Reactor::create();
-    if (!reactor) throw std::runtime_error(reactor.error().message);
-    reactor_ = std::move(*reactor);
+  NbdServerTest() : work_(boost::asio::make_work_guard(io_)) {
     set_log_sink([](Level, std::string_view) {});
     std::string name = std::filesystem::temp_directory_path() / "tandem-nbd-XXXXXX";
     if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp");
@@ -57,8 +56,8 @@ class NbdServerTest : public testing::Test {
   ~NbdServerTest() override {
     if (server_) stop();
     on_reactor([this] { server_.reset(); });
-    reactor_->stop();
-    if (thread_.joinable()) thread_.join();
+    work_.reset();
+    if (reactor_.joinable()) reactor_.join();
     // A coroutine that still waits would hold a buffer: the pool's destructor checks that none is.
     volume_.reset();
     directory_ = MemoryDirectory();
@@ -73,22 +72,13 @@ class NbdServerTest : public testing::Test {
   }
 
   void start(nbd::Options options = {}) {
-    make_server(std::move(options));
+    server_ = std::make_unique<nbd::Server>(io_, pool_, directory_, std::move(options));
     const Status bound = server_->listen("unix:" + socket_path());
     ASSERT_TRUE(bound) << bound.error().message;
     run();
   }
-  void make_server(nbd::Options options = {}) {
-    server_ = std::make_unique<nbd::Server>(*reactor_, reactor_->readiness(), pool_, directory_,
-                                            std::move(options));
-  }
   void run() {
-    std::promise<void> running;
-    thread_ = std::thread([this, &running] {
-      reactor_->wait_for(announce(running));  // from here on it is this thread's
-      reactor_->run();
-    });
-    running.get_future().get();
+    reactor_ = std::thread([this] { io_.run(); });
   }
   std::string socket_path() const { return folder_ / "socket"; }
   RawClient connect() const { return RawClient(socket_path()); }
@@ -112,7 +102,7 @@ class NbdServerTest : public testing::Test {
   std::future<void> begin_stop() {
     auto done = std::make_shared<std::promise<void>>();
     auto future = done->get_future();
-    reactor_->post([this, done] { spawn(stop_server(done)); });
+    boost::asio::post(io_, [this, done] { spawn(stop_server(done)); });
     return future;
   }
   void stop() { begin_stop().get(); }
@@ -133,7 +123,7 @@ class NbdServerTest : public testing::Test {
     return on_reactor([this] { return held_.size(); });
   }
 
-  std::unique_ptr<device::Reactor> reactor_;
+  boost::asio::io_context io_{1};
   BufferPool pool_{std::size_t{16} << 20};
   MemoryDirectory directory_;
   std::shared_ptr<MemoryVolume> volume_;
@@ -141,16 +131,13 @@ class NbdServerTest : public testing::Test {
   std::filesystem::path folder_;
 
  private:
-  static Task<void> announce(std::promise<void>& running) {
-    running.set_value();
-    co_return;
-  }
   Task<void> stop_server(std::shared_ptr<std::promise<void>> done) {
     co_await server_->stop();
     done->set_value();
   }
 
-  std::thread thread_;
+  boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_;
+  std::thread reactor_;
   std::vector<std::coroutine_handle<>> held_;
 };
 

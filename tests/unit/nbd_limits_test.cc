@@ -264,7 +264,7 @@ TEST_F(NbdLimits, GarbageOfAllKinds) {
 }
 
 TEST_F(NbdLimits, TcpAndSeveralEndpoints) {
-  make_server();
+  server_ = std::make_unique<nbd::Server>(io_, pool_, directory_);
   ASSERT_TRUE(server_->listen("unix:" + socket_path()));
   ASSERT_TRUE(server_->listen("127.0.0.1:0"));
   const auto endpoints = server_->endpoints();
@@ -285,7 +285,7 @@ TEST_F(NbdLimits, TcpAndSeveralEndpoints) {
 }
 
 TEST_F(NbdLimits, EndpointsThatAreNot) {
-  make_server();
+  server_ = std::make_unique<nbd::Server>(io_, pool_, directory_);
   for (const char* bad : {"", "localhost", "127.0.0.1:", ":10809", "127.0.0.1:70000", "1:2:3",
                           "127.0.0.1:http", "unix:", "[::1]"}) {
     const Status bound = server_->listen(bad);
@@ -322,7 +322,7 @@ TEST_F(NbdLimits, StaleSocketIsReplacedAndALiveOneIsNot) {
 TEST_F(NbdLimits, UnusableTlsFilesAreNamed) {
   nbd::Options options;
   options.tls = nbd::TlsOptions{.certificate = "/no/such/certificate.pem", .key = "/none"};
-  make_server(options);
+  server_ = std::make_unique<nbd::Server>(io_, pool_, directory_, options);
   const Status bound = server_->listen("unix:" + socket_path());
   ASSERT_FALSE(bound);
   EXPECT_EQ(bound.error().code, ErrorCode::kInvalid);

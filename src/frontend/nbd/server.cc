@@ -9,6 +9,7 @@
 #include <list>
 #include <utility>
 
+#include "frontend/nbd/asio_support.h"
 #include "frontend/nbd/endpoint.h"
 #include "frontend/nbd/session.h"
 #include "tandem/base/check.h"
@@ -27,9 +28,8 @@ constexpr std::chrono::milliseconds kAcceptPause{100};
 
 class Server::Impl {
  public:
-  Impl(Executor& executor, Readiness& readiness, BufferPool& pool, VolumeDirectory& directory,
-       Options options)
-      : context_{executor, readiness, pool, directory, std::move(options), nullptr, {}} {
+  Impl(asio::io_context& io, BufferPool& pool, VolumeDirectory& directory, Options options)
+      : context_{io, pool, directory, std::move(options), nullptr, {}} {
     Options& bounds = context_.options;
     CHECK(bounds.connections_max > 0 && bounds.requests_max > 0);
     CHECK(bounds.payload_bytes_max >= 64 << 10);  // the specification demands reads of that size
@@ -48,10 +48,13 @@ class Server::Impl {
 
  private:
   struct Port {
-    explicit Port(Listener made) : listener(std::move(made)), wait{.fd = listener.fd} {}
-    ~Port() { ::close(listener.fd); }
+    Port(asio::io_context& io, Listener made)
+        : listener(std::move(made)),
+          socket(io.get_executor(), listener.fd),
+          pause(io.get_executor()) {}
     Listener listener;
-    ReadinessWait wait;
+    AsioDescriptor socket;
+    AsioTimer pause;
   };
 
   Task<void> accept_loop(std::shared_ptr<Port> port);
@@ -80,7 +83,7 @@ Status Server::Impl::listen(const std::string& endpoint) {
   if (!bound) return Error(std::move(bound.error()));
   log_event(Level::kInfo, "nbd.listening", "endpoint={} tls={}", bound->endpoint,
             context_.tls ? (context_.options.tls->required ? "required" : "offered") : "no");
-  auto port = std::make_shared<Port>(std::move(*bound));
+  auto port = std::make_shared<Port>(context_.io, std::move(*bound));
   listeners_.push_back(port);
   spawn(accept_loop(std::move(port)));
   return ok();
@@ -103,10 +106,10 @@ std::vector<std::string> Server::Impl::endpoints() const {
 Task<void> Server::Impl::accept_loop(std::shared_ptr<Port> port) {
   Gate::Holder hold(work_);
   while (!stopping_) {
-    const bool ready = co_await until_ready(context_.readiness, port->wait);
+    const bool ready = co_await DescriptorWait{port->socket, AsioDescriptor::wait_read};
     if (stopping_ || !ready) continue;
     const bool fine = accept_some(*port);
-    if (!fine && !stopping_) co_await sleep_for(context_.executor, kAcceptPause);
+    if (!fine && !stopping_) co_await TimerWait{port->pause, kAcceptPause};
   }
 }
 
@@ -173,14 +176,16 @@ Task<void> Server::Impl::run_session(std::shared_ptr<Session> session) {
 Task<void> Server::Impl::stop() {
   stopping_ = true;
   for (const auto& port : listeners_) {
-    context_.readiness.cancel(port->wait);
+    boost::system::error_code ignored;
+    port->socket.cancel(ignored);
+    port->pause.cancel();
     remove_socket_file(port->listener);
   }
   // Stopping a session never ends it from within this call, so the list stays as it is.
   for (const auto& session : sessions_) session->stop();
   co_await work_.close();
   // The last task may still be unwinding below us; let it, so that we may be destroyed after this.
-  co_await next_turn(context_.executor);
+  co_await TurnWait{context_.io};
   listeners_.clear();
 }
 
@@ -194,9 +199,8 @@ Task<void> Server::Impl::disconnect(std::string export_name) {
   while (std::any_of(sessions_.begin(), sessions_.end(), uses_it)) co_await session_ended_.wait();
 }
 
-Server::Server(Executor& executor, Readiness& readiness, BufferPool& pool,
-               VolumeDirectory& directory, Options options)
-    : impl_(std::make_unique<Impl>(executor, readiness, pool, directory, std::move(options))) {}
+Server::Server(asio::io_context& io, BufferPool& pool, VolumeDirectory& directory, Options options)
+    : impl_(std::make_unique<Impl>(io, pool, directory, std::move(options))) {}
 Server::~Server() = default;
 Status Server::listen(std::string endpoint) { return impl_->listen(endpoint); }
 Status Server::reload_tls() { return impl_->reload_tls(); }

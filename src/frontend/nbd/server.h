@@ -1,12 +1,12 @@
 // nbd::Server: serves the volumes of a VolumeDirectory to NBD clients.
 //
-//   nbd::Server server(executor, readiness, pool, directory, {.connections_max = 64});
+//   nbd::Server server(io, pool, directory, {.connections_max = 64});
 //   Status bound = server.listen("unix:/run/tandem/nbd.sock");
 //   …
 //   co_await server.stop();
 //
-// Thread: every call, and everything it does, on the reactor's thread; it makes no thread.
-// Lifetime: all references outlive the server; await stop() before destroying it.
+// Thread: every call, and everything it does, on the thread that runs `io`; it makes no thread.
+// Lifetime: `io`, `pool` and `directory` outlive the server; await stop() before destroying it.
 #pragma once
 
 #include <memory>
@@ -18,15 +18,17 @@
 #include "tandem/base/buffer.h"
 #include "tandem/base/result.h"
 #include "tandem/base/task.h"
-#include "tandem/port/executor.h"
-#include "tandem/port/readiness.h"
 #include "tandem/volume.h"
+
+namespace boost::asio {
+class io_context;
+}
 
 namespace tandem::nbd {
 
 class Server {
  public:
-  Server(Executor& executor, Readiness& readiness, BufferPool& pool, VolumeDirectory& directory,
+  Server(boost::asio::io_context& io, BufferPool& pool, VolumeDirectory& directory,
          Options options = {});
   ~Server();
   Server(const Server&) = delete;

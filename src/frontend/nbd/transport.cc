@@ -1,21 +1,23 @@
 #include "frontend/nbd/transport.h"
 
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <utility>
 
+#include "frontend/nbd/asio_support.h"
 #include "frontend/nbd/codec.h"
-#include "tandem/base/check.h"
 
 namespace tandem::nbd {
 
-Transport::Transport(Readiness& readiness, int fd, std::string peer, bool local)
-    : readiness_(readiness),
+struct Transport::Descriptor {
+  Descriptor(asio::io_context& io, int fd) : stream(io.get_executor(), fd) {}
+  AsioDescriptor stream;
+};
+
+Transport::Transport(asio::io_context& io, int fd, std::string peer, bool local)
+    : descriptor_(std::make_unique<Descriptor>(io, fd)),
       fd_(fd),
-      read_wait_{.fd = fd},
-      write_wait_{.fd = fd, .for_write = true},
       peer_(std::move(peer)),
       local_(local) {}
 
@@ -51,9 +53,19 @@ IoResult Transport::send(std::span<const iovec> from) {
   }
 }
 
+void Transport::Wait::await_suspend(std::coroutine_handle<> waiter) {
+  const auto what = for_write ? AsioDescriptor::wait_write : AsioDescriptor::wait_read;
+  // The awaiter lives in the waiting coroutine's frame until the handler resumes it.
+  transport.descriptor_->stream.async_wait(what,
+                                           [this, waiter](const boost::system::error_code& error) {
+                                             ready = !error;
+                                             waiter.resume();
+                                           });
+}
+
 void Transport::interrupt() {
-  readiness_.cancel(read_wait_);
-  readiness_.cancel(write_wait_);
+  boost::system::error_code ignored;
+  descriptor_->stream.cancel(ignored);
 }
 
 void Transport::shutdown() {
@@ -63,11 +75,11 @@ void Transport::shutdown() {
 }
 
 void Transport::close() {
-  if (fd_ < 0) return;
-  CHECK(read_wait_.under_way == nullptr && write_wait_.under_way == nullptr);
+  if (!descriptor_->stream.is_open()) return;
   if (tls_ && !shut_down_) tls_->close_notify();
   shut_down_ = true;
-  ::close(std::exchange(fd_, -1));
+  boost::system::error_code ignored;
+  descriptor_->stream.close(ignored);
 }
 
 Task<bool> Transport::start_tls(std::shared_ptr<TlsContext> context, std::string& why) {
