@@ -6,9 +6,8 @@
 //   lag_action      degrade | throttle | stall: what happens to writers at the bound
 //   without_mirror  degrade | block: what happens in mode sync when no mirror is in sync
 //   snapshots.every when the primary takes a snapshot by itself ("15m"), or "off"
-//   snapshots.keep  how long this node keeps all of those ("24h"), or how many ("48"), or "off":
-//   for
-//                   ever
+//   snapshots.keep  how long this node keeps all of those ("24h"), or how many ("48"), or "off"
+//                   (for ever)
 //   snapshots.hourly, .daily, .weekly, .monthly
 //                   of so many hours, days, weeks and months (UTC, the present one is the first)
 //                   this node also keeps the newest of those, or "off"

@@ -6,16 +6,6 @@
 #include "format/checksum.h"
 
 namespace tandem::store {
-namespace {
-
-/// Leaves below one node of `level`.
-std::uint64_t reach(std::uint32_t level) {
-  std::uint64_t leaves = 1;
-  for (std::uint32_t i = 0; i < level; ++i) leaves *= format::kMapFanout;
-  return leaves;
-}
-
-}  // namespace
 
 bool MapNode::is_empty() const {
   const auto bytes = content_.bytes();
@@ -224,7 +214,8 @@ void MapCache::grow(MapTree& tree, std::uint32_t height) {
 bool MapCache::has_dirty(const MapTree& tree, std::uint32_t level, std::uint64_t first,
                          std::uint64_t last) const {
   for (std::uint32_t l = 0; l <= level; ++l) {
-    const NodeKey from = key(tree, l, first / reach(l)), to = key(tree, l, last / reach(l));
+    const std::uint64_t leaves = leaves_below(l);
+    const NodeKey from = key(tree, l, first / leaves), to = key(tree, l, last / leaves);
     for (const auto* nodes : {&dirty_, &frozen_}) {
       auto it = nodes->lower_bound(from);
       if (it != nodes->end() && it->first <= to) return true;
@@ -250,7 +241,7 @@ Task<Status> MapCache::walk(MapTree& tree, std::uint32_t level, std::uint64_t in
     if (node && inside && (!w.since || node->newest() > *w.since)) w.leaves.push_back(node);
     co_return ok();
   }
-  const std::uint64_t below = reach(level - 1);
+  const std::uint64_t below = leaves_below(level - 1);
   const std::uint64_t base = index * format::kMapFanout;
   for (std::uint32_t i = 0; i < format::kMapFanout && !w.full(); ++i) {
     const std::uint64_t first = (base + i) * below, last = first + below - 1;

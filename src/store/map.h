@@ -27,6 +27,13 @@ namespace tandem::store {
 
 using format::MapEntry;
 
+/// Leaves below one node of `level`; a leaf (level 0) is one itself.
+constexpr std::uint64_t leaves_below(std::uint32_t level) {
+  std::uint64_t leaves = 1;
+  for (std::uint32_t i = 0; i < level; ++i) leaves *= format::kMapFanout;
+  return leaves;
+}
+
 /// One volume's tree as it stands in memory.
 struct MapTree {
   std::uint16_t group_slot = 0;

@@ -8,13 +8,6 @@ namespace {
 /// Leaves that one call compares: bounds its time and what it pushes out of the cache.
 constexpr std::size_t kLeavesMax = 512;
 
-/// Blocks below one node of `level`.
-std::uint64_t blocks_below(std::uint32_t level) {
-  std::uint64_t blocks = format::kMapFanout;
-  for (std::uint32_t i = 0; i < level; ++i) blocks *= format::kMapFanout;
-  return blocks;
-}
-
 bool same_content(const MapEntry& a, const MapEntry& b) {
   if (!a.has_data() || !b.has_data()) return !a.has_data() && !b.has_data();
   return a.crc32c == b.crc32c && (a.where == b.where || a.lsn == b.lsn);
@@ -33,7 +26,7 @@ MapEntry MapDiff::Side::entry(std::uint32_t level, std::uint64_t index) const {
 /// below it has changed since it was written.
 bool MapDiff::may_hide_more(const MapTree& tree, std::uint32_t level, std::uint64_t index) const {
   if (level >= tree.height) return index == 0;
-  const std::uint64_t leaves = blocks_below(level) / format::kMapFanout;
+  const std::uint64_t leaves = leaves_below(level);
   return cache_.has_dirty(tree, level, index * leaves, (index + 1) * leaves - 1);
 }
 
@@ -44,8 +37,8 @@ bool MapDiff::shared(const Side& older, const Side& newer, std::uint32_t level,
 }
 
 Task<Result<NodeRef>> MapDiff::load(MapTree& tree, std::uint32_t level, std::uint64_t index) {
-  const std::uint64_t leaves = blocks_below(level) / format::kMapFanout;
-  const bool outside = index * leaves >= blocks_below(tree.height - 1) / format::kMapFanout;
+  const std::uint64_t leaves = leaves_below(level);
+  const bool outside = index * leaves >= leaves_below(tree.height - 1);
   if (level >= tree.height || outside) co_return NodeRef{};
   co_return co_await cache_.load(tree, level, index, false);
 }
@@ -77,7 +70,7 @@ Task<Status> MapDiff::compare(std::uint32_t level, std::uint64_t index) {
     }
     co_return ok();
   }
-  const std::uint64_t below = blocks_below(level - 1);
+  const std::uint64_t below = leaves_below(level - 1) * format::kMapFanout;  // blocks
   for (std::uint64_t child = base; child < base + format::kMapFanout && !full(); ++child) {
     if ((child + 1) * below * kBlockBytes <= at_) continue;
     if (shared(before, now, level - 1, child)) {
