@@ -40,8 +40,9 @@ class MapWorld {
     return blocks;
   }
 
-  // What follows is called in long rows, and what it needs is often in the cache. Sanitizers keep the
-  // compiler from tail calls, so a row that never suspends would take stack for each: a turn each.
+  // What follows is called in long rows, and what it needs is often in the cache. Sanitizers keep
+  // the compiler from tail calls, so a row that never suspends would take stack for each: a turn
+  // each.
 
   Task<Status> set(std::uint64_t block, MapEntry entry) {
     co_await next_turn(world);
