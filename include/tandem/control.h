@@ -88,6 +88,14 @@ struct SnapshotStatus {
   // (0: no time ends it).
   std::vector<std::string> kept_by;
   UtcNs goes;
+  std::string warning;  // what went wrong although it was made; create_snapshot() only
+};
+
+/// How the operator's commands around this node's snapshots of a group went.
+struct HookStatus {
+  std::string state = "none";  // none (not configured here) | idle (not run yet) | good | failed
+  std::string reason;          // what failed
+  UtcNs since;                 // when it was run last
 };
 
 struct GroupStatus {
@@ -111,6 +119,7 @@ struct GroupStatus {
   PolicyStatus policy;                    // of a primary
   std::vector<SnapshotStatus> snapshots;  // that this node keeps, ascending
   std::uint64_t snapshot_bytes = 0;       // kept for snapshots only
+  HookStatus hook;
 };
 
 struct PoolStatus {
@@ -167,6 +176,20 @@ struct ChangeSettings {
   Settings changes;
 };
 
+/// What the commands that are configured around a group's snapshots decide.
+enum class SnapshotHook {
+  kUse,      // run them if there are any; a failure is recorded on the snapshot
+  kSkip,     // crash-consistent
+  kRequire,  // no snapshot without their success
+};
+
+struct CreateSnapshot {
+  std::string group;
+  std::string name;  // "": the time in UTC
+  std::string label;
+  SnapshotHook hook = SnapshotHook::kUse;
+};
+
 /// To another name, and to another label when one is given.
 struct RenameSnapshot {
   std::string group;
@@ -189,10 +212,10 @@ class Control {
   /// All or nothing; in force and kept by this node's copy when it completes. Never waits for
   /// writers. kInvalid: a key or value, with what there is; kNotFound.
   virtual Task<Status> change_settings(ChangeSettings request) = 0;
-  /// Keeps the group's state on this node and on every mirror. `name` "": the time in UTC. Primary
-  /// only; durable here when it completes, and acknowledged as a write of the group's mode is.
-  virtual Task<Result<SnapshotStatus>> create_snapshot(std::string group, std::string name,
-                                                       std::string label) = 0;
+  /// Keeps the group's state on this node and on every mirror. Primary only; durable here when it
+  /// completes, and acknowledged as a write of the group's mode is. kRefused: a command around it
+  /// failed though its success was required.
+  virtual Task<Result<SnapshotStatus>> create_snapshot(CreateSnapshot request) = 0;
   /// These three act on this node only, in any role: each node keeps what it wants.
   virtual Task<Status> delete_snapshot(std::string group, std::string name) = 0;
   virtual Task<Status> rename_snapshot(RenameSnapshot request) = 0;

@@ -70,7 +70,7 @@ int spawn(const std::string& command, const std::vector<char*>& variables, int o
 
 Result<CommandOutput> run_command(
     const std::string& command, const std::vector<std::pair<std::string, std::string>>& environment,
-    Nanoseconds limit) {
+    Nanoseconds limit, const std::atomic<bool>* given_up) {
   std::vector<std::string> texts;
   for (const auto& [name, value] : environment) texts.push_back(name + "=" + value);
   std::vector<char*> variables;
@@ -94,7 +94,8 @@ Result<CommandOutput> run_command(
   bool ended = false;
   // A child that it left behind may hold the pipe open: what counts is the command's own end.
   const auto end = std::chrono::steady_clock::now() + limit;
-  while (!ended && std::chrono::steady_clock::now() < end) {
+  const auto left = [given_up] { return given_up != nullptr && *given_up; };
+  while (!ended && !left() && std::chrono::steady_clock::now() < end) {
     pollfd wait{ends[0], POLLIN, 0};
     // Output that was closed is always ready, and nothing comes any more.
     if (::poll(&wait, 1, kLookMs) > 0 && !take_output(ends[0], out.text))
@@ -110,11 +111,14 @@ Result<CommandOutput> run_command(
   ::close(ends[0]);
   out.text = trimmed(out.text);
   out.good = ended && WIFEXITED(status) && WEXITSTATUS(status) == 0;
-  out.ending =
-      ended ? ending_of(status)
-            : "did not end within " +
-                  std::to_string(std::chrono::duration_cast<std::chrono::seconds>(limit).count()) +
-                  " s";
+  if (ended) {
+    out.ending = ending_of(status);
+  } else if (left()) {
+    out.ending = "was given up";
+  } else {
+    const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(limit);
+    out.ending = "did not end within " + std::to_string(seconds.count()) + " s";
+  }
   return out;
 }
 

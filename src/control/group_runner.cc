@@ -98,6 +98,8 @@ Task<void> GroupRunner::boot() {
                                            seconds(options_.peer_wait))
                              : "");
   serve();
+  const bool is_new = group_.head().lsn == Lsn{0};
+  if (!is_new && options_.hooks != nullptr && options_.hooks->limit(name_)) spawn(thaw_at_start());
 }
 
 void GroupRunner::serve() {

@@ -65,7 +65,7 @@ class GroupRunner {
   Task<Status> change_settings(std::string mirror, Settings changes);
   Task<Status> add_mirror(std::string address, ReplicationMode mode);
   Task<Status> remove_mirror(std::string address);
-  Task<Result<SnapshotStatus>> create_snapshot(std::string name, std::string label);
+  Task<Result<SnapshotStatus>> create_snapshot(CreateSnapshot request);
   Task<Status> delete_snapshot(std::string name);
   Task<Status> rename_snapshot(const RenameSnapshot& request);
   Task<Result<SnapshotStatus>> show_snapshot(std::string name);
@@ -96,6 +96,17 @@ class GroupRunner {
   Status may_change_volumes() const;
   std::vector<SnapshotStatus> snapshot_statuses() const;
   Result<SnapshotStatus> find_snapshot(std::string_view name) const;
+  // consistent_snapshot.cc
+  struct Creation;
+  Task<void> append_snapshot(std::shared_ptr<Creation> creation, format::SnapshotBody body,
+                             std::optional<Nanoseconds> consistent_until);
+  Task<Result<SnapshotStatus>> snapshot_in_hooks(CreateSnapshot request, Nanoseconds limit);
+  Task<Result<SnapshotStatus>> snapshot_without_hooks(CreateSnapshot request,
+                                                      format::Consistency consistency);
+  Task<Status> thaw(HookCall call);
+  Task<void> thaw_at_start();
+  void note_hook(const Status& status);
+  Result<SnapshotStatus> announce_snapshot(Lsn lsn);
   void tick_snapshots();
   Task<void> automate(bool due, std::vector<std::string> expired);
   Result<std::shared_ptr<Volume>> handed_out(Result<std::shared_ptr<Volume>> opened);
@@ -117,6 +128,8 @@ class GroupRunner {
   // behind it.
   AsyncMutex changing_volumes_;
   AsyncMutex changing_settings_;
+  AsyncMutex hooking_;  // no two snapshots with commands around them at once
+  HookStatus hook_;
   bool automating_ = false;        // automatic snapshots are being made or deleted
   UtcNs last_automatic_;           // when one was made
   Nanoseconds automatic_again_{};  // not before, after a failure

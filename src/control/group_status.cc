@@ -30,6 +30,9 @@ Task<GroupStatus> GroupRunner::status() {
   }
   status.snapshots = snapshot_statuses();
   status.snapshot_bytes = use.snapshot_blocks * kBlockBytes;
+  status.hook = hook_;
+  if (hook_.state == "none" && options_.hooks != nullptr && options_.hooks->limit(name_))
+    status.hook.state = "idle";
   status.settings = replication::group_settings(group_.settings());
   if (replication_->role() == Role::kPrimary) status.policy = replication_->policy_status();
   status.slots = replication_->slots();

@@ -92,11 +92,13 @@ Task<void> NodeControl::end(RunnerPtr runner) {
 
 void NodeControl::abandon_held_writers() {
   abandoning_ = true;
+  if (options_.hooks != nullptr) options_.hooks->hurry();
   for (auto& [name, runner] : runners_) runner->abandon_held_writers();
 }
 
 Task<void> NodeControl::stop() {
   stopping_ = true;
+  if (options_.hooks != nullptr) options_.hooks->hurry();
   ticker_.stop();
   co_await router_.stop();
   // Together, not one after the other: each may give its mirror a moment.

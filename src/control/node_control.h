@@ -48,8 +48,7 @@ class NodeControl final : public Control, public VolumeDirectory {
   Task<Status> add_mirror(AddMirror request) override;
   Task<Status> remove_mirror(std::string group, std::string address) override;
   Task<Status> change_settings(ChangeSettings request) override;
-  Task<Result<SnapshotStatus>> create_snapshot(std::string group, std::string name,
-                                               std::string label) override;
+  Task<Result<SnapshotStatus>> create_snapshot(CreateSnapshot request) override;
   Task<Status> delete_snapshot(std::string group, std::string name) override;
   Task<Status> rename_snapshot(RenameSnapshot request) override;
   Task<Result<SnapshotStatus>> show_snapshot(std::string group, std::string name) override;

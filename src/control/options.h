@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <optional>
 #include <string>
 
 #include "replication/options.h"
@@ -22,6 +23,29 @@ class Fencer {
   virtual Task<Status> fence(std::string group, std::string primary) = 0;
 };
 
+struct HookCall {
+  std::string group;
+  std::string snapshot;  // "": `after` at the start of the node
+  std::string volumes;   // names, blanks between
+  std::string held;      // of `after`, whether `before` succeeded: yes | no | maybe (at the start)
+};
+
+/// The operator's commands around the snapshots of a group: `before` brings what writes there to a
+/// consistent state and holds it so, `after` lets it go on. What `before` holds may need this very
+/// node to answer its writes, so neither may block the reactor.
+/// Thread: the reactor's.
+class SnapshotHooks {
+ public:
+  virtual ~SnapshotHooks() = default;
+  /// How long each of a group's commands may take; nothing: it has none.
+  virtual std::optional<Nanoseconds> limit(const std::string& group) const = 0;
+  /// An error says what failed and how.
+  virtual Task<Status> before(HookCall call) = 0;
+  virtual Task<Status> after(HookCall call) = 0;
+  /// The node stops: every `before` ends at once, with an error.
+  virtual void hurry() = 0;
+};
+
 struct ControlOptions {
   std::string node;  // this node's name
   std::string version;
@@ -31,7 +55,8 @@ struct ControlOptions {
   /// A demotion or switchover gives up when draining takes longer.
   Nanoseconds drain_limit = std::chrono::seconds(30);
   Nanoseconds peer_call_limit = std::chrono::seconds(10);
-  Fencer* fencer = nullptr;  // outlives the control; null: fencing is the operator's matter
+  Fencer* fencer = nullptr;        // outlives the control; null: fencing is the operator's matter
+  SnapshotHooks* hooks = nullptr;  // likewise; null: no group has any
   replication::ReplicationOptions replication;
 };
 

@@ -82,29 +82,43 @@ Result<SnapshotStatus> GroupRunner::find_snapshot(std::string_view name) const {
                fmt::format("group {} has no snapshot {} on node {}", name_, name, options_.node)};
 }
 
-Task<Result<SnapshotStatus>> GroupRunner::create_snapshot(std::string name, std::string label) {
+Task<Result<SnapshotStatus>> GroupRunner::create_snapshot(CreateSnapshot request) {
   auto holder = work_.hold();
-  auto lock = co_await changing_volumes_.lock();
+  std::optional<Nanoseconds> limit;
+  if (options_.hooks != nullptr) limit = options_.hooks->limit(name_);
+  if (request.hook == SnapshotHook::kRequire && !limit) {
+    co_return Error{ErrorCode::kRefused,
+                    fmt::format("node {} has no commands to run around snapshots of group {}: give "
+                                "it a [[hook]] in its configuration",
+                                options_.node, name_)};
+  }
   const Status may = may_change_volumes();
   if (!may) co_return may.error();
-  if (name.empty()) {
+  if (request.name.empty()) {
     const std::string now = time_name(runtime_.clock.utc());
-    name = now;
-    for (int again = 2; find_snapshot(name); ++again) name = fmt::format("{}-{}", now, again);
+    request.name = now;
+    for (int again = 2; find_snapshot(request.name); ++again)
+      request.name = fmt::format("{}-{}", now, again);
   }
-  const Status named = check_name(name);
+  const Status named = check_name(request.name);
   if (!named) co_return named.error();
-  format::SnapshotBody body{.name = std::move(name), .label = std::move(label)};
-  auto creating = group_.create_snapshot(std::move(body));
-  const auto made = co_await std::move(creating);
-  if (!made) co_return made.error();
-  for (auto& snapshot : snapshot_statuses()) {
-    if (snapshot.lsn != made->lsn) continue;
-    log_event(Level::kInfo, "snapshot.created", "group={} snapshot={} lsn={}", name_, snapshot.name,
-              snapshot.lsn.value);
-    co_return std::move(snapshot);
+  if (limit && request.hook != SnapshotHook::kSkip) {
+    auto making = snapshot_in_hooks(std::move(request), *limit);
+    co_return co_await std::move(making);
   }
-  co_return Error{ErrorCode::kNotFound, "the snapshot was made and deleted again meanwhile"};
+  auto making = snapshot_without_hooks(std::move(request), format::Consistency::kCrash);
+  co_return co_await std::move(making);
+}
+
+/// What was made, for the log and for who asked.
+Result<SnapshotStatus> GroupRunner::announce_snapshot(Lsn lsn) {
+  for (auto& snapshot : snapshot_statuses()) {
+    if (snapshot.lsn != lsn) continue;
+    log_event(Level::kInfo, "snapshot.created", "group={} snapshot={} lsn={} consistency=\"{}\"",
+              name_, snapshot.name, snapshot.lsn.value, snapshot.consistency);
+    return std::move(snapshot);
+  }
+  return Error{ErrorCode::kNotFound, "the snapshot was made and deleted again meanwhile"};
 }
 
 Task<Status> GroupRunner::delete_snapshot(std::string name) {
@@ -190,8 +204,8 @@ Task<void> GroupRunner::automate(bool due, std::vector<std::string> expired) {
   Status done = ok();
   if (due) {
     const UtcNs now = runtime_.clock.utc();
-    std::string name = automatic_name(now), label;
-    auto creating = create_snapshot(std::move(name), std::move(label));
+    CreateSnapshot request{name_, automatic_name(now), ""};
+    auto creating = create_snapshot(std::move(request));
     const auto made = co_await std::move(creating);
     if (made) {
       last_automatic_ = now;
@@ -214,12 +228,11 @@ Task<void> GroupRunner::automate(bool due, std::vector<std::string> expired) {
 // --- the node
 // -------------------------------------------------------------------------------------
 
-Task<Result<SnapshotStatus>> NodeControl::create_snapshot(std::string group, std::string name,
-                                                          std::string label) {
+Task<Result<SnapshotStatus>> NodeControl::create_snapshot(CreateSnapshot request) {
   auto holder = work_.hold();
-  auto runner = find_group(group);
+  auto runner = find_group(request.group);
   if (!runner) co_return runner.error();
-  auto creating = (*runner)->create_snapshot(std::move(name), std::move(label));
+  auto creating = (*runner)->create_snapshot(std::move(request));
   co_return co_await std::move(creating);
 }
 

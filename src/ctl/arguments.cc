@@ -32,6 +32,7 @@ struct Words {
   PairOptions pair;
   bool local = false;  // asks no node
   bool yes = false, force = false, everywhere = false;
+  bool crash_consistent = false, require_consistent = false;
   CLI::Option* watch_option = nullptr;
   CLI::Option* label_option = nullptr;
 };
@@ -164,12 +165,22 @@ void add_group_commands(CLI::App& app, Words& w, Action& chosen) {
 void add_snapshot_commands(CLI::App& app, Words& w, Action& chosen) {
   auto* snapshot =
       app.add_subcommand("snapshot", "States of a group that are kept")->require_subcommand(1);
-  auto* create = command(
-      *snapshot, "create", "Keep the present state, on the mirrors too", chosen,
-      [&w](Context& context) { return run_snapshot_create(context, w.group, w.name, w.label); });
+  auto* create = command(*snapshot, "create", "Keep the present state, on the mirrors too", chosen,
+                         [&w](Context& context) {
+                           CreateSnapshot request{w.group, w.name, w.label};
+                           if (w.crash_consistent) request.hook = SnapshotHook::kSkip;
+                           if (w.require_consistent) request.hook = SnapshotHook::kRequire;
+                           return run_snapshot_create(context, request);
+                         });
   create->add_option("GROUP", w.group)->required();
   create->add_option("NAME", w.name, "The time in UTC without it");
   create->add_option("--label", w.label, "What it is for, in words")->type_name("TEXT");
+  auto* crash = create->add_flag("--crash-consistent", w.crash_consistent,
+                                 "Without the commands that the node has around snapshots");
+  create
+      ->add_flag("--require-consistent", w.require_consistent,
+                 "No snapshot unless those commands succeed")
+      ->excludes(crash);
   auto* list = command(*snapshot, "list", "All snapshots, of each node", chosen,
                        [&w](Context& context) { return run_snapshot_list(context, w.group); });
   list->add_option("GROUP", w.group);

@@ -24,8 +24,7 @@ Exit run_volume_resize(Context& context, const std::string& name, std::uint64_t 
 Exit run_volume_delete(Context& context, const std::string& name, bool yes);
 
 // snapshot_commands.cc
-Exit run_snapshot_create(Context& context, const std::string& group, const std::string& name,
-                         const std::string& label);
+Exit run_snapshot_create(Context& context, const CreateSnapshot& request);
 /// Of all nodes named and the mirrors that they name; `group` "": of all groups.
 Exit run_snapshot_list(Context& context, const std::string& group);
 Exit run_snapshot_show(Context& context, const std::string& group, const std::string& name);

@@ -115,7 +115,11 @@ Json to_json(const GroupStatus& group) {
                 {"lag_bytes", group.policy.lag_bytes},
                 {"lag_ms", group.policy.lag_ms}}},
               {"snapshots", Json::array()},
-              {"snapshot_bytes", group.snapshot_bytes}};
+              {"snapshot_bytes", group.snapshot_bytes},
+              {"hook",
+               {{"state", group.hook.state},
+                {"reason", group.hook.reason},
+                {"since_utc_ns", group.hook.since.value}}}};
   for (const auto& volume : group.volumes) out["volumes"].push_back(to_json(volume));
   for (const auto& slot : group.slots) out["slots"].push_back(to_json(slot));
   for (const auto& snapshot : group.snapshots) out["snapshots"].push_back(to_json(snapshot));

@@ -108,21 +108,23 @@ Exit at_each(Context& context, const std::vector<std::string>& places,
 
 }  // namespace
 
-Exit run_snapshot_create(Context& context, const std::string& group, const std::string& name,
-                         const std::string& label) {
+Exit run_snapshot_create(Context& context, const CreateSnapshot& request) {
+  const auto& group = request.group;
   auto chosen = choose(context, patient(context.settings), "group " + group + " as primary",
                        holds_group(group, Role::kPrimary));
   if (!chosen.client) return chosen.exit;
-  const auto made = chosen.client->create_snapshot(group, name, label);
+  const auto made = chosen.client->create_snapshot(request);
   if (!made) return fail(context, made.error(), chosen.client->reached());
   if (context.settings.json) {
     Json out = {{"group", group}};
     out.update(to_json(*made));
+    out["warning"] = made->warning;
     context.out << json_text(out);
   } else {
     context.out << "Snapshot " << made->name << " of group " << group << " was made at record "
-                << made->lsn.value << " (" << time_text(made->utc)
-                << "). Exports, read-only: " << exports_text(*made) << ".\n";
+                << made->lsn.value << " (" << time_text(made->utc) << "), " << made->consistency
+                << ". Exports, read-only: " << exports_text(*made) << ".\n";
+    if (!made->warning.empty()) context.err << "warning: " << made->warning << "\n";
   }
   return Exit::kOk;
 }

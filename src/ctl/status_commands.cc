@@ -255,6 +255,12 @@ std::string automatic_text(const GroupStatus& group) {
                           : ", the next to go is " + next->name + ": " + goes_text(*next));
 }
 
+std::string hook_text(const HookStatus& hook, UtcNs now) {
+  if (hook.since.value == 0) return "configured, not run yet";
+  return hook.state + ", " + age_text(hook.since, now) +
+         (hook.reason.empty() ? "" : ": " + hook.reason);
+}
+
 /// Everything about one node's copy of a group.
 std::string group_text(const View& view) {
   const auto& g = *view.group;
@@ -286,6 +292,7 @@ std::string group_text(const View& view) {
        snapshots_text(g) +
            (g.snapshots.empty() ? "" : " held; 'tandem snapshot list " + g.name + "' shows them"));
   line("automatic", automatic_text(g));
+  if (g.hook.state != "none") line("hook", hook_text(g.hook, view.now));
   for (const auto& volume : g.volumes)
     line("volume", volume.name + ": " + size_text(volume.size_bytes) + ", allocated " +
                        size_text(volume.allocated_bytes) + ", blocks of " +

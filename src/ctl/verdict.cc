@@ -52,6 +52,8 @@ Verdict judge_primary(const View& primary) {
     all.good = false;
     all.text += ", DEGRADED since " + age_text(policy.since, primary.now) + ": " + policy.reason;
   }
+  if (group.hook.state == "failed")
+    all.text += ". HOOK FAILED around its last snapshot: " + group.hook.reason;
   for (const auto& slot : group.slots) {
     const auto one = judge_slot(primary, slot);
     all.good = all.good && one.good;

@@ -220,6 +220,33 @@ void read_replication(ConfigReader& reader, Config& config) {
   }
 }
 
+void read_hooks(ConfigReader& reader, Config& config) {
+  const auto count = reader.count_tables("hook", {"group", "before", "after", "timeout"});
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::string at = "hook[" + std::to_string(i) + "]";
+    HookConfig hook;
+    reader.take_string(at + ".group", hook.group);
+    reader.take_string(at + ".before", hook.before);
+    reader.take_string(at + ".after", hook.after);
+    // A stop of the daemon waits for a command that lets something go on; see kStopMax in node.cc.
+    reader.take_duration(at + ".timeout", std::chrono::seconds(1), std::chrono::seconds(30),
+                         hook.timeout);
+    if (!is_name(hook.group)) {
+      reader.complain(at,
+                      "names no group; write group = \"NAME\", the group whose snapshots these "
+                      "commands are around");
+    }
+    if (hook.before.empty() && hook.after.empty()) {
+      reader.complain(at, "has no command; give it `before` and `after`, or remove it");
+    }
+    for (const auto& other : config.hooks) {
+      if (other.group == hook.group)
+        reader.complain(at, "is the second one of group " + hook.group + "; put them into one");
+    }
+    config.hooks.push_back(std::move(hook));
+  }
+}
+
 void read_rest(ConfigReader& reader, Config& config) {
   reader.take_string("promotion.fence_command", config.promotion.fence_command);
   // A clean stop waits for a command that runs; see kStopMax in node.cc.
@@ -245,6 +272,7 @@ void read_all(ConfigReader& reader, Config& config, const std::string& path) {
   read_nbd(reader, config, path);
   read_service(reader, config, path);
   read_replication(reader, config);
+  read_hooks(reader, config);
   read_rest(reader, config);
 }
 

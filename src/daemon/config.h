@@ -78,6 +78,13 @@ struct PromotionConfig {
   Nanoseconds fence_timeout = std::chrono::seconds(30);
 };
 
+/// Commands around the snapshots of a group, one [[hook]] each.
+struct HookConfig {
+  std::string group;
+  std::string before, after;  // "": none
+  Nanoseconds timeout = std::chrono::seconds(10);
+};
+
 struct ReactorConfig {
   Nanoseconds spin{0};
 };
@@ -94,6 +101,7 @@ struct Config {
   ServiceConfig service;
   ReplicationConfig replication;
   PromotionConfig promotion;
+  std::vector<HookConfig> hooks;
   ReactorConfig reactor;
   LogConfig log;
 };

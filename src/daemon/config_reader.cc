@@ -98,8 +98,23 @@ void ConfigReader::complain(std::string_view key, const std::string& what_and_cu
   add(at.line, at.column, std::string(key) + ": " + what_and_cure);
 }
 
+std::size_t ConfigReader::count_tables(std::string_view name,
+                                       std::initializer_list<const char*> keys) {
+  lists_.emplace(name);
+  for (const char* key : keys) known_.insert(std::string(name) + "." + key);
+  const toml::node* node = document_->find(name);
+  if (node == nullptr) return 0;
+  if (node->is_array_of_tables()) return node->as_array()->size();
+  complain(name, "is " + a_type(*node) + "; write [[" + std::string(name) + "]] for each");
+  return 0;
+}
+
+void ConfigReader::know(std::string_view key) {
+  if (key.find('[') == std::string_view::npos) known_.emplace(key);
+}
+
 bool ConfigReader::take_string(std::string_view key, std::string& out) {
-  known_.emplace(key);
+  know(key);
   const toml::node* node = document_->find(key);
   if (node == nullptr) return false;
   if (!node->is_string()) {
@@ -111,7 +126,7 @@ bool ConfigReader::take_string(std::string_view key, std::string& out) {
 }
 
 bool ConfigReader::take_strings(std::string_view key, std::vector<std::string>& out) {
-  known_.emplace(key);
+  know(key);
   const toml::node* node = document_->find(key);
   if (node == nullptr) return false;
   const toml::array* list = node->as_array();
@@ -126,7 +141,7 @@ bool ConfigReader::take_strings(std::string_view key, std::vector<std::string>& 
 }
 
 bool ConfigReader::take_bool(std::string_view key, bool& out) {
-  known_.emplace(key);
+  know(key);
   const toml::node* node = document_->find(key);
   if (node == nullptr) return false;
   if (!node->is_boolean()) {
@@ -139,7 +154,7 @@ bool ConfigReader::take_bool(std::string_view key, bool& out) {
 
 bool ConfigReader::take_integer(std::string_view key, std::int64_t least, std::int64_t most,
                                 std::int64_t& out) {
-  known_.emplace(key);
+  know(key);
   const toml::node* node = document_->find(key);
   if (node == nullptr) return false;
   const auto range = "write a whole number from " + std::to_string(least) + " to " +
@@ -179,7 +194,7 @@ std::string duration_text(Nanoseconds d) {
 
 bool ConfigReader::take_size(std::string_view key, std::uint64_t least, std::uint64_t most,
                              std::uint64_t& out) {
-  known_.emplace(key);
+  know(key);
   const toml::node* node = document_->find(key);
   if (node == nullptr) return false;
   std::string text;
@@ -207,7 +222,7 @@ bool ConfigReader::take_size(std::string_view key, std::uint64_t least, std::uin
 
 bool ConfigReader::take_duration(std::string_view key, Nanoseconds least, Nanoseconds most,
                                  Nanoseconds& out) {
-  known_.emplace(key);
+  know(key);
   const toml::node* node = document_->find(key);
   if (node == nullptr) return false;
   if (!node->is_string()) {
@@ -248,6 +263,7 @@ void ConfigReader::find_unknown() {
           table + ": nobody knows this " + (node.is_table() ? "table" : "key") + hint(meant));
       continue;
     }
+    if (is_list(table)) continue;
     const toml::table* entries = node.as_table();
     if (entries == nullptr) {
       add(at.line, at.column, table + ": is " + a_type(node) + "; write a table: [" + table + "]");
@@ -262,8 +278,27 @@ void ConfigReader::find_unknown() {
   }
 }
 
+void ConfigReader::find_unknown_lists() {
+  for (const auto& name : lists_) {
+    const toml::node* node = document_->find(name);
+    if (node == nullptr || !node->is_array_of_tables()) continue;  // complained of already
+    for (const toml::node& table : *node->as_array()) {
+      for (const auto& [entry, value] : *table.as_table()) {
+        const std::string key = name + "." + std::string(entry.str());
+        if (known_.contains(key)) continue;
+        const auto& where = entry.source().begin;
+        const auto meant = nearest(key, known_);
+        add(where.line, where.column,
+            key + ": nobody knows this key" +
+                (meant ? "; did you mean " + *meant + "?" : "; remove it"));
+      }
+    }
+  }
+}
+
 Status ConfigReader::finish() {
   find_unknown();
+  find_unknown_lists();
   if (mistakes_.empty()) return ok();
   std::stable_sort(mistakes_.begin(), mistakes_.end(), [](const Mistake& a, const Mistake& b) {
     return std::pair(a.line, a.column) < std::pair(b.line, b.column);

@@ -29,6 +29,9 @@ class ConfigReader {
   bool take_size(std::string_view key, std::uint64_t least, std::uint64_t most, std::uint64_t& out);
   bool take_duration(std::string_view key, Nanoseconds least, Nanoseconds most, Nanoseconds& out);
 
+  /// How many [[name]] there are; the keys of each are taken as "name[0].key", and may be `keys`.
+  std::size_t count_tables(std::string_view name, std::initializer_list<const char*> keys);
+
   /// False: the text is not TOML, and finish() says where.
   bool parsed() const { return parsed_; }
   bool has(std::string_view key) const;
@@ -44,13 +47,17 @@ class ConfigReader {
     std::uint32_t line = 0, column = 0;
     std::string text;
   };
+  void know(std::string_view key);
   void find_unknown();
+  void find_unknown_lists();
+  bool is_list(const std::string& table) const { return lists_.count(table) != 0; }
   void add(std::uint32_t line, std::uint32_t column, std::string text);
 
   std::string path_;
   bool parsed_ = false;
   std::unique_ptr<Document> document_;
   std::set<std::string> known_;
+  std::set<std::string> lists_;  // tables that are written as [[name]]
   std::vector<Mistake> mistakes_;
 };
 

@@ -15,6 +15,7 @@
 
 #include "control/node_control.h"
 #include "daemon/fence_command.h"
+#include "daemon/hook_commands.h"
 #include "daemon/notify.h"
 #include "daemon/peer_control.h"
 #include "daemon/storage.h"
@@ -113,6 +114,7 @@ struct Node::Impl {
   std::unique_ptr<rpc::Service> service;
   std::unique_ptr<PeerControl> peers;
   std::unique_ptr<FenceCommand> fencer;
+  std::unique_ptr<HookCommands> hooks;
   std::unique_ptr<control::NodeControl> control;
   std::unique_ptr<nbd::Server> nbd;
   std::unique_ptr<boost::asio::signal_set> signals, hangup;
@@ -160,6 +162,10 @@ Status Node::Impl::start() {
     fencer = std::make_unique<FenceCommand>(reactor(), config.promotion.fence_command,
                                             config.node.name, config.promotion.fence_timeout);
     settings.fencer = fencer.get();
+  }
+  if (!config.hooks.empty()) {
+    hooks = std::make_unique<HookCommands>(reactor(), config.node.name, config.hooks);
+    settings.hooks = hooks.get();
   }
   control = std::make_unique<control::NodeControl>(reactor().runtime(), storage->pool(),
                                                    service->dialer(), *peers, std::move(settings));

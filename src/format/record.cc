@@ -81,6 +81,10 @@ void encode_snapshot(Encoder& out, const RecordHeader& header, const SnapshotBod
   out.text(body.label);
 }
 
+void set_consistency(std::span<std::byte> canonical, Consistency consistency) {
+  canonical[kRecordHeaderBytes] = static_cast<std::byte>(consistency);
+}
+
 Result<Record> decode_record(Decoder& in) {
   Decoder probe = in;
   Record record;

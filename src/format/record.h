@@ -73,6 +73,9 @@ struct SnapshotBody {
   std::string label;
 };
 
+/// Changes the consistency of an encoded snapshot record.
+void set_consistency(std::span<std::byte> canonical, Consistency consistency);
+
 struct VolumeCreateBody {
   std::uint64_t size_bytes = 0;
   std::uint32_t logical_block_bytes = 512;

@@ -92,12 +92,13 @@ class GrpcControlClient final : public ControlClient {
     v1::ChangeSettingsResponse answer;
     return call(&Stub::ChangeSettings, request, answer);
   }
-  Result<SnapshotStatus> create_snapshot(const std::string& group, const std::string& name,
-                                         const std::string& label) override {
+  Result<SnapshotStatus> create_snapshot(const CreateSnapshot& in) override {
     v1::CreateSnapshotRequest request;
-    request.set_group(group);
-    request.set_name(name);
-    request.set_label(label);
+    request.set_group(in.group);
+    request.set_name(in.name);
+    request.set_label(in.label);
+    if (in.hook == SnapshotHook::kSkip) request.set_hook(v1::SNAPSHOT_HOOK_SKIP);
+    if (in.hook == SnapshotHook::kRequire) request.set_hook(v1::SNAPSHOT_HOOK_REQUIRE);
     v1::SnapshotStatus answer;
     TANDEM_TRY(call(&Stub::CreateSnapshot, request, answer));
     return from_proto(answer);

@@ -31,8 +31,7 @@ class ControlClient {
   virtual Status add_mirror(const AddMirror& request) = 0;
   virtual Status remove_mirror(const std::string& group, const std::string& address) = 0;
   virtual Status change_settings(const ChangeSettings& request) = 0;
-  virtual Result<SnapshotStatus> create_snapshot(const std::string& group, const std::string& name,
-                                                 const std::string& label) = 0;
+  virtual Result<SnapshotStatus> create_snapshot(const CreateSnapshot& request) = 0;
   virtual Status delete_snapshot(const std::string& group, const std::string& name) = 0;
   virtual Status rename_snapshot(const RenameSnapshot& request) = 0;
   virtual Result<SnapshotStatus> show_snapshot(const std::string& group,

@@ -96,7 +96,22 @@ Task<Status> handle(Control& control, const v1::ChangeSettingsRequest& in,
 
 Task<Status> handle(Control& control, const v1::CreateSnapshotRequest& in,
                     v1::SnapshotStatus& out) {
-  auto task = control.create_snapshot(in.group(), in.name(), in.label());
+  CreateSnapshot request{in.group(), in.name(), in.label()};
+  switch (in.hook()) {
+    case v1::SNAPSHOT_HOOK_USE:
+      break;
+    case v1::SNAPSHOT_HOOK_SKIP:
+      request.hook = SnapshotHook::kSkip;
+      break;
+    case v1::SNAPSHOT_HOOK_REQUIRE:
+      request.hook = SnapshotHook::kRequire;
+      break;
+    default:
+      co_return Error{ErrorCode::kUnsupported,
+                      "this node does not know what to do with the commands around the snapshot; "
+                      "use the `tandem` that came with it"};
+  }
+  auto task = control.create_snapshot(std::move(request));
   auto snapshot = co_await std::move(task);
   if (!snapshot) co_return std::move(snapshot.error());
   to_proto(*snapshot, &out);

@@ -138,6 +138,9 @@ void to_proto(const GroupStatus& group, v1::GroupStatus* out) {
   to_proto(group.policy, out->mutable_policy());
   for (const auto& snapshot : group.snapshots) rpc::to_proto(snapshot, out->add_snapshots());
   out->set_snapshot_bytes(group.snapshot_bytes);
+  out->mutable_hook()->set_state(utf8(group.hook.state));
+  out->mutable_hook()->set_reason(utf8(group.hook.reason));
+  out->mutable_hook()->set_since_utc_ns(group.hook.since.value);
 }
 
 Status from_proto(const v1::GroupStatus& in, GroupStatus& group) {
@@ -169,6 +172,8 @@ Status from_proto(const v1::GroupStatus& in, GroupStatus& group) {
   if (in.has_policy()) group.policy = from_proto(in.policy());
   for (const auto& snapshot : in.snapshots()) group.snapshots.push_back(rpc::from_proto(snapshot));
   group.snapshot_bytes = in.snapshot_bytes();
+  if (in.has_hook())
+    group.hook = {in.hook().state(), in.hook().reason(), UtcNs(in.hook().since_utc_ns())};
   return ok();
 }
 
@@ -230,6 +235,7 @@ void to_proto(const SnapshotStatus& snapshot, v1::SnapshotStatus* out) {
   out->set_automatic(snapshot.automatic);
   for (const auto& rule : snapshot.kept_by) out->add_kept_by(utf8(rule));
   out->set_goes_utc_ns(snapshot.goes.value);
+  out->set_warning(utf8(snapshot.warning));
 }
 
 SnapshotStatus from_proto(const v1::SnapshotStatus& in) {
@@ -246,6 +252,7 @@ SnapshotStatus from_proto(const v1::SnapshotStatus& in) {
   snapshot.automatic = in.automatic();
   snapshot.kept_by.assign(in.kept_by().begin(), in.kept_by().end());
   snapshot.goes = UtcNs(in.goes_utc_ns());
+  snapshot.warning = in.warning();
   return snapshot;
 }
 

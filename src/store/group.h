@@ -61,14 +61,18 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
 
   // --- snapshots (snapshots.cc): states of the whole group, kept by what each node decides ------
   /// A record in the log, so that every copy keeps the same state. Primary. Durable here when it
-  /// returns. Errors: kExists, kInvalid, or why nothing can be written.
-  Task<Result<LogPoint>> create_snapshot(format::SnapshotBody body);
+  /// returns. What gets its position behind `consistent_until` (monotonic) says that its hook
+  /// failed. Errors: kExists, kInvalid, or why nothing can be written.
+  Task<Result<LogPoint>> create_snapshot(
+      format::SnapshotBody body, std::optional<Nanoseconds> consistent_until = std::nullopt);
   /// Ascending; without those being deleted.
   std::vector<format::SnapshotState> snapshots() const;
   /// On this node only. Its exports answer kNotFound from then on; space comes back in the
   /// background. Durable when it returns.
   Task<Status> delete_snapshot(std::string name);
   Task<Status> rename_snapshot(std::string name, std::string new_name, std::string label);
+  /// It is not what its record says: its hook failed.
+  Task<Status> doubt_snapshot(Lsn at);
   /// Read-only, in any role. Errors: kNotFound.
   Result<std::shared_ptr<Volume>> open_snapshot(std::string_view snapshot, std::string_view volume);
   /// Blocks that deleting the snapshot would give back.
@@ -197,6 +201,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
     std::uint64_t request_blocks = 0;  // on the first record: blocks that the whole request needs
     bool discards = false;             // nothing to do when it pins nothing
     bool replicated = false;           // comes with LSN and time from the primary
+    std::optional<Nanoseconds> consistent_until;  // of a snapshot
   };
   /// One log page on its way to the device.
   struct PageInFlight {
@@ -249,7 +254,8 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   void refuse_front();
 
   // volumes.cc
-  Task<Result<Lsn>> append_control(std::vector<std::byte> canonical);
+  Task<Result<Lsn>> append_control(std::vector<std::byte> canonical,
+                                   std::optional<Nanoseconds> consistent_until = std::nullopt);
   VolumePtr find_volume(std::string_view name) const;
   VolumePtr find_volume(VolumeId id) const;
   VolumeReader reader(VolumeCore& volume);

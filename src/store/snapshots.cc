@@ -42,7 +42,8 @@ std::vector<format::SnapshotState> Group::snapshots() const {
   return out;
 }
 
-Task<Result<LogPoint>> Group::create_snapshot(format::SnapshotBody body) {
+Task<Result<LogPoint>> Group::create_snapshot(format::SnapshotBody body,
+                                              std::optional<Nanoseconds> consistent_until) {
   auto hold = gate_.hold();
   if (role_ != Role::kPrimary || stopped_ || closing_) co_return refusal();
   TANDEM_CO_TRY(check_names(body.name, body.label));
@@ -54,7 +55,7 @@ Task<Result<LogPoint>> Group::create_snapshot(format::SnapshotBody body) {
                                    body.label.size());
   format::Encoder out(canonical);
   format::encode_snapshot(out, header, body);
-  auto logged = co_await append_control(std::move(canonical));
+  auto logged = co_await append_control(std::move(canonical), consistent_until);
   if (!logged) co_return Error(std::move(logged.error()));
   // The record is applied; the checkpoint that freezes its state has begun, or waits for another.
   while (snapshots_.count(*logged) == 0 && !stopped_ && !closing_) co_await applied_.wait();
@@ -153,6 +154,15 @@ Result<SnapshotHandle> Group::handle_of(std::string_view snapshot, std::string_v
                                            " has no volume " + std::string(volume)};
   }
   return SnapshotHandle(shared_from_this(), found, *index);
+}
+
+Task<Status> Group::doubt_snapshot(Lsn at) {
+  auto hold = gate_.hold();
+  if (stopped_ || closing_) co_return refusal();
+  const auto found = snapshots_.find(at);
+  if (found == snapshots_.end()) co_return Error{ErrorCode::kNotFound, "the snapshot is gone"};
+  found->second->state.consistency = format::Consistency::kHookFailed;
+  co_return co_await checkpoint();
 }
 
 Result<std::shared_ptr<Volume>> Group::open_snapshot(std::string_view name,

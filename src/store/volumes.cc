@@ -64,11 +64,13 @@ Result<std::shared_ptr<Volume>> Group::open_volume(std::string_view name) {
 }
 
 /// Appends one record; durable on this node when it returns, with its LSN.
-Task<Result<Lsn>> Group::append_control(std::vector<std::byte> canonical) {
+Task<Result<Lsn>> Group::append_control(std::vector<std::byte> canonical,
+                                        std::optional<Nanoseconds> consistent_until) {
   auto hold = gate_.hold();
   Completion completion;
   Pending pending;
   pending.canonical = std::move(canonical);
+  pending.consistent_until = consistent_until;
   pending.completion = &completion;
   enqueue(std::move(pending));
   Status logged = co_await completion;

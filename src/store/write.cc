@@ -159,6 +159,8 @@ bool Group::place_record(PageInFlight& page, Pending& pending, format::Encoder& 
     const std::uint64_t utc = std::max(runtime_.clock.utc().value, tail_.utc.value + 1);
     format::store_le(canonical + kLsnOffset, tail_.lsn.value + 1, 8);
     format::store_le(canonical + kUtcOffset, utc, 8);
+    if (pending.consistent_until && runtime_.clock.monotonic() > *pending.consistent_until)
+      format::set_consistency(pending.canonical, format::Consistency::kHookFailed);
   }
   tail_.lsn = Lsn{format::load_le(canonical + kLsnOffset, 8)};
   tail_.utc = UtcNs{format::load_le(canonical + kUtcOffset, 8)};

@@ -144,11 +144,13 @@ def free_port(host="127.0.0.1"):
 
 
 def toml(tables):
-    """A TOML text of {table: {key: value}}."""
+    """A TOML text of {table: {key: value}}, or {table: [{key: value}, …]} for [[table]]s."""
     lines = []
-    for table, entries in tables.items():
-        lines.append(f"[{table}]")
-        lines += [f"{key} = {json.dumps(value)}" for key, value in entries.items()]
+    for table, content in tables.items():
+        is_list = isinstance(content, list)
+        for entries in content if is_list else [content]:
+            lines.append(f"[[{table}]]" if is_list else f"[{table}]")
+            lines += [f"{key} = {json.dumps(value)}" for key, value in entries.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -138,7 +138,7 @@ class SnapshotPair {
   Task<void> snapshot(std::string name) {
     Kept& kept = kept_[name];
     kept.least = acknowledged_;
-    auto making = world_.primary().control().create_snapshot("g", name, "round");
+    auto making = world_.primary().control().create_snapshot({"g", name, "round"});
     const auto done = co_await std::move(making);
     kept.most = begun_;
     kept.acknowledged = done.has_value();

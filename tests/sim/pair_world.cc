@@ -59,6 +59,7 @@ Status PairNode::start() {
   options.replication.handshake_timeout = 1s;
   options.replication.backoff_first = 10ms;
   options.replication.backoff_max = 200ms;
+  options.hooks = hooks_;
   control_ = std::make_unique<control::NodeControl>(
       node_.runtime(), *pool_, world_.network().dialer(node_, address_), *peers_, options);
   world_.network().listen(address_, node_, &control_->acceptor());

@@ -25,6 +25,8 @@ class PairNode final : public ClientTarget {
   void format();
   /// Opens the pool and starts everything; what fails is in the message.
   Status start();
+  /// Commands around snapshots, from the next start on.
+  void set_hooks(control::SnapshotHooks* hooks) { hooks_ = hooks; }
   /// Ends it cleanly, or, when its disk is off already, unwinds it.
   void stop();
   void power_cut();
@@ -59,6 +61,7 @@ class PairNode final : public ClientTarget {
   BufferPool buffers_;
   SimImage image_;
   std::unique_ptr<NoPeers> peers_;
+  control::SnapshotHooks* hooks_ = nullptr;
   std::unique_ptr<SimDisk> disk_;
   std::unique_ptr<store::Pool> pool_;
   std::unique_ptr<control::NodeControl> control_;

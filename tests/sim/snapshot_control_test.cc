@@ -32,7 +32,7 @@ class SnapshotControl : public testing::Test {
   control::NodeControl& primary() { return world_.primary().control(); }
   control::NodeControl& mirror() { return world_.mirror().control(); }
   Result<SnapshotStatus> create(std::string name, std::string label = "") {
-    return run(primary().create_snapshot("g", std::move(name), std::move(label)));
+    return run(primary().create_snapshot({"g", std::move(name), std::move(label)}));
   }
   void write(std::uint64_t block, std::uint32_t stamp) {
     IoBuffer data = IoBuffer::on_heap(kBlockBytes);
@@ -83,8 +83,8 @@ TEST_F(SnapshotControl, RefusesInWords) {
     EXPECT_EQ(create(bad).error().code, ErrorCode::kInvalid) << bad;
   EXPECT_EQ(create(std::string(129, 'a')).error().code, ErrorCode::kInvalid);
   EXPECT_EQ(create("t", std::string(513, 'a')).error().code, ErrorCode::kInvalid);
-  EXPECT_EQ(run(primary().create_snapshot("none", "t", "")).error().code, ErrorCode::kNotFound);
-  const auto there = run(mirror().create_snapshot("g", "t", ""));
+  EXPECT_EQ(run(primary().create_snapshot({"none", "t", ""})).error().code, ErrorCode::kNotFound);
+  const auto there = run(mirror().create_snapshot({"g", "t", ""}));
   EXPECT_EQ(there.error().code, ErrorCode::kReadOnly);
   EXPECT_NE(there.error().message.find("its primary is node a"), std::string::npos);
   EXPECT_EQ(run(primary().delete_snapshot("g", "t")).error().code, ErrorCode::kNotFound);

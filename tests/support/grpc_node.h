@@ -58,9 +58,9 @@ class FakeControl final : public Control {
     for (const auto& [key, value] : r.changes) what += " " + key + "=" + value;
     return note(std::move(what));
   }
-  Task<Result<SnapshotStatus>> create_snapshot(std::string group, std::string name,
-                                               std::string label) override {
-    return note_snapshot("snapshot " + group + " " + name + " \"" + label + "\"");
+  Task<Result<SnapshotStatus>> create_snapshot(CreateSnapshot r) override {
+    return note_snapshot("snapshot " + r.group + " " + r.name + " \"" + r.label + "\"" +
+                         std::string(static_cast<std::size_t>(r.hook), '!'));
   }
   Task<Status> delete_snapshot(std::string group, std::string name) override {
     return note("delete snapshot " + group + " " + name);

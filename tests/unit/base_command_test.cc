@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <thread>
+
 namespace tandem {
 namespace {
 
@@ -36,6 +38,20 @@ TEST(Command, IsEndedWithItsChildrenWhenItTakesTooLong) {
   EXPECT_LT(std::chrono::steady_clock::now() - before, 30s);
   const auto silent = run("exec >&- 2>&-; sleep 1000", 1s);
   EXPECT_EQ(silent.ending, "did not end within 1 s");
+}
+
+TEST(Command, IsEndedWhenItIsGivenUp) {
+  std::atomic<bool> given_up = false;
+  std::thread later([&] {
+    std::this_thread::sleep_for(200ms);
+    given_up = true;
+  });
+  const auto out = run_command("echo begun; sleep 1000 & sleep 1000", {}, 100s, &given_up);
+  later.join();
+  ASSERT_TRUE(out);
+  EXPECT_FALSE(out->good);
+  EXPECT_EQ(out->ending, "was given up");
+  EXPECT_EQ(out->text, "begun");
 }
 
 TEST(Command, DoesNotWaitForWhatItLeavesBehind) {

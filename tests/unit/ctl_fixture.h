@@ -56,10 +56,9 @@ class FakeClient final : public rpc::ControlClient {
     for (const auto& [key, value] : r.changes) call += " " + key + "=" + value;
     return note(std::move(call));
   }
-  Result<SnapshotStatus> create_snapshot(const std::string& group, const std::string& name,
-                                         const std::string& label) override {
-    TANDEM_TRY(
-        note("snapshot " + group + " " + (name.empty() ? "-" : name) + " \"" + label + "\""));
+  Result<SnapshotStatus> create_snapshot(const CreateSnapshot& r) override {
+    TANDEM_TRY(note("snapshot " + r.group + " " + (r.name.empty() ? "-" : r.name) + " \"" +
+                    r.label + "\"" + std::string(static_cast<std::size_t>(r.hook), '!')));
     return node_.snapshot;
   }
   Status delete_snapshot(const std::string& group, const std::string& name) override {

@@ -41,6 +41,13 @@ TEST_F(SnapshotCommand, CreateGoesToThePrimaryAndNamesTheExports) {
   EXPECT_EQ(calls_a().back(), "snapshot vms s1 \"upgrade\"");
   EXPECT_EQ(json()["group"], "vms");
   EXPECT_EQ(json()["lsn"], 250);
+  EXPECT_EQ(both("snapshot create vms s1 --crash-consistent"), 0);
+  EXPECT_EQ(calls_a().back(), "snapshot vms s1 \"\"!");
+  nodes["a:1"].snapshot.warning = "the command after it failed";
+  EXPECT_EQ(both("snapshot create vms s1 --require-consistent"), 0);
+  EXPECT_EQ(calls_a().back(), "snapshot vms s1 \"\"!!");
+  EXPECT_TRUE(complains("warning: the command after it failed"));
+  EXPECT_EQ(both("snapshot create vms s1 --crash-consistent --require-consistent"), 2);
   EXPECT_EQ(both("snapshot create"), 2);
   EXPECT_EQ(both("snapshot create none"), 5);
   nodes["a:1"].result = Error{ErrorCode::kReadOnly, "a mirror here"};
@@ -100,6 +107,16 @@ TEST_F(SnapshotCommand, ListSaysWhenEachAutomaticOneGoes) {
   EXPECT_EQ(json()["snapshots"][1]["goes_utc_ns"], 0);
   EXPECT_EQ(at_a("group show vms"), 0);
   EXPECT_TRUE(says("2, the next to go is auto-1: 2026-05-04 00:00 UTC (keep, daily)")) << out.str();
+}
+
+TEST_F(SnapshotCommand, AHookThatFailedIsInTheStatus) {
+  EXPECT_EQ(at_a("status"), 0);
+  EXPECT_FALSE(says("HOOK"));
+  a().hook = {"failed", "exit code 3", UtcNs(1)};
+  EXPECT_EQ(at_a("status"), 0);
+  EXPECT_TRUE(says("HOOK FAILED around its last snapshot: exit code 3")) << out.str();
+  EXPECT_EQ(at_a("group show vms"), 0);
+  EXPECT_TRUE(says("exit code 3"));
 }
 
 TEST_F(SnapshotCommand, ShowSaysWhatDeletingGivesBackOnEachNode) {

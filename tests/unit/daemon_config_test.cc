@@ -117,6 +117,36 @@ level = "debug"
   EXPECT_EQ(config->log.level, Level::kDebug);
 }
 
+TEST(Config, HooksAreAListOfTables) {
+  const auto with = [](const char* text) { return std::string(kMinimal) + text; };
+  auto config = parse_config(
+      with("[[hook]]\ngroup = \"a\"\nbefore = \"x\"\ntimeout = \"3s\"\n[[hook]]\ngroup = \"b\"\n"
+           "after = \"y\"\n"),
+      "/t");
+  ASSERT_TRUE(config) << config.error().message;
+  ASSERT_EQ(config->hooks.size(), 2u);
+  EXPECT_EQ(config->hooks[0].group, "a");
+  EXPECT_EQ(config->hooks[0].before, "x");
+  EXPECT_EQ(config->hooks[0].after, "");
+  EXPECT_EQ(config->hooks[0].timeout, std::chrono::seconds(3));
+  EXPECT_EQ(config->hooks[1].after, "y");
+  EXPECT_EQ(config->hooks[1].timeout, std::chrono::seconds(10));
+  EXPECT_TRUE(contains(mistakes(with("[hook]\ngroup = \"a\"\n")),
+                       ":7:1: hook: is a table; write [[hook]]"));
+  EXPECT_TRUE(
+      contains(mistakes(with("[[hook]]\nbefore = \"x\"\n")), ":7:1: hook[0]: names no group"));
+  EXPECT_TRUE(contains(mistakes(with("[[hook]]\ngroup = \"a\"\n")), "hook[0]: has no command"));
+  EXPECT_TRUE(
+      contains(mistakes(with("[[hook]]\ngroup = \"a\"\nafter = \"x\"\ntimeout = \"31s\"\n")),
+               ":10:11: hook[0].timeout: \"31s\" is out of range"));
+  EXPECT_TRUE(contains(mistakes(with("[[hook]]\ngroup = \"a\"\nbefor = \"x\"\nafter = \"x\"\n")),
+                       ":9:1: hook.befor: nobody knows this key; did you mean hook.before?"));
+  EXPECT_TRUE(
+      contains(mistakes(with("[[hook]]\ngroup = \"a\"\nafter = \"x\"\n[[hook]]\ngroup = \"a\"\n"
+                             "after = \"x\"\n")),
+               "hook[1]: is the second one of group a"));
+}
+
 TEST(Config, SyntaxErrorsNameTheirPlace) {
   const auto message = mistakes("[node]\nname = \"a\nx = 1\n");
   EXPECT_TRUE(contains(message, "/etc/t.toml:2:")) << message;
@@ -261,7 +291,7 @@ TEST_F(ReferenceConfig, IsValidAsItStands) {
 }
 
 TEST_F(ReferenceConfig, ShowsEveryKeyAndTheDefaults) {
-  const std::string all = std::regex_replace(text_, std::regex("\n# ([a-z_]+ = )"), "\n$1");
+  const std::string all = std::regex_replace(text_, std::regex("\n# ([a-z_]+ = |\\[\\[)"), "\n$1");
   auto shown = parse_config(all, "/etc/tandem/tandem.toml");
   ASSERT_TRUE(shown) << shown.error().message;
   for (const auto& key : config_keys()) {
@@ -282,6 +312,8 @@ TEST_F(ReferenceConfig, ShowsEveryKeyAndTheDefaults) {
   EXPECT_EQ(shown->replication.heartbeat, defaults.replication.heartbeat);
   EXPECT_EQ(shown->replication.timeout, defaults.replication.timeout);
   EXPECT_EQ(shown->replication.memory_bytes, defaults.replication.memory_bytes);
+  ASSERT_EQ(shown->hooks.size(), 1u);
+  EXPECT_EQ(shown->hooks[0].timeout, HookConfig{}.timeout);
   EXPECT_EQ(shown->reactor.spin, defaults.reactor.spin);
   EXPECT_EQ(shown->log.level, defaults.log.level);
 }

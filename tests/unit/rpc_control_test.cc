@@ -65,6 +65,7 @@ SnapshotStatus full_snapshot() {
   s.automatic = true;
   s.kept_by = {"keep", "daily"};
   s.goes = UtcNs(38);
+  s.warning = "the command after it failed";
   return s;
 }
 
@@ -133,6 +134,7 @@ NodeStatus full_status() {
   g.policy = {"stalled", "mirror beta lacks much", UtcNs(31), 32, 33};
   g.snapshots = {full_snapshot(), SnapshotStatus{}};
   g.snapshot_bytes = 40;
+  g.hook = {"failed", "exit code 3", UtcNs(41)};
   s.groups = {g, GroupStatus{}};
   return s;
 }
@@ -155,6 +157,7 @@ TEST_F(ControlTest, StatusSurvivesTheJourney) {
         static_cast<const google::protobuf::Message*>(&sent.groups(0).slots(0)),
         static_cast<const google::protobuf::Message*>(&sent.groups(0).upstream()),
         static_cast<const google::protobuf::Message*>(&sent.groups(0).policy()),
+        static_cast<const google::protobuf::Message*>(&sent.groups(0).hook()),
         static_cast<const google::protobuf::Message*>(&sent.groups(0).snapshots(0)),
         static_cast<const google::protobuf::Message*>(&sent.groups(0).snapshots(0).volumes(0)),
         static_cast<const google::protobuf::Message*>(&sent.groups(0).volumes(0))}) {
@@ -225,8 +228,10 @@ TEST_F(ControlTest, EveryCallArrivesWithItsArguments) {
   EXPECT_TRUE(c->remove_mirror("g", "h:1").has_value());
   EXPECT_TRUE(c->change_settings({"g", "", {{"lag_time", "5s"}, {"lag_bytes", ""}}}).has_value());
   EXPECT_TRUE(c->change_settings({"g", "h:1", {{"compression", "on"}}}).has_value());
-  expect_snapshot(c->create_snapshot("g", "", "l"));
-  expect_snapshot(c->create_snapshot("g", "s", ""));
+  expect_snapshot(c->create_snapshot({"g", "", "l"}));
+  expect_snapshot(c->create_snapshot({"g", "s", ""}));
+  expect_snapshot(c->create_snapshot({"g", "s", "", SnapshotHook::kSkip}));
+  expect_snapshot(c->create_snapshot({"g", "s", "", SnapshotHook::kRequire}));
   EXPECT_TRUE(c->delete_snapshot("g", "s").has_value());
   EXPECT_TRUE(c->rename_snapshot({"g", "s", "t", {}}).has_value());
   EXPECT_TRUE(c->rename_snapshot({"g", "s", "t", ""}).has_value());
@@ -249,6 +254,8 @@ TEST_F(ControlTest, EveryCallArrivesWithItsArguments) {
                                          "set g h:1: compression=on",
                                          "snapshot g  \"l\"",
                                          "snapshot g s \"\"",
+                                         "snapshot g s \"\"!",
+                                         "snapshot g s \"\"!!",
                                          "delete snapshot g s",
                                          "rename snapshot g s t -",
                                          "rename snapshot g s t \"\"",
@@ -274,7 +281,7 @@ TEST_F(ControlTest, EveryErrorCodeComesBackExactly) {
     const auto receipt = c->promote("g", false);
     ASSERT_FALSE(receipt.has_value());
     EXPECT_EQ(to_string(receipt.error().code), std::string(to_string(error.code)));
-    const auto snapshot = c->create_snapshot("g", "s", "");
+    const auto snapshot = c->create_snapshot({"g", "s", ""});
     ASSERT_FALSE(snapshot.has_value());
     EXPECT_EQ(to_string(snapshot.error().code), std::string(to_string(error.code)));
   }

@@ -4,6 +4,7 @@
 // Thread: any; it blocks the calling one.
 #pragma once
 
+#include <atomic>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,15 +16,17 @@ namespace tandem {
 
 /// What a command said, the end of it at most, with surrounding blanks taken off.
 struct CommandOutput {
-  bool good = false;   // exit code 0
-  std::string ending;  // "exit code 3", "killed by signal 9", "did not end within 60 s"
-  std::string text;    // standard output and error, as they came
+  bool good = false;  // exit code 0
+  // "exit code 3", "killed by signal 9", "did not end within 60 s", "was given up"
+  std::string ending;
+  std::string text;  // standard output and error, as they came
 };
 
 /// Runs `command` with /bin/sh, nothing on its input, `environment` beside our own. When it has not
-/// ended within `limit`, it and its children are killed. kIo: it cannot be started.
+/// ended within `limit`, or another thread sets `given_up`, it and its children are killed.
+/// kIo: it cannot be started.
 Result<CommandOutput> run_command(
     const std::string& command, const std::vector<std::pair<std::string, std::string>>& environment,
-    Nanoseconds limit);
+    Nanoseconds limit, const std::atomic<bool>* given_up = nullptr);
 
 }  // namespace tandem
