@@ -13,6 +13,7 @@
 #include "tandem/base/result.h"
 #include "tandem/base/task.h"
 #include "tandem/log_point.h"
+#include "tandem/pool_status.h"
 
 namespace tandem {
 
@@ -111,7 +112,8 @@ struct GroupStatus {
   Lsn log_start;
   Lsn checkpoint;
   TimelineHistory history;
-  std::uint64_t data_bytes = 0, log_bytes = 0, map_bytes = 0, dead_bytes = 0;
+  std::uint64_t data_bytes = 0, log_bytes = 0, map_bytes = 0;
+  GroupSpace space;
   std::vector<VolumeStatus> volumes;
   std::vector<SlotStatus> slots;
   std::optional<UpstreamStatus> upstream;
@@ -120,15 +122,6 @@ struct GroupStatus {
   std::vector<SnapshotStatus> snapshots;  // that this node keeps, ascending
   std::uint64_t snapshot_bytes = 0;       // kept for snapshots only
   HookStatus hook;
-};
-
-struct PoolStatus {
-  Uuid id;
-  std::string path;
-  std::uint64_t size_bytes = 0;
-  std::uint64_t zone_bytes = 0;
-  std::uint64_t zones_total = 0, zones_free = 0;
-  std::uint64_t used_bytes = 0;  // of zones taken by groups: blocks in use
 };
 
 struct NodeStatus {

@@ -21,9 +21,15 @@ Task<GroupStatus> GroupRunner::status() {
   status.history = group_.history();
   const store::GroupUse use = group_.use();
   status.data_bytes = use.data_blocks * kBlockBytes;
-  status.dead_bytes = use.dead_blocks * kBlockBytes;
   status.map_bytes = use.map_blocks * kBlockBytes;
   status.log_bytes = use.log_blocks * kBlockBytes;
+  status.space = {.dead_bytes = use.dead_blocks * kBlockBytes,
+                  .book_bytes = use.book_blocks * kBlockBytes,
+                  .moving_bytes = use.moving_blocks * kBlockBytes,
+                  .freed_bytes = use.freed_blocks * kBlockBytes,
+                  .free_bytes = use.free_blocks * kBlockBytes,
+                  .log_rest_bytes = use.log_rest_blocks * kBlockBytes,
+                  .zone_bytes = use.sum() * kBlockBytes};
   for (const auto& volume : group_.volumes()) {
     status.volumes.push_back({volume.name, volume.id.value, volume.size_bytes,
                               volume.logical_block_bytes, volume.allocated_blocks * kBlockBytes});

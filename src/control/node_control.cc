@@ -54,10 +54,14 @@ NodeControl::NodeControl(Runtime runtime, store::Pool& pool, LinkDialer& dialer,
       options_(std::move(options)),
       started_(runtime.clock.monotonic()),
       router_(runtime, options_.replication, routes()),
-      ticker_(runtime.executor, std::chrono::seconds(1), [this] {
-        for (auto& [name, runner] : runners_) runner->tick();
-        if (abandoning_) abandon_held_writers();
-      }) {}
+      ticker_(runtime.executor, std::chrono::seconds(1),
+              [this] {
+                for (auto& [name, runner] : runners_) runner->tick();
+                if (abandoning_) abandon_held_writers();
+                watch_pool();
+                spawn(return_free_zones());
+              }),
+      watch_({options_.pool_warn_percent, options_.pool_critical_percent}) {}
 
 NodeControl::~NodeControl() { CHECK(runners_.empty() && work_.held() == 0); }
 
@@ -82,6 +86,7 @@ NodeControl::RunnerPtr NodeControl::run(store::Group& group) {
 
 void NodeControl::start() {
   for (store::Group* group : pool_.groups()) run(*group);
+  watch_pool();
   ticker_.start();
 }
 
@@ -360,6 +365,25 @@ Task<Status> NodeControl::switchover(std::string group, std::string address) {
 // --- status
 // ----------------------------------------------------------------------------------------
 
+void NodeControl::watch_pool() {
+  const std::uint64_t zone = std::uint64_t{pool_.superblock().zone_blocks} * kBlockBytes;
+  const store::PoolUse use = pool_.use();
+  PoolWatch::Reading now{.bytes = use.zones_total * zone, .free = use.zones_free * zone};
+  now.refused = use.zones_free != 0 && pool_.zones_free() == 0;
+  for (const auto& [name, runner] : runners_)
+    now.free += runner->group().use().free_blocks * kBlockBytes;
+  if (!watch_.look(now, runtime_.clock.utc(), runtime_.clock.monotonic())) return;
+  const bool good = watch_.state() == std::string_view("ok");
+  log_event(good ? Level::kInfo : Level::kWarn, "pool.space",
+            "pool={} state={} full={}% free_bytes={} reason=\"{}\"", pool_.device().name(),
+            watch_.state(), watch_.full_percent(), now.free, watch_.reason());
+}
+
+Task<void> NodeControl::return_free_zones() {
+  auto holder = work_.hold();
+  co_await pool_.return_free_zones();
+}
+
 PoolStatus NodeControl::pool_status(const std::vector<GroupStatus>& groups) const {
   PoolStatus status;
   const auto& superblock = pool_.superblock();
@@ -370,9 +394,22 @@ PoolStatus NodeControl::pool_status(const std::vector<GroupStatus>& groups) cons
   status.zone_bytes = std::uint64_t{superblock.zone_blocks} * kBlockBytes;
   status.zones_total = use.zones_total;
   status.zones_free = use.zones_free;
-  for (const GroupStatus& group : groups)
-    status.used_bytes += group.data_bytes + group.dead_bytes + group.snapshot_bytes +
+  status.prepared_bytes = use.zones_prepared * status.zone_bytes;
+  status.fixed_bytes = status.size_bytes - use.zones_total * status.zone_bytes;
+  status.other_bytes = (use.zones_total - use.zones_free) * status.zone_bytes;
+  for (const GroupStatus& group : groups) {
+    status.used_bytes += group.data_bytes + group.space.dead_bytes + group.snapshot_bytes +
                          group.map_bytes + group.log_bytes;
+    status.other_bytes -= std::min(status.other_bytes, group.space.zone_bytes);
+  }
+  status.state = watch_.state();
+  status.reason = watch_.reason();
+  status.since = watch_.since();
+  status.full_percent = watch_.full_percent();
+  status.warn_percent = watch_.limits().warn_percent;
+  status.critical_percent = watch_.limits().critical_percent;
+  status.fill_bytes_per_second = watch_.fill_bytes_per_second();
+  status.full_in_seconds = watch_.full_in_seconds();
   return status;
 }
 

@@ -12,6 +12,7 @@
 
 #include "control/group_runner.h"
 #include "control/options.h"
+#include "control/pool_watch.h"
 #include "replication/link_router.h"
 #include "store/pool.h"
 #include "tandem/control.h"
@@ -75,6 +76,8 @@ class NodeControl final : public Control, public VolumeDirectory {
   Task<Status> drop_group(std::string name);
   replication::RouterCallbacks routes();
   PoolStatus pool_status(const std::vector<GroupStatus>& groups) const;
+  void watch_pool();
+  Task<void> return_free_zones();
 
   Runtime runtime_;
   store::Pool& pool_;
@@ -84,6 +87,7 @@ class NodeControl final : public Control, public VolumeDirectory {
   const Nanoseconds started_;
   replication::LinkRouter router_;
   replication::Ticker ticker_;
+  PoolWatch watch_;
   std::map<std::string, RunnerPtr, std::less<>> runners_;
   AsyncMutex pool_lock_;  // making and deleting groups
   Gate work_;

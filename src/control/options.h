@@ -57,6 +57,8 @@ struct ControlOptions {
   Nanoseconds peer_call_limit = std::chrono::seconds(10);
   Fencer* fencer = nullptr;        // outlives the control; null: fencing is the operator's matter
   SnapshotHooks* hooks = nullptr;  // likewise; null: no group has any
+  /// Of the pool: how full it may be before the status warns.
+  unsigned pool_warn_percent = 80, pool_critical_percent = 90;
   replication::ReplicationOptions replication;
 };
 

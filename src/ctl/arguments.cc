@@ -19,7 +19,8 @@ constexpr const char* kFooter =
     "the group in the right role.\n"
     "\n"
     "Exit codes: 0 done; 1 failed; 2 usage or configuration; 3 node unreachable;\n"
-    "4 refused (a precondition or the confirmation is missing); 5 not found.\n";
+    "4 refused (a precondition or the confirmation is missing); 5 not found;\n"
+    "6 something needs attention (status --check).\n";
 
 /// What the words of the command line ended in.
 struct Words {
@@ -32,6 +33,7 @@ struct Words {
   PairOptions pair;
   bool local = false;  // asks no node
   bool yes = false, force = false, everywhere = false;
+  bool check = false;
   bool crash_consistent = false, require_consistent = false;
   CLI::Option* watch_option = nullptr;
   CLI::Option* label_option = nullptr;
@@ -64,16 +66,21 @@ void add_global_options(CLI::App& app, Words& w) {
 void add_status_commands(CLI::App& app, Words& w, Action& chosen) {
   auto* status = command(app, "status", "All nodes and groups, and what the mirrors lack", chosen,
                          [&w](Context& context) {
-                           if (w.watch_option->count() == 0) return run_status(context, {});
+                           if (w.watch_option->count() == 0)
+                             return run_status(context, {}, w.check);
                            const auto every = parse_duration(w.watch.empty() ? "2s" : w.watch);
                            if (!every) return fail_usage(context, every.error().message);
-                           return run_status(context, *every);
+                           return run_status(context, *every, w.check);
                          });
   w.watch_option = status->add_option("--watch", w.watch, "Again every so often (2s)")
                        ->type_name("SECONDS")
                        ->expected(0, 1);
+  status->add_flag(
+      "--check", w.check,
+      "For monitoring: exit code 6 unless every node answers, every group is served and "
+      "protected, and no pool is filling up");
   auto* pool = app.add_subcommand("pool", "The space that nodes store in")->require_subcommand(1);
-  command(*pool, "show", "Size and use of each node's pool", chosen, run_pool_show);
+  command(*pool, "show", "Where every byte of each node's pool is", chosen, run_pool_show);
 }
 
 void add_volume_commands(CLI::App& app, Words& w, Action& chosen) {

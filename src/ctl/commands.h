@@ -11,12 +11,15 @@
 namespace tandem::ctl {
 
 // status_commands.cc
-/// All nodes named, and the mirrors that they name; repeated every `watch`.
-Exit run_status(Context& context, std::optional<std::chrono::milliseconds> watch);
-Exit run_pool_show(Context& context);
+/// All nodes named, and the mirrors that they name; repeated every `watch`. With `check`:
+/// kAttention unless all is well.
+Exit run_status(Context& context, std::optional<std::chrono::milliseconds> watch, bool check);
 Exit run_volume_list(Context& context);
 Exit run_group_list(Context& context);
 Exit run_group_show(Context& context, const std::string& group);
+
+// pool_commands.cc
+Exit run_pool_show(Context& context);
 
 // volume_commands.cc
 Exit run_volume_create(Context& context, const CreateVolume& request);

@@ -22,6 +22,7 @@ enum class Exit {
   kUnreachable = 3,
   kRefused = 4,
   kNotFound = 5,
+  kAttention = 6,
 };
 
 using Client = std::unique_ptr<rpc::ControlClient>;

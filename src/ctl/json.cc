@@ -103,7 +103,13 @@ Json to_json(const GroupStatus& group) {
               {"data_bytes", group.data_bytes},
               {"log_bytes", group.log_bytes},
               {"map_bytes", group.map_bytes},
-              {"dead_bytes", group.dead_bytes},
+              {"dead_bytes", group.space.dead_bytes},
+              {"book_bytes", group.space.book_bytes},
+              {"moving_bytes", group.space.moving_bytes},
+              {"freed_bytes", group.space.freed_bytes},
+              {"free_bytes", group.space.free_bytes},
+              {"log_rest_bytes", group.space.log_rest_bytes},
+              {"zone_bytes", group.space.zone_bytes},
               {"volumes", Json::array()},
               {"slots", Json::array()},
               {"upstream", nullptr},
@@ -128,10 +134,24 @@ Json to_json(const GroupStatus& group) {
 }
 
 Json to_json(const PoolStatus& pool) {
-  return {{"id", id_text(pool.id)},          {"path", pool.path},
-          {"size_bytes", pool.size_bytes},   {"zone_bytes", pool.zone_bytes},
-          {"zones_total", pool.zones_total}, {"zones_free", pool.zones_free},
-          {"used_bytes", pool.used_bytes}};
+  return {{"id", id_text(pool.id)},
+          {"path", pool.path},
+          {"size_bytes", pool.size_bytes},
+          {"zone_bytes", pool.zone_bytes},
+          {"zones_total", pool.zones_total},
+          {"zones_free", pool.zones_free},
+          {"used_bytes", pool.used_bytes},
+          {"fixed_bytes", pool.fixed_bytes},
+          {"other_bytes", pool.other_bytes},
+          {"prepared_bytes", pool.prepared_bytes},
+          {"state", pool.state},
+          {"reason", pool.reason},
+          {"since_utc_ns", pool.since.value},
+          {"full_percent", pool.full_percent},
+          {"warn_percent", pool.warn_percent},
+          {"critical_percent", pool.critical_percent},
+          {"fill_bytes_per_second", pool.fill_bytes_per_second},
+          {"full_in_seconds", pool.full_in_seconds}};
 }
 
 Json to_json(const NodeStatus& node) {

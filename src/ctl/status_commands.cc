@@ -30,12 +30,10 @@ std::vector<std::pair<std::string, std::vector<View>>> by_group(
   return groups;
 }
 
-std::uint64_t free_bytes(const PoolStatus& pool) { return pool.zones_free * pool.zone_bytes; }
-
 std::string pool_text(const PoolStatus& pool) {
   const auto percent = pool.zones_total == 0 ? 0 : pool.zones_free * 100 / pool.zones_total;
-  return size_text(pool.size_bytes) + ", " + size_text(free_bytes(pool)) + " free (" +
-         std::to_string(percent) + " %)";
+  return size_text(pool.size_bytes) + ", " + size_text(pool.zones_free * pool.zone_bytes) +
+         " free (" + std::to_string(percent) + " %)";
 }
 
 /// The other side of a group, as this node sees it.
@@ -65,6 +63,17 @@ std::string snapshots_text(const GroupStatus& group) {
   return std::to_string(group.snapshots.size()) + ", " + size_text(group.snapshot_bytes);
 }
 
+/// Only what needs attention.
+std::string pools_text(const std::vector<Answer>& answers) {
+  std::string out;
+  for (const auto& answer : answers) {
+    if (!answer.status) continue;
+    const auto pool = judge(answer.status->node, answer.status->pool);
+    if (!pool.good) out += pool.text + ".\n";
+  }
+  return out;
+}
+
 std::string status_text(const std::vector<Answer>& answers) {
   std::string out;
   for (const auto& answer : answers) {
@@ -80,7 +89,7 @@ std::string status_text(const std::vector<Answer>& answers) {
   const auto groups = by_group(answers);
   if (groups.empty()) {
     if (answered(answers)) out += "\nNo groups yet: 'tandem volume create NAME --size 10GiB'.\n";
-    return out;
+    return out + pools_text(answers);
   }
   Table table({"GROUP", "NODE", "ROLE", "STATE", "MODE", "HEAD", "SNAPSHOTS", "PARTNER"});
   for (const auto& [name, views] : groups) {
@@ -93,7 +102,7 @@ std::string status_text(const std::vector<Answer>& answers) {
   out += "\n" + table.text() + "\n";
   const auto silent = silent_nodes(answers);
   for (const auto& [name, views] : groups) out += name + ": " + judge(views, silent).text + ".\n";
-  return out;
+  return out + pools_text(answers);
 }
 
 Json error_json(const Error& error) {
@@ -118,12 +127,29 @@ Json status_json(const std::vector<Answer>& answers) {
     const auto verdict = judge(views, silent);
     out["verdicts"].push_back({{"group", name}, {"good", verdict.good}, {"text", verdict.text}});
   }
+  out["pools"] = Json::array();
+  for (const auto& answer : answers) {
+    if (!answer.status) continue;
+    const auto pool = judge(answer.status->node, answer.status->pool);
+    out["pools"].push_back(
+        {{"node", answer.status->node}, {"good", pool.good}, {"text", pool.text}});
+  }
   return out;
+}
+
+bool all_good(const std::vector<Answer>& answers) {
+  const auto silent = silent_nodes(answers);
+  bool good = silent.empty();
+  for (const auto& [name, views] : by_group(answers)) good &= judge(views, silent).good;
+  for (const auto& answer : answers) {
+    if (answer.status) good &= judge(answer.status->node, answer.status->pool).good;
+  }
+  return good;
 }
 
 }  // namespace
 
-Exit run_status(Context& context, std::optional<std::chrono::milliseconds> watch) {
+Exit run_status(Context& context, std::optional<std::chrono::milliseconds> watch, bool check) {
   for (;;) {
     const auto answers = collect(context);
     if (context.settings.json) {
@@ -133,38 +159,13 @@ Exit run_status(Context& context, std::optional<std::chrono::milliseconds> watch
       context.out << status_text(answers);
     }
     context.out << std::flush;
-    if (!watch) return listing_end(context, answers);
+    if (!watch) {
+      const Exit end = listing_end(context, answers);
+      return check && end == Exit::kOk && !all_good(answers) ? Exit::kAttention : end;
+    }
     if (!context.out) return Exit::kFailed;
     std::this_thread::sleep_for(*watch);
   }
-}
-
-Exit run_pool_show(Context& context) {
-  const auto answers = ask(context, context.settings.nodes, true, context.settings.timeout);
-  if (context.settings.json) {
-    auto list = Json::array();
-    for (const auto& a : answers) {
-      if (!a.status) continue;
-      Json pool = {{"node", a.status->node}};
-      pool.update(to_json(a.status->pool));
-      list.push_back(std::move(pool));
-    }
-    context.out << json_text({{"pools", std::move(list)}});
-    return listing_end(context, answers);
-  }
-  Table table({"NODE", "POOL", "SIZE", "FREE", "IN USE", "ZONES FREE", "PATH"});
-  for (const auto& a : answers) {
-    if (!a.status) continue;
-    const auto& pool = a.status->pool;
-    table.row({a.status->node, pool.id.text(), size_text(pool.size_bytes),
-               size_text(free_bytes(pool)), size_text(pool.used_bytes),
-               std::to_string(pool.zones_free) + " of " + std::to_string(pool.zones_total) +
-                   " of " + size_text(pool.zone_bytes),
-               pool.path});
-  }
-  if (!table.empty()) context.out << table.text();
-  warn_silent(context, answers);
-  return listing_end(context, answers);
 }
 
 Exit run_volume_list(Context& context) {
@@ -287,7 +288,7 @@ std::string group_text(const View& view) {
   }
   line("timelines", history);
   line("space", "data " + size_text(g.data_bytes) + ", log " + size_text(g.log_bytes) + ", map " +
-                    size_text(g.map_bytes) + ", to be freed " + size_text(g.dead_bytes));
+                    size_text(g.map_bytes) + ", to be freed " + size_text(g.space.dead_bytes));
   line("snapshots",
        snapshots_text(g) +
            (g.snapshots.empty() ? "" : " held; 'tandem snapshot list " + g.name + "' shows them"));

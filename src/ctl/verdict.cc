@@ -141,4 +141,19 @@ Verdict judge(const std::vector<View>& views, const std::vector<std::string>& si
   return verdict;
 }
 
+Verdict judge(const std::string& node, const PoolStatus& pool) {
+  Verdict verdict{true,
+                  "The pool of " + node + " is " + std::to_string(pool.full_percent) + " % full"};
+  if (pool.state == "warn" || pool.state == "critical") {
+    verdict = {false, "POOL " + std::string(pool.state == "warn" ? "FILLS UP" : "ALMOST FULL") +
+                          " on " + node + ": " + pool.reason};
+  }
+  if (pool.full_in_seconds != 0) {
+    verdict.text += "; at the rate of the last hour, " + size_text(pool.fill_bytes_per_second) +
+                    " a second, it is full in " +
+                    duration_text(std::chrono::seconds(pool.full_in_seconds));
+  }
+  return verdict;
+}
+
 }  // namespace tandem::ctl

@@ -24,6 +24,9 @@ struct Verdict {
 /// not answer.
 Verdict judge(const std::vector<View>& views, const std::vector<std::string>& silent);
 
+/// Of a node's pool: how full it is, and how long the rest lasts.
+Verdict judge(const std::string& node, const PoolStatus& pool);
+
 /// What one mirror lacks: "lacks nothing" or "lacks 3 records (12 KiB of data in 2 blocks)".
 std::string missing_text(const SlotStatus& slot);
 

@@ -75,6 +75,34 @@ void read_node(ConfigReader& reader, Config& config) {
   }
 }
 
+void read_pool_space(ConfigReader& reader, PoolConfig& pool) {
+  std::int64_t percent = 0;
+  if (reader.take_integer("pool.warn_at", 1, 100, percent))
+    pool.warn_percent = static_cast<unsigned>(percent);
+  if (reader.take_integer("pool.critical_at", 1, 100, percent))
+    pool.critical_percent = static_cast<unsigned>(percent);
+  if (pool.warn_percent > pool.critical_percent) {
+    reader.complain(
+        reader.has("pool.warn_at") ? "pool.warn_at" : "pool.critical_at",
+        "warns of " + std::to_string(pool.warn_percent) + " % full, behind what is critical (" +
+            std::to_string(pool.critical_percent) + " %); make pool.warn_at the smaller one");
+  }
+  std::string when;
+  if (reader.take_string("pool.return_free_space", when)) {
+    using Return = PoolConfig::Return;
+    if (when == "off") {
+      pool.return_free_space = Return::kOff;
+    } else if (when == "on") {
+      pool.return_free_space = Return::kOn;
+    } else if (when != "auto") {
+      reader.complain("pool.return_free_space",
+                      "\"" + when + "\" is none of them; write \"auto\", \"on\" or \"off\"");
+    }
+  }
+  reader.take_duration("pool.return_after", std::chrono::seconds(1), std::chrono::hours(240),
+                       pool.return_after);
+}
+
 void read_pool(ConfigReader& reader, Config& config, const std::string& path) {
   auto& pool = config.pool;
   if (!reader.take_string("pool.path", pool.path) || pool.path.empty()) {
@@ -91,6 +119,7 @@ void read_pool(ConfigReader& reader, Config& config, const std::string& path) {
       pool.size_bytes % kBlockBytes != 0) {
     reader.complain("pool.size", "is not a multiple of 4096 bytes; round it");
   }
+  read_pool_space(reader, pool);
   if (reader.take_size("pool.zone_size", kMiB, kGiB, pool.zone_bytes) &&
       pool.zone_bytes % kZoneUnitBytes != 0) {
     reader.complain("pool.zone_size",

@@ -43,6 +43,10 @@ struct PoolConfig {
   std::uint64_t size_bytes = 0;  // for creation only; 0: the whole block device
   std::uint64_t zone_bytes = std::uint64_t{16} << 20;
   bool direct = true;
+  unsigned warn_percent = 80, critical_percent = 90;
+  // Of free zones, to the filesystem or device below: auto does so for a file.
+  enum class Return { kOff, kAuto, kOn } return_free_space = Return::kAuto;
+  Nanoseconds return_after = std::chrono::minutes(10);
 };
 
 struct MemoryConfig {

@@ -52,6 +52,8 @@ control::ControlOptions control_options(const Config& config, const std::string&
   options.version = version;
   options.service_address = config.service.advertise;
   options.peer_wait = config.replication.peer_wait;
+  options.pool_warn_percent = config.pool.warn_percent;
+  options.pool_critical_percent = config.pool.critical_percent;
   options.replication.heartbeat_interval = config.replication.heartbeat;
   options.replication.timeout = config.replication.timeout;
   return options;

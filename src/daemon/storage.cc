@@ -33,6 +33,10 @@ store::StoreOptions store_options(const Config& config) {
   store::StoreOptions options;
   options.map_cache_bytes = config.memory.map_cache_bytes;
   options.recent_bytes_max = config.replication.memory_bytes;
+  using Return = PoolConfig::Return;
+  const Return when = config.pool.return_free_space;
+  if (when == Return::kOn || (when == Return::kAuto && look_at(config.pool.path) == Place::kFile))
+    options.return_after = config.pool.return_after;
   return options;
 }
 

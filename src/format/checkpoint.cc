@@ -65,6 +65,7 @@ void encode_volumes(Encoder& out, const std::vector<VolumeState>& volumes) {
     out.u32(v.logical_block_bytes);
     out.u32(v.height);
     out.u64(v.allocated_blocks);
+    out.u64(v.data_blocks);
     encode_entry(out, v.root);
     out.text(v.name);
   }
@@ -102,7 +103,7 @@ bool plausible(const Decoder& in, std::uint64_t count, std::size_t bytes_each) {
 
 Status decode_volumes(Decoder& in, std::vector<VolumeState>& volumes) {
   auto n = in.u32();
-  if (!plausible(in, n, 58)) return impossible("volume list");
+  if (!plausible(in, n, 66)) return impossible("volume list");
   while (n-- != 0) {
     VolumeState v;
     v.id = VolumeId{in.u32()};
@@ -111,6 +112,7 @@ Status decode_volumes(Decoder& in, std::vector<VolumeState>& volumes) {
     v.logical_block_bytes = in.u32();
     v.height = in.u32();
     v.allocated_blocks = in.u64();
+    v.data_blocks = in.u64();
     v.root = decode_entry(in);
     v.name = in.text();
     if (v.height == 0 || v.height > 6) return impossible("height of a map");

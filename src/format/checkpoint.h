@@ -28,6 +28,7 @@ struct VolumeState {
   std::uint32_t height = 1;  // levels of its map
   MapEntry root;             // the top node; a hole: empty volume
   std::uint64_t allocated_blocks = 0;
+  std::uint64_t data_blocks = 0;  // of those, not merely zeroed: they have a place in the pool
   Lsn deleted_at;  // not 0: deleted by that record; its blocks are given back in the background
   bool being_deleted() const { return deleted_at != Lsn{}; }
   bool operator==(const VolumeState&) const = default;

@@ -28,6 +28,7 @@ Json volume_json(const format::VolumeState& v) {
           {"size_bytes", v.size_bytes},
           {"logical_block_bytes", v.logical_block_bytes},
           {"allocated_blocks", v.allocated_blocks},
+          {"data_blocks", v.data_blocks},
           {"map_height", v.height},
           {"map_root", v.root.where.value},
           {"newest_lsn", v.root.lsn.value},

@@ -37,6 +37,12 @@ Json describe_report(const VerifyReport& report) {
           {"problems", report.problems},
           {"notes", report.notes},
           {"findings", std::move(findings)},
+          {"pool_blocks",
+           {{"all", report.pool.blocks},
+            {"fixed", report.pool.fixed_blocks},
+            {"groups", report.pool.group_blocks},
+            {"free_zones", report.pool.free_blocks},
+            {"other", report.pool.other_blocks}}},
           {"groups", std::move(groups)}};
 }
 
@@ -50,20 +56,27 @@ std::string report_text(const Json& j) {
   const auto all = j["problems"].get<std::uint64_t>() + j["notes"].get<std::uint64_t>();
   if (kept < all) out += "… and " + std::to_string(all - kept) + " more findings\n";
   if (!j["groups"].empty()) {
-    std::vector<std::vector<std::string>> rows{
-        {"GROUP", "HEAD", "ZONES", "DATA", "DEAD", "MAPS", "BOOKS", "LOG", "FREE", "BEHIND"}};
+    std::vector<std::vector<std::string>> rows{{"GROUP", "HEAD", "ZONES", "DATA", "SNAPSHOTS",
+                                                "DEAD", "MAPS", "BOOKS", "LOG", "FREE", "BEHIND"}};
     for (const auto& g : j["groups"]) {
       const auto& b = g["blocks"];
       const auto blocks = [&](const char* key) {
         return std::to_string(b[key].get<std::uint64_t>());
       };
-      rows.push_back({g["name"].get<std::string>(),
-                      std::to_string(g["head"]["lsn"].get<std::uint64_t>()), blocks("zones"),
-                      blocks("data"), blocks("dead"), blocks("maps"), blocks("books"),
-                      blocks("log"), blocks("free"), blocks("taken_behind_checkpoint")});
+      rows.push_back(
+          {g["name"].get<std::string>(), std::to_string(g["head"]["lsn"].get<std::uint64_t>()),
+           blocks("zones"), blocks("data"), blocks("snapshots"), blocks("dead"), blocks("maps"),
+           blocks("books"), blocks("log"), blocks("free"), blocks("taken_behind_checkpoint")});
     }
     out += table_text(rows);
     out += "blocks of 4 KiB at the checkpoint; BEHIND: of the free ones, taken by the log since\n";
+    const auto& p = j["pool_blocks"];
+    const auto blocks = [&p](const char* key) {
+      return std::to_string(p[key].get<std::uint64_t>());
+    };
+    out += "pool: " + blocks("all") + " blocks = " + blocks("groups") + " in zones of groups + " +
+           blocks("free_zones") + " in free zones + " + blocks("fixed") + " fixed + " +
+           blocks("other") + " other\n";
   }
   out += j["sound"].get<bool>()
              ? "sound\n"

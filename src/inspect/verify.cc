@@ -1,5 +1,7 @@
 #include "inspect/verify.h"
 
+#include <algorithm>
+
 #include "inspect/verify_group.h"
 
 namespace tandem::inspect {
@@ -77,6 +79,22 @@ void check_zones(const PoolView& pool, Findings& findings) {
   }
 }
 
+PoolBalance balance_of(const PoolView& pool, const VerifyReport& report) {
+  const auto& s = pool.superblock();
+  PoolBalance balance{.blocks = s.blocks, .fixed_blocks = s.blocks};
+  for (std::uint32_t z = s.first_zone().value; z < s.zones; ++z) {
+    balance.fixed_blocks -= s.zone_blocks;
+    const auto entry = pool.zone(ZoneId{z});
+    const bool free = entry && entry->owner == format::kZoneFree;
+    (free ? balance.free_blocks : balance.other_blocks) += s.zone_blocks;
+  }
+  for (const auto& group : report.groups) {
+    balance.group_blocks += group.zone_blocks;
+    balance.other_blocks -= std::min(balance.other_blocks, group.zone_blocks);
+  }
+  return balance;
+}
+
 }  // namespace
 
 std::string VerifyReport::text() const {
@@ -111,6 +129,10 @@ Result<VerifyReport> verify_pool(BlockReader& reader, const VerifyOptions& optio
     }
     report.groups.push_back(GroupVerifier(*pool, *group, options, findings).run());
   }
+  report.pool = balance_of(*pool, report);
+  const auto& b = report.pool;
+  if (b.fixed_blocks + b.group_blocks + b.free_blocks + b.other_blocks != b.blocks)
+    findings.problem("space", "pool", "the zones of all groups are more than the pool has");
   return report;
 }
 

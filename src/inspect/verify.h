@@ -43,6 +43,15 @@ struct GroupBalance {
   std::uint64_t records_behind = 0;   // in the log behind the checkpoint
 };
 
+/// Where the blocks of the pool went: fixed + groups + free + other = blocks.
+struct PoolBalance {
+  std::uint64_t blocks = 0;
+  std::uint64_t fixed_blocks = 0;  // superblock, anchors, zone table, and what is no whole zone
+  std::uint64_t group_blocks = 0;  // zones of groups that can be read
+  std::uint64_t free_blocks = 0;   // zones that nobody owns
+  std::uint64_t other_blocks = 0;  // zones of slots without a group, or with one that is damaged
+};
+
 struct VerifyOptions {
   std::optional<std::uint32_t> slot;  // only this group, and the pool's own places
   bool data = true;                   // read the content of every block, too
@@ -56,6 +65,7 @@ struct VerifyReport {
   std::uint64_t problems = 0;
   std::uint64_t notes = 0;
   std::vector<GroupBalance> groups;
+  PoolBalance pool;
   bool sound() const { return problems == 0; }
   std::string text() const;  // one finding a line
 };

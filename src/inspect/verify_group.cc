@@ -52,6 +52,7 @@ GroupBalance GroupVerifier::run() {
   check_kept_log();
   check_tail();
   check_leaks();
+  check_balance();
   if (options_.progress) options_.progress(blocks_total_, blocks_total_);
   return balance_;
 }
@@ -184,12 +185,19 @@ void GroupVerifier::check_maps() {
     volume_ = &v;
     allocated_ = 0;
     incomplete_ = false;
+    const auto data_before = balance_.data_blocks;
     walk_map(pool_.reader(), v, *this);
     blind_ |= incomplete_;
     if (!incomplete_ && !v.being_deleted() && allocated_ != v.allocated_blocks) {
       findings_.problem("map", name_ + ", volume " + v.name,
                         "maps " + std::to_string(allocated_) + " blocks, its description says " +
                             std::to_string(v.allocated_blocks));
+    }
+    const auto data = balance_.data_blocks - data_before;
+    if (!incomplete_ && data != v.data_blocks) {
+      findings_.problem("map", name_ + ", volume " + v.name,
+                        "maps " + std::to_string(data) + " blocks of data, its description says " +
+                            std::to_string(v.data_blocks));
     }
   }
   volume_ = nullptr;
@@ -379,6 +387,18 @@ void GroupVerifier::check_snapshots() {
   }
   snapshot_ = nullptr;
   volume_ = nullptr;
+}
+
+/// Every block of the group's zones is in one of these.
+void GroupVerifier::check_balance() {
+  const auto& b = balance_;
+  const auto sum = b.data_blocks + b.map_blocks + b.book_blocks + b.dead_blocks +
+                   b.snapshot_blocks + b.log_blocks + b.free_blocks;
+  if (blind_ || sum == b.zone_blocks) return;
+  findings_.problem("space", name_,
+                    "does not balance: its zones have " + std::to_string(b.zone_blocks) +
+                        " blocks, data, maps, books, dead, snapshots, log and free ones are " +
+                        std::to_string(sum));
 }
 
 /// Marked blocks that nothing lies in are lost until the group is copied anew.

@@ -65,6 +65,7 @@ class GroupVerifier final : private MapVisitor {
   void check_chain(const format::DeadChain& chain, const std::string& list, std::uint64_t& blocks);
   void check_snapshots();
   void check_leaks();
+  void check_balance();
   /// Something of the checkpoint lives in `block`: it must be the group's, marked, and nobody
   /// else's.
   bool refer(PoolBlock block, const char* part, const std::string& by);

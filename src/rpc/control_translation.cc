@@ -130,7 +130,14 @@ void to_proto(const GroupStatus& group, v1::GroupStatus* out) {
   out->set_data_bytes(group.data_bytes);
   out->set_log_bytes(group.log_bytes);
   out->set_map_bytes(group.map_bytes);
-  out->set_dead_bytes(group.dead_bytes);
+  const GroupSpace& space = group.space;
+  out->set_dead_bytes(space.dead_bytes);
+  out->set_book_bytes(space.book_bytes);
+  out->set_moving_bytes(space.moving_bytes);
+  out->set_freed_bytes(space.freed_bytes);
+  out->set_free_bytes(space.free_bytes);
+  out->set_log_rest_bytes(space.log_rest_bytes);
+  out->set_zone_bytes(space.zone_bytes);
   for (const auto& volume : group.volumes) to_proto(volume, out->add_volumes());
   for (const auto& slot : group.slots) to_proto(slot, out->add_slots());
   if (group.upstream) to_proto(*group.upstream, out->mutable_upstream());
@@ -164,7 +171,13 @@ Status from_proto(const v1::GroupStatus& in, GroupStatus& group) {
   group.data_bytes = in.data_bytes();
   group.log_bytes = in.log_bytes();
   group.map_bytes = in.map_bytes();
-  group.dead_bytes = in.dead_bytes();
+  group.space = {.dead_bytes = in.dead_bytes(),
+                 .book_bytes = in.book_bytes(),
+                 .moving_bytes = in.moving_bytes(),
+                 .freed_bytes = in.freed_bytes(),
+                 .free_bytes = in.free_bytes(),
+                 .log_rest_bytes = in.log_rest_bytes(),
+                 .zone_bytes = in.zone_bytes()};
   for (const auto& volume : in.volumes()) group.volumes.push_back(from_proto(volume));
   for (const auto& slot : in.slots()) group.slots.push_back(from_proto(slot));
   if (in.has_upstream()) group.upstream = from_proto(in.upstream());
@@ -177,6 +190,50 @@ Status from_proto(const v1::GroupStatus& in, GroupStatus& group) {
   return ok();
 }
 
+void to_proto(const PoolStatus& pool, v1::PoolStatus* out) {
+  out->set_id(uuid_bytes(pool.id));
+  out->set_path(utf8(pool.path));
+  out->set_size_bytes(pool.size_bytes);
+  out->set_zone_bytes(pool.zone_bytes);
+  out->set_zones_total(pool.zones_total);
+  out->set_zones_free(pool.zones_free);
+  out->set_used_bytes(pool.used_bytes);
+  out->set_fixed_bytes(pool.fixed_bytes);
+  out->set_other_bytes(pool.other_bytes);
+  out->set_prepared_bytes(pool.prepared_bytes);
+  out->set_state(utf8(pool.state));
+  out->set_reason(utf8(pool.reason));
+  out->set_since_utc_ns(pool.since.value);
+  out->set_full_percent(pool.full_percent);
+  out->set_warn_percent(pool.warn_percent);
+  out->set_critical_percent(pool.critical_percent);
+  out->set_fill_bytes_per_second(pool.fill_bytes_per_second);
+  out->set_full_in_seconds(pool.full_in_seconds);
+}
+
+Status from_proto(const v1::PoolStatus& in, PoolStatus& pool) {
+  if (!parse_uuid(in.id(), pool.id))
+    return Error{ErrorCode::kUnsupported, "the pool's id is not 16 bytes long"};
+  pool.path = in.path();
+  pool.size_bytes = in.size_bytes();
+  pool.zone_bytes = in.zone_bytes();
+  pool.zones_total = in.zones_total();
+  pool.zones_free = in.zones_free();
+  pool.used_bytes = in.used_bytes();
+  pool.fixed_bytes = in.fixed_bytes();
+  pool.other_bytes = in.other_bytes();
+  pool.prepared_bytes = in.prepared_bytes();
+  pool.state = in.state();
+  pool.reason = in.reason();
+  pool.since = UtcNs(in.since_utc_ns());
+  pool.full_percent = in.full_percent();
+  pool.warn_percent = in.warn_percent();
+  pool.critical_percent = in.critical_percent();
+  pool.fill_bytes_per_second = in.fill_bytes_per_second();
+  pool.full_in_seconds = in.full_in_seconds();
+  return ok();
+}
+
 }  // namespace
 
 void to_proto(const NodeStatus& status, v1::NodeStatus* out) {
@@ -185,14 +242,7 @@ void to_proto(const NodeStatus& status, v1::NodeStatus* out) {
   out->set_control_address(utf8(status.control_address));
   out->set_now_utc_ns(status.now.value);
   out->set_uptime_seconds(status.uptime_seconds);
-  auto* pool = out->mutable_pool();
-  pool->set_id(uuid_bytes(status.pool.id));
-  pool->set_path(utf8(status.pool.path));
-  pool->set_size_bytes(status.pool.size_bytes);
-  pool->set_zone_bytes(status.pool.zone_bytes);
-  pool->set_zones_total(status.pool.zones_total);
-  pool->set_zones_free(status.pool.zones_free);
-  pool->set_used_bytes(status.pool.used_bytes);
+  to_proto(status.pool, out->mutable_pool());
   for (const auto& group : status.groups) to_proto(group, out->add_groups());
 }
 
@@ -203,14 +253,7 @@ Result<NodeStatus> from_proto(const v1::NodeStatus& in) {
   status.control_address = in.control_address();
   status.now = UtcNs(in.now_utc_ns());
   status.uptime_seconds = in.uptime_seconds();
-  if (!parse_uuid(in.pool().id(), status.pool.id))
-    return Error{ErrorCode::kUnsupported, "the pool's id is not 16 bytes long"};
-  status.pool.path = in.pool().path();
-  status.pool.size_bytes = in.pool().size_bytes();
-  status.pool.zone_bytes = in.pool().zone_bytes();
-  status.pool.zones_total = in.pool().zones_total();
-  status.pool.zones_free = in.pool().zones_free();
-  status.pool.used_bytes = in.pool().used_bytes();
+  TANDEM_TRY(from_proto(in.pool(), status.pool));
   for (const auto& group : in.groups()) {
     GroupStatus read;
     TANDEM_TRY(from_proto(group, read));

@@ -66,6 +66,7 @@ class DeadList {
   /// The last settle() left chunks that it could have let go.
   bool has_more() const { return more_; }
   std::uint64_t chunks() const { return queue_.chunks; }
+  const DeadChain& queue() const { return queue_; }
 
  private:
   DeadChunks& chunks_;

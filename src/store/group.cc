@@ -173,13 +173,30 @@ Task<Result<LogPoint>> Group::start_timeline(Timeline above) {
 
 GroupUse Group::use() const {
   GroupUse use;
-  for (const auto& [id, volume] : volumes_) use.data_blocks += volume->state.allocated_blocks;
+  const std::uint64_t zone = pool_.superblock().zone_blocks;
+  const auto books_of = [](const DeadChain& c) { return c.chunks + (c.tail.value != 0 ? 1 : 0); };
+  for (const auto& [id, volume] : volumes_) use.data_blocks += volume->state.data_blocks;
   use.dead_blocks = dead_.waiting();
   use.snapshot_blocks = held_.entries;
-  for (const auto& [at, snapshot] : snapshots_) use.snapshot_blocks += snapshot->state.held.entries;
+  use.book_blocks =
+      descriptor_blocks_.size() + bitmap_.size() + books_of(dead_.queue()) + books_of(held_);
+  for (const auto& [at, snapshot] : snapshots_) {
+    use.snapshot_blocks += snapshot->state.held.entries;
+    use.book_blocks += books_of(snapshot->state.held);
+  }
   use.map_blocks = map_nodes_;
+  // What a running checkpoint has released already and these still count is among the freed ones.
+  const auto known =
+      use.data_blocks + use.dead_blocks + use.snapshot_blocks + use.book_blocks + use.map_blocks;
+  const auto used = space_.used_blocks();
+  use.moving_blocks = used > known ? used - known : 0;
+  const auto ahead = known > used ? known - used : 0;
+  use.freed_blocks = space_.held_blocks() - std::min(space_.held_blocks(), ahead);
+  use.free_blocks = space_.free_blocks();
+  const auto log_zones = log_.zones().size() + (log_.has_spare() ? 1 : 0);
   use.log_blocks = log_.pages();
-  use.zones = space_.zone_count() + log_.zones().size() + (log_.has_spare() ? 1 : 0);
+  use.log_rest_blocks = log_zones * zone - use.log_blocks;
+  use.zones = space_.zone_count() + log_zones;
   return use;
 }
 

@@ -212,6 +212,7 @@ Task<Status> Group::install_blocks(message::ImageBlocks blocks) {
                       static_cast<std::uint32_t>(block % format::kMapFanout), entries[i]);
     if (!old.is_hole()) co_return Error{ErrorCode::kInvalid, "full copy: a block came twice"};
     ++volume.state.allocated_blocks;
+    volume.state.data_blocks += entries[i].has_data() ? 1 : 0;
   }
   co_return ok();
 }

@@ -182,9 +182,7 @@ Task<Status> Pool::load_zone_table() {
     table_.push_back(std::move(*newest));
   }
   for (std::uint32_t z = superblock_.first_zone().value; z < superblock_.zones; ++z) {
-    const auto& entry =
-        table_[z / format::kZonesPerTablePage].entries[z % format::kZonesPerTablePage];
-    if (entry.owner == format::kZoneFree) free_.insert(ZoneId{z});
+    if (entry_of(ZoneId{z}).owner == format::kZoneFree) add_free(ZoneId{z});
   }
   co_return ok();
 }
@@ -240,7 +238,23 @@ Task<Status> Pool::open_groups() {
 
 PoolUse Pool::use() const {
   return {.zones_total = superblock_.zones - superblock_.first_zone().value,
-          .zones_free = free_.size()};
+          .zones_free = free_.size() + returning_.size(),
+          .zones_prepared = prepared_since_.size()};
+}
+
+format::ZoneEntry& Pool::entry_of(ZoneId zone) {
+  return table_[zone.value / format::kZonesPerTablePage]
+      .entries[zone.value % format::kZonesPerTablePage];
+}
+
+const format::ZoneEntry& Pool::entry_of(ZoneId zone) const {
+  return table_[zone.value / format::kZonesPerTablePage]
+      .entries[zone.value % format::kZonesPerTablePage];
+}
+
+void Pool::add_free(ZoneId zone) {
+  free_.insert(zone);
+  if (entry_of(zone).prepared) prepared_since_[zone] = runtime_.clock.monotonic();
 }
 
 std::vector<ZoneId> Pool::zones_of(std::uint32_t slot) const {
@@ -253,8 +267,7 @@ std::vector<ZoneId> Pool::zones_of(std::uint32_t slot) const {
 
 bool Pool::owns(std::uint32_t slot, ZoneId zone) const {
   if (zone.value < superblock_.first_zone().value || zone.value >= superblock_.zones) return false;
-  const auto& page = table_[zone.value / format::kZonesPerTablePage];
-  return page.entries[zone.value % format::kZonesPerTablePage].owner == slot;
+  return entry_of(zone).owner == slot;
 }
 
 Task<Status> Pool::write_table_pages(std::set<std::uint32_t> pages) {
@@ -306,27 +319,29 @@ Task<void> Pool::give_zone_back(ZoneId zone) {
 }
 
 Task<Result<ZoneId>> Pool::take_zone(std::uint32_t slot) {
-  if (zones_free() == 0) {
+  // A writer waits for the last ones rather than be told that there are none.
+  while (free_.empty() && !returning_.empty()) co_await returned_.wait();
+  if (free_.empty() || zones_free() == 0) {
     co_return Error{ErrorCode::kNoSpace, device_.name() + ": the pool is full"};
   }
-  const ZoneId zone = *free_.begin();
-  free_.erase(free_.begin());
+  // One that has to be written first only when there is no other.
+  const auto prepared = std::find_if(free_.begin(), free_.end(),
+                                     [this](ZoneId z) { return prepared_since_.count(z) != 0; });
+  const ZoneId zone = prepared != free_.end() ? *prepared : *free_.begin();
+  free_.erase(zone);
+  prepared_since_.erase(zone);
   taking_.insert(zone);
-  const std::uint32_t index = zone.value / format::kZonesPerTablePage;
-  const auto entry = [&]() -> format::ZoneEntry& {
-    return table_[index].entries[zone.value % format::kZonesPerTablePage];
-  };
   Status done = ok();
-  if (!entry().prepared) done = co_await prepare_zone(zone);
+  if (!entry_of(zone).prepared) done = co_await prepare_zone(zone);
   if (done) {
-    entry() = {static_cast<std::uint16_t>(slot), true};
-    std::set<std::uint32_t> pages{index};
+    entry_of(zone) = {static_cast<std::uint16_t>(slot), true};
+    std::set<std::uint32_t> pages{zone.value / format::kZonesPerTablePage};
     done = co_await write_table_pages(std::move(pages));
   }
   taking_.erase(zone);
   if (!done) {
-    entry().owner = format::kZoneFree;
-    free_.insert(zone);
+    entry_of(zone).owner = format::kZoneFree;
+    add_free(zone);
     if (done.error().code == ErrorCode::kNoSpace) co_await give_zone_back(zone);
     co_return Error(std::move(done.error()));
   }
@@ -337,15 +352,60 @@ Task<Status> Pool::return_zones(std::uint32_t slot, std::vector<ZoneId> zones) {
   std::set<std::uint32_t> pages;
   for (auto zone : zones) {
     CHECK(owns(slot, zone));
-    const std::uint32_t index = zone.value / format::kZonesPerTablePage;
-    table_[index].entries[zone.value % format::kZonesPerTablePage].owner = format::kZoneFree;
-    pages.insert(index);
+    entry_of(zone).owner = format::kZoneFree;
+    pages.insert(zone.value / format::kZonesPerTablePage);
   }
   Status written = co_await write_table_pages(std::move(pages));
   if (!written) co_return written;
   // Only now may another group take them: on disk they are nobody's.
-  for (auto zone : zones) free_.insert(zone);
+  for (auto zone : zones) add_free(zone);
   co_return ok();
+}
+
+/// Those that have been free for long enough, but for the reserve: the lowest stay, because they
+/// are taken first. Bounded, so that the table is written for a few at once and nobody waits long.
+std::vector<ZoneId> Pool::zones_to_return() const {
+  constexpr std::size_t kAtOnce = 16;
+  std::vector<ZoneId> zones;
+  const Nanoseconds now = runtime_.clock.monotonic();
+  std::size_t left = prepared_since_.size();
+  for (auto it = prepared_since_.rbegin(); it != prepared_since_.rend(); ++it) {
+    if (left <= options_.return_reserve_zones || zones.size() == kAtOnce) break;
+    if (now - it->second < *options_.return_after || free_.count(it->first) == 0) continue;
+    zones.push_back(it->first);
+    --left;
+  }
+  return zones;
+}
+
+/// The table says first, durably, that they are not prepared: a crash in front of the discard costs
+/// writing them once more, and none leaves a hole that is taken for prepared.
+Task<void> Pool::return_free_zones() {
+  if (!options_.return_after || !returning_.empty() || flush_failed_) co_return;
+  returning_ = zones_to_return();
+  if (returning_.empty()) co_return;
+  std::set<std::uint32_t> pages;
+  for (auto zone : returning_) {
+    free_.erase(zone);
+    prepared_since_.erase(zone);
+    entry_of(zone).prepared = false;
+    pages.insert(zone.value / format::kZonesPerTablePage);
+  }
+  Status written = co_await write_table_pages(std::move(pages));
+  if (written) {
+    IoBatch io(device_);
+    for (auto zone : returning_) {
+      io.discard(superblock_.zone_start(zone).value * kBlockBytes,
+                 std::uint64_t{superblock_.zone_blocks} * kBlockBytes);
+    }
+    written = co_await io.run();
+  }
+  const auto zones = std::exchange(returning_, {});
+  for (auto zone : zones) add_free(zone);
+  log_event(written ? Level::kDebug : Level::kWarn, "pool.returned",
+            "pool={} zones={} error=\"{}\"", device_.name(), zones.size(),
+            written ? "" : written.error().message);
+  returned_.notify_all();
 }
 
 Task<Status> Pool::write_anchor(format::Anchor anchor) {

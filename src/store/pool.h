@@ -3,6 +3,7 @@
 // Thread: one reactor; a pool and all its groups live on it (decisions/0002).
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -30,11 +31,16 @@ struct StoreOptions {
   std::uint32_t pages_in_flight_max = 4;       // log pages being written, per group
   std::uint64_t checkpoint_log_pages = 16384;  // a checkpoint starts at the latest after so many
   Nanoseconds flush_interval = std::chrono::seconds(1);  // background flush of an unflushed tail
+  // Zones that were free for so long go back to what is below the pool, but for a reserve of them
+  // that stays prepared; nothing: none does.
+  std::optional<Nanoseconds> return_after;
+  std::size_t return_reserve_zones = 16;
 };
 
 struct PoolUse {
   std::uint64_t zones_total = 0;  // usable by groups
   std::uint64_t zones_free = 0;
+  std::uint64_t zones_prepared = 0;  // of the free ones
 };
 
 class Pool {
@@ -68,6 +74,10 @@ class Pool {
   };
   const std::vector<BrokenGroup>& broken_groups() const { return broken_; }
 
+  /// Gives zones that have been free for StoreOptions::return_after back to what is below the pool:
+  /// a few at a time, call it now and then. Never on a write's way.
+  Task<void> return_free_zones();
+
   /// Drains and checkpoints every group. Afterwards only the destructor may be called.
   Task<void> close();
 
@@ -85,7 +95,7 @@ class Pool {
   bool owns(std::uint32_t slot, ZoneId zone) const;
   /// Zones that can be taken now; 0 for a while after the filesystem below refused to hold one.
   std::uint64_t zones_free() const {
-    return runtime_.clock.monotonic() < refused_until_ ? 0 : free_.size();
+    return runtime_.clock.monotonic() < refused_until_ ? 0 : free_.size() + returning_.size();
   }
   /// Makes every completed write durable. A flush that fails may have lost writes of any group, and
   /// the device reports that only once: every group stops, and no later flush succeeds.
@@ -104,6 +114,10 @@ class Pool {
   Task<Result<format::Anchor>> read_anchor(std::uint32_t slot);
   Task<Status> prepare_zone(ZoneId zone);
   Task<void> give_zone_back(ZoneId zone);
+  format::ZoneEntry& entry_of(ZoneId zone);
+  const format::ZoneEntry& entry_of(ZoneId zone) const;
+  void add_free(ZoneId zone);
+  std::vector<ZoneId> zones_to_return() const;
 
   Runtime runtime_;
   BlockDevice& device_;
@@ -114,6 +128,9 @@ class Pool {
   std::vector<format::ZoneTablePage> table_;
   bool table_is_doubtful_ = false;  // a copy of it failed its check when the pool was opened
   std::set<ZoneId> free_;
+  std::map<ZoneId, Nanoseconds> prepared_since_;  // of the free and prepared: when they became free
+  std::vector<ZoneId> returning_;  // free, and on their way to what is below the pool
+  Condition returned_;
   Nanoseconds refused_until_{0};                // the filesystem below the pool is full
   std::set<ZoneId> taking_;                     // chosen, on their way into the table
   AsyncMutex table_lock_;                       // one change of the table on disk at a time

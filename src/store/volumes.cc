@@ -207,7 +207,9 @@ Task<void> Group::reap_deleted() {
         const auto now = cache_.peek(doomed->tree, 0, leaf->key().index)->entry(i);
         if (now == MapEntry{}) continue;
         cache_.change(doomed->tree, 0, leaf->key().index, i, MapEntry{});
-        if (now.has_data()) dead_.add({now.where, now.lsn, doomed->state.deleted_at});
+        if (!now.has_data()) continue;
+        dead_.add({now.where, now.lsn, doomed->state.deleted_at});
+        --doomed->state.data_blocks;
       }
     }
     const bool done = leaves->empty();

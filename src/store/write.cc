@@ -337,7 +337,11 @@ void Group::apply_write(VolumeCore& volume, const format::Record& record,
           cache_.change(volume.tree, 0, block / format::kMapFanout,
                         static_cast<std::uint32_t>(block % format::kMapFanout), entry);
       if (old.is_hole()) ++volume.state.allocated_blocks;
-      if (old.has_data()) dead_.add({old.where, old.lsn, record.header.lsn});
+      if (old.has_data()) {
+        dead_.add({old.where, old.lsn, record.header.lsn});
+      } else {
+        ++volume.state.data_blocks;
+      }
     }
   }
 }
@@ -361,7 +365,9 @@ void Group::apply_range(VolumeCore& volume, const format::Record& record) {
       cache_.change(volume.tree, 0, leaf, i, entry);
       if (now.is_hole()) ++volume.state.allocated_blocks;
       if (!zero) --volume.state.allocated_blocks;
-      if (now.has_data()) dead_.add({now.where, now.lsn, record.header.lsn});
+      if (!now.has_data()) continue;
+      dead_.add({now.where, now.lsn, record.header.lsn});
+      --volume.state.data_blocks;
     }
     block = leaf_end;
   }

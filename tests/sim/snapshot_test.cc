@@ -319,6 +319,7 @@ class SnapshotLife {
     }
     world_.run_for(std::chrono::seconds(5));
     expect(world_.run(group_->checkpoint()));
+    complain(still_unbalanced(world_, node_.pool()));
     const auto use = group_->use();
     if (use.data_blocks + use.dead_blocks + use.snapshot_blocks + use.map_blocks != 0) {
       complain("all is deleted, but data=" + std::to_string(use.data_blocks) +

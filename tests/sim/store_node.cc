@@ -198,4 +198,35 @@ Recovery promote_copy(const SimImage& image, const StoreShape& shape, std::uint6
   return open_and_read(image, shape, seed, nullptr, /*promote=*/true);
 }
 
+std::string imbalance(const store::Pool& pool) {
+  std::uint64_t zones = 0;
+  for (const store::Group* group : pool.groups()) {
+    const auto use = group->use();
+    zones += use.zones;
+    const std::string name = "group " + group->identity().name + " ";
+    if (use.sum() != use.zones * pool.superblock().zone_blocks)
+      return name + "has parts of " + std::to_string(use.sum()) + " blocks in " +
+             std::to_string(use.zones) + " zones";
+    if (use.moving_blocks != 0)
+      return name + "has " + std::to_string(use.moving_blocks) +
+             " blocks in use that nothing needs";
+    if (use.freed_blocks != 0)
+      return name + "has " + std::to_string(use.freed_blocks) + " blocks that never become free";
+  }
+  const auto use = pool.use();
+  if (zones + use.zones_free == use.zones_total) return "";
+  return std::to_string(zones) + " zones of groups and " + std::to_string(use.zones_free) +
+         " free ones are not " + std::to_string(use.zones_total);
+}
+
+std::string still_unbalanced(SimRuntime& world, const store::Pool& pool) {
+  std::string what;
+  for (int i = 0; i < 400; ++i) {
+    what = imbalance(pool);
+    if (what.empty()) break;
+    world.run_for(std::chrono::milliseconds(10));
+  }
+  return what;
+}
+
 }  // namespace tandem::sim

@@ -85,6 +85,11 @@ class StoreNode final : public ClientTarget {
   std::unique_ptr<store::Pool> pool_;
 };
 
+/// Every block of the pool is accounted for: empty, or which sum is wrong. While nothing is under
+/// way, so give it a moment: still_unbalanced() does.
+std::string imbalance(const store::Pool& pool);
+std::string still_unbalanced(SimRuntime& world, const store::Pool& pool);
+
 /// Starts a node on `image` in a world of its own, reads everything and stops it cleanly.
 struct Recovery {
   Status status;  // of opening and reading

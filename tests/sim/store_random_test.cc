@@ -35,6 +35,7 @@ class Life {
   std::uint64_t trace() const { return trace_; }
   std::size_t acknowledged() const { return acknowledged_; }
   std::size_t refused() const { return refused_; }
+  std::size_t balanced() const { return balanced_; }
 
  private:
   void complain(const std::string& what) {
@@ -103,6 +104,12 @@ class Life {
     arm(node, end);
     world.run(clients.run());
     if (!clients.complaint().empty()) complain(clients.complaint());
+    if (!node.group()->stopped() && !node.disk().is_off()) {
+      const auto wrong = still_unbalanced(world, node.pool());
+      const bool alive = !node.group()->stopped() && !node.disk().is_off();
+      if (alive && !wrong.empty()) complain(wrong);
+      balanced_ += alive ? 1 : 0;
+    }
     acknowledged_ += clients.acknowledged();
     refused_ += clients.refused();
     // A group that stopped for an error promises what a power cut leaves; so that is what comes.
@@ -127,21 +134,23 @@ class Life {
   StoreModel model_;
   Ended ended_ = Ended::kCleanly;
   std::uint64_t kill_after_ = 0;
-  std::size_t boot_ = 0, acknowledged_ = 0, refused_ = 0;
+  std::size_t boot_ = 0, acknowledged_ = 0, refused_ = 0, balanced_ = 0;
   std::uint64_t trace_ = 0;
   std::string problem_;
 };
 
 TEST(StoreRandom, ManyLives) {
-  std::size_t acknowledged = 0;
+  std::size_t acknowledged = 0, balanced = 0;
   for (const std::uint64_t seed : seeds_to_run(1, 40)) {
     SimLog log;
     Life life(seed);
     life.run(8, 150);
     ASSERT_EQ(life.problem(), "") << "\nreplay with TANDEM_SEED=" << seed << "\n" << log.text();
     acknowledged += life.acknowledged();
+    balanced += life.balanced();
   }
   EXPECT_GT(acknowledged, 50u);
+  EXPECT_GT(balanced, 0u);
 }
 
 TEST(StoreRandom, SameSeedSameLife) {

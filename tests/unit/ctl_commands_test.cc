@@ -72,10 +72,6 @@ TEST_F(CommandTest, Lists) {
   EXPECT_TRUE(says("1:300"));
   EXPECT_EQ(both("group list --json"), 0);
   EXPECT_EQ(json()["groups"][1]["role"], "mirror");
-  EXPECT_EQ(both("pool show"), 0);
-  EXPECT_TRUE(says("32 of 64 of 16 MiB")) << out.str();
-  EXPECT_EQ(both("pool show --json"), 0);
-  EXPECT_EQ(json()["pools"][0]["zones_free"], 32);
   EXPECT_EQ(both("group show vms"), 0);
   EXPECT_TRUE(says("Group vms on node alpha"));
   EXPECT_TRUE(says("Group vms on node beta"));
@@ -89,6 +85,76 @@ TEST_F(CommandTest, Lists) {
   nodes["b:1"].up = false;
   EXPECT_EQ(both("volume list"), 3);
   EXPECT_EQ(both("group show vms"), 3);
+}
+
+class PoolCommand : public CommandTest {
+ protected:
+  PoolCommand() {
+    auto& pool = a().pool;
+    pool.size_bytes = 1040 << 20;
+    pool.fixed_bytes = 16 << 20;
+    pool.prepared_bytes = 48 << 20;
+    pool.state = "ok";
+    auto& g = a().groups[0];
+    g.data_bytes = 300 << 20;
+    g.snapshot_bytes = 20 << 20;
+    g.map_bytes = 2 << 20;
+    g.log_bytes = 10 << 20;
+    g.space = {.dead_bytes = 1 << 20,
+               .book_bytes = 3 << 20,
+               .moving_bytes = 4 << 20,
+               .freed_bytes = 5 << 20,
+               .free_bytes = 145 << 20,
+               .log_rest_bytes = 22 << 20,
+               .zone_bytes = 512 << 20};
+  }
+  NodeStatus& a() { return nodes["a:1"].status; }
+};
+
+TEST_F(PoolCommand, ShowBalances) {
+  EXPECT_EQ(at_a("pool show"), 0);
+  EXPECT_TRUE(says("  data of volumes                        300 MiB")) << out.str();
+  EXPECT_TRUE(says("  free zones                             512 MiB"));
+  EXPECT_TRUE(says("48 MiB have been written once"));
+  EXPECT_FALSE(says("DOES NOT BALANCE")) << out.str();
+  EXPECT_EQ(at_a("pool show --json"), 0);
+  const auto pool = json()["pools"][0];
+  EXPECT_EQ(pool["zones_free"], 32);
+  EXPECT_EQ(pool["space"]["sum"], pool["size_bytes"]);
+  EXPECT_EQ(pool["space"]["snapshots"], 20 << 20);
+  EXPECT_EQ(pool["groups"][0]["group"], "vms");
+  EXPECT_EQ(pool["groups"][0]["space"]["sum"], pool["groups"][0]["zone_bytes"]);
+  ++a().groups[0].data_bytes;
+  EXPECT_EQ(at_a("pool show"), 0);
+  EXPECT_TRUE(says("DOES NOT BALANCE")) << out.str();
+}
+
+TEST_F(PoolCommand, AFullPoolIsSaidInTheStatus) {
+  nodes["b:1"].status.pool.state = "ok";
+  EXPECT_EQ(both("status --check"), 0) << out.str();
+  EXPECT_FALSE(says("POOL"));
+  a().pool.state = "critical";
+  a().pool.reason = "93 % full, warned of from 90 %";
+  a().pool.fill_bytes_per_second = 1 << 20;
+  a().pool.full_in_seconds = 7200;
+  EXPECT_EQ(both("status"), 0) << "who does not ask is not surprised";
+  EXPECT_TRUE(
+      says("POOL ALMOST FULL on alpha: 93 % full, warned of from 90 %; at the rate of the "
+           "last hour, 1 MiB a second, it is full in 2 h"))
+      << out.str();
+  EXPECT_EQ(both("status --check"), 6);
+  EXPECT_EQ(both("status --check --json"), 6);
+  EXPECT_EQ(json()["pools"][0]["good"], false);
+  EXPECT_EQ(json()["pools"][1]["good"], true);
+  a().pool.state = "warn";
+  EXPECT_EQ(both("status --check"), 6);
+  EXPECT_TRUE(says("POOL FILLS UP on alpha"));
+  a().pool.state = "ok";
+  EXPECT_EQ(both("status --check"), 0);
+  nodes["b:1"].up = false;
+  EXPECT_EQ(both("status --check"), 6) << "a node does not answer";
+  nodes["a:1"].up = false;
+  EXPECT_EQ(both("status --check"), 3);
 }
 
 TEST_F(CommandTest, EmptyNodesSayHowToBegin) {

@@ -55,6 +55,10 @@ create = true
 direct = false
 size = "1.5GiB"
 zone_size = "4MiB"
+warn_at = 70
+critical_at = 95
+return_free_space = "on"
+return_after = "1h"
 [memory]
 map_cache = "32MiB"
 buffers = 67108864
@@ -91,6 +95,10 @@ level = "debug"
   EXPECT_FALSE(config->pool.direct);
   EXPECT_EQ(config->pool.size_bytes, 1610612736u);
   EXPECT_EQ(config->pool.zone_bytes, 4u << 20);
+  EXPECT_EQ(config->pool.warn_percent, 70u);
+  EXPECT_EQ(config->pool.critical_percent, 95u);
+  EXPECT_EQ(config->pool.return_free_space, PoolConfig::Return::kOn);
+  EXPECT_EQ(config->pool.return_after, std::chrono::hours(1));
   EXPECT_EQ(config->memory.map_cache_bytes, 32u << 20);
   EXPECT_EQ(config->memory.buffer_bytes, 64u << 20);
   ASSERT_EQ(config->nbd.listen.size(), 3u);
@@ -213,6 +221,10 @@ TEST(Config, ContradictionsAreRefused) {
   EXPECT_TRUE(contains(
       mistakes(std::string(kMinimal) + "[replication]\nheartbeat = \"3s\"\ntimeout = \"5s\"\n"),
       "two heartbeats"));
+  const std::string pool = "[node]\nname = \"a\"\n[service]\ntls = false\n[pool]\npath = \"/p\"\n";
+  EXPECT_TRUE(
+      contains(mistakes(pool + "critical_at = 70\n"), ":7:15: pool.critical_at: warns of 80"));
+  EXPECT_TRUE(contains(mistakes(pool + "return_free_space = \"yes\"\n"), "write \"auto\""));
   EXPECT_TRUE(contains(mistakes(std::string(kMinimal) + "[nbd]\ncertificate = \"c\"\n"),
                        "both nbd.certificate and nbd.key"));
   EXPECT_TRUE(contains(mistakes(std::string(kMinimal) + "[nbd]\nlisten = [\"unix:/" +
@@ -301,6 +313,10 @@ TEST_F(ReferenceConfig, ShowsEveryKeyAndTheDefaults) {
   const Config defaults;
   EXPECT_EQ(shown->pool.zone_bytes, defaults.pool.zone_bytes);
   EXPECT_EQ(shown->pool.direct, defaults.pool.direct);
+  EXPECT_EQ(shown->pool.warn_percent, defaults.pool.warn_percent);
+  EXPECT_EQ(shown->pool.critical_percent, defaults.pool.critical_percent);
+  EXPECT_EQ(shown->pool.return_free_space, defaults.pool.return_free_space);
+  EXPECT_EQ(shown->pool.return_after, defaults.pool.return_after);
   EXPECT_EQ(shown->memory.map_cache_bytes, defaults.memory.map_cache_bytes);
   EXPECT_EQ(shown->memory.buffer_bytes, defaults.memory.buffer_bytes);
   EXPECT_EQ(shown->nbd.connections_max, defaults.nbd.connections_max);

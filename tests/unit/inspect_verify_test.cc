@@ -332,6 +332,7 @@ TEST_F(VerifyDamage, OfCountsAndPositions) {
   };
   EXPECT_TRUE(with([](format::Descriptor&) {}).sound());
   EXPECT_TRUE(finds(with([](auto& d) { ++d.volumes[0].allocated_blocks; }), "map", "maps"));
+  EXPECT_TRUE(finds(with([](auto& d) { ++d.volumes[0].data_blocks; }), "map", "blocks of data"));
   EXPECT_TRUE(finds(with([](auto& d) { ++d.dead.entries; }), "dead", "counted"));
   EXPECT_TRUE(finds(with([](auto& d) { d.volumes[0].id = VolumeId{99}; }), "descriptor", "id"));
   EXPECT_TRUE(finds(with([](auto& d) { d.log_zones[0].zone = ZoneId{90}; }), "descriptor", "zone"));

@@ -1,0 +1,120 @@
+// The space of each node's pool: where every byte of it is.
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "ctl/answers.h"
+#include "ctl/commands.h"
+#include "ctl/format.h"
+#include "ctl/json.h"
+#include "ctl/verdict.h"
+
+namespace tandem::ctl {
+namespace {
+
+struct Part {
+  const char* key;   // in JSON
+  const char* text;  // for people
+  std::uint64_t bytes;
+};
+
+std::vector<Part> parts_of(const GroupStatus& g) {
+  return {{"data", "data of volumes", g.data_bytes},
+          {"snapshots", "only for snapshots", g.snapshot_bytes},
+          {"dead", "replaced, kept for mirrors", g.space.dead_bytes},
+          {"maps", "maps", g.map_bytes},
+          {"books", "descriptor, bitmaps, lists", g.space.book_bytes},
+          {"moving", "on their way", g.space.moving_bytes},
+          {"freed", "free with the next checkpoint", g.space.freed_bytes},
+          {"log", "log", g.log_bytes},
+          {"log_rest", "taken for the log, not written yet", g.space.log_rest_bytes},
+          {"free", "free in the group's zones", g.space.free_bytes}};
+}
+
+/// All of a pool; the sum is its size, or the node counts wrongly.
+std::vector<Part> parts_of(const NodeStatus& node) {
+  std::vector<Part> all = parts_of(GroupStatus{});
+  for (const auto& group : node.groups) {
+    const auto parts = parts_of(group);
+    for (std::size_t i = 0; i < parts.size(); ++i) all[i].bytes += parts[i].bytes;
+  }
+  const auto& pool = node.pool;
+  all.push_back({"free_zones", "free zones", pool.zones_free * pool.zone_bytes});
+  all.push_back({"fixed", "superblock, anchors, zone table", pool.fixed_bytes});
+  all.push_back({"other", "zones of groups that cannot be opened", pool.other_bytes});
+  return all;
+}
+
+std::uint64_t sum(const std::vector<Part>& parts) {
+  return std::accumulate(parts.begin(), parts.end(), std::uint64_t{0},
+                         [](std::uint64_t n, const Part& part) { return n + part.bytes; });
+}
+
+Json to_json(const std::vector<Part>& parts) {
+  Json out;
+  for (const auto& part : parts) out[part.key] = part.bytes;
+  out["sum"] = sum(parts);
+  return out;
+}
+
+Json pool_json(const NodeStatus& node) {
+  Json out = {{"node", node.node}};
+  out.update(ctl::to_json(node.pool));
+  out["space"] = to_json(parts_of(node));
+  out["groups"] = Json::array();
+  for (const auto& group : node.groups) {
+    Json entry = {{"group", group.name}, {"zone_bytes", group.space.zone_bytes}};
+    entry["space"] = to_json(parts_of(group));
+    out["groups"].push_back(std::move(entry));
+  }
+  return out;
+}
+
+std::string pool_text(const NodeStatus& node) {
+  const auto& pool = node.pool;
+  std::string out = "Pool of node " + node.node + ": " + pool.path + ", " +
+                    size_text(pool.size_bytes) + ", " + std::to_string(pool.full_percent) +
+                    " % full\n";
+  std::vector<std::string> head = {"", "POOL"};
+  for (const auto& group : node.groups) head.push_back(group.name);
+  Table rows(std::move(head));
+  const auto all = parts_of(node);
+  std::vector<std::vector<Part>> groups;
+  for (const auto& group : node.groups) groups.push_back(parts_of(group));
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    std::vector<std::string> row = {std::string("  ") + all[i].text, size_text(all[i].bytes)};
+    for (const auto& parts : groups)
+      row.push_back(i < parts.size() ? size_text(parts[i].bytes) : "");
+    rows.row(std::move(row));
+  }
+  std::vector<std::string> total = {"  together", size_text(sum(all))};
+  for (const auto& parts : groups) total.push_back(size_text(sum(parts)));
+  rows.row(std::move(total));
+  out += rows.text();
+  out += "  Of the free zones " + size_text(pool.prepared_bytes) +
+         " have been written once and are kept below the pool.\n";
+  if (sum(all) != pool.size_bytes) {
+    out += "  THIS DOES NOT BALANCE: the pool has " + count_text(pool.size_bytes, "byte") +
+           ", the parts are " + count_text(sum(all), "byte") + "; report it as a defect\n";
+  }
+  out += "  " + judge(node.node, pool).text + ".\n";
+  return out;
+}
+
+}  // namespace
+
+Exit run_pool_show(Context& context) {
+  const auto answers = ask(context, context.settings.nodes, true, context.settings.timeout);
+  auto list = Json::array();
+  std::string text;
+  for (const auto& a : answers) {
+    if (!a.status) continue;
+    list.push_back(pool_json(*a.status));
+    text += (text.empty() ? "" : "\n") + pool_text(*a.status);
+  }
+  context.out << (context.settings.json ? json_text({{"pools", std::move(list)}}) : text);
+  if (!context.settings.json) warn_silent(context, answers);
+  return listing_end(context, answers);
+}
+
+}  // namespace tandem::ctl

@@ -1,0 +1,199 @@
+// A pool that is full to the last block, with snapshots and a mirror that is away: what gives way
+// in which order, and that everything which makes room again works there.
+#include <gtest/gtest.h>
+
+#include "tests/sim/store_node.h"
+
+namespace tandem::sim {
+namespace {
+
+constexpr std::uint64_t kVolumeBlocks = 4096;  // more than the pool has
+
+class FullPool {
+ public:
+  explicit FullPool(std::uint64_t seed)
+      : random_(seed),
+        shape_(shape_of(random_)),
+        world_(seed),
+        node_(world_, StoreNode::formatted(shape_, seed), shape_, seed) {
+    CHECK(world_.run(node_.start()));
+    CHECK(world_.run(
+        node_.pool().create_group("g", Uuid{}, Role::kPrimary, ReplicationMode::kAsync)));
+    group().serve(true);
+    for (const char* name : {"a", "b"})
+      CHECK(world_.run(group().create_volume(name, kVolumeBlocks * kBlockBytes, 4096)));
+  }
+  store::Group& group() { return *node_.group(); }
+  SimRandom& random() { return random_; }
+  SimRuntime& world() { return world_; }
+
+  Status write(const std::string& name, std::uint64_t block, std::size_t blocks = 1) {
+    auto volume = group().open_volume(name);
+    if (!volume) return volume.error();
+    IoBuffer data = IoBuffer::on_heap(blocks * kBlockBytes);
+    for (std::size_t i = 0; i < data.size(); i += 512)
+      data.data()[i] = static_cast<std::byte>(random_.next());
+    return world_.run((*volume)->write(block * kBlockBytes, std::move(data), {}));
+  }
+  /// Until nothing fits any more, large and small, here and there. True when it was refused so.
+  bool fill(const std::string& name) {
+    int refused = 0;
+    for (int i = 0; i < 20000 && refused < 5; ++i) {
+      const std::size_t blocks = random_.chance(1, 3) ? 8 : 1;
+      const Status done = write(name, random_.below(kVolumeBlocks - 8), blocks);
+      if (!done && done.error().code != ErrorCode::kNoSpace) {
+        ADD_FAILURE() << done.error().message;
+        return false;
+      }
+      refused += done ? 0 : 1;
+    }
+    return refused == 5;
+  }
+  std::vector<std::string> snapshots() {
+    std::vector<std::string> names;
+    for (const auto& s : group().snapshots()) names.push_back(s.name);
+    return names;
+  }
+  void expect_sound(const std::string& after) {
+    ASSERT_FALSE(group().stopped()) << after << ": " << group().stopped()->message;
+    EXPECT_EQ(still_unbalanced(world_, node_.pool()), "") << after;
+  }
+  /// Stops it and reads all of it.
+  void end() {
+    world_.run(node_.stop());
+    world_.run_until([&] { return node_.disk().in_flight() == 0; });
+    const Recovery after = recover(node_.disk().remains(), shape_, 7);
+    EXPECT_TRUE(after.status) << after.status.error().message;
+  }
+
+ private:
+  static StoreShape shape_of(SimRandom& random) {
+    StoreShape shape = StoreShape::from_seed(random.fork());
+    shape.disk_bytes = 8 << 20;
+    return shape;
+  }
+  SimRandom random_;
+  StoreShape shape_;
+  SimRuntime world_;
+  StoreNode node_;
+};
+
+Status discard_some(FullPool& pool) {
+  auto volume = pool.group().open_volume("a");
+  const auto blocks = 64 + pool.random().below(2000);
+  return pool.world().run((*volume)->discard(0, blocks * kBlockBytes, {}));
+}
+
+Status delete_a_volume(FullPool& pool) {
+  const Status gone = pool.world().run(pool.group().delete_volume("b"));
+  if (!gone) return gone;
+  pool.world().run_for(std::chrono::seconds(5));
+  return pool.world().run(pool.group().create_volume("b", kVolumeBlocks * kBlockBytes, 4096));
+}
+
+Status demote_and_promote(FullPool& pool) {
+  const Status demoted = pool.world().run(pool.group().set_role(Role::kMirror));
+  if (!demoted) return demoted;
+  const auto promoted = pool.world().run(pool.group().start_timeline());
+  if (!promoted) return promoted.error();
+  pool.group().serve(true);
+  return ok();
+}
+
+/// Some snapshots, so that what is overwritten is held. A pool that is full may refuse one.
+void take_snapshots(FullPool& pool, std::size_t& made) {
+  for (std::uint64_t i = pool.random().below(3); i != 0; --i) {
+    for (std::uint64_t n = pool.random().below(60); n != 0; --n)
+      (void)pool.write("a", pool.random().below(kVolumeBlocks));
+    const auto name = "s" + std::to_string(made++);
+    const auto taken = pool.world().run(pool.group().create_snapshot({.name = name}));
+    if (!taken) {
+      EXPECT_EQ(taken.error().code, ErrorCode::kNoSpace) << taken.error().message;
+    }
+  }
+}
+
+/// Each of these begins with a pool that has just refused a write.
+TEST(FullPools, WhatMakesRoomWorks) {
+  std::map<std::string, std::size_t> done;
+  for (const std::uint64_t seed : seeds_to_run(1, 10)) {
+    SCOPED_TRACE(seed);
+    SimLog log;
+    FullPool pool(seed);
+    std::size_t made = 0;
+    for (int round = 0; round < 12 && !testing::Test::HasFailure(); ++round) {
+      take_snapshots(pool, made);
+      ASSERT_TRUE(pool.fill(pool.random().chance(1, 2) ? "a" : "b")) << "round " << round;
+      const auto names = pool.snapshots();
+      std::string what;
+      Status worked = ok();
+      switch (pool.random().below(6)) {
+        case 0:
+          what = "checkpoint";
+          worked = pool.world().run(pool.group().checkpoint());
+          break;
+        case 1:
+        case 2:
+          if (names.empty()) continue;
+          what = "delete a snapshot";
+          worked = pool.world().run(
+              pool.group().delete_snapshot(names[pool.random().below(names.size())]));
+          break;
+        case 3:
+          what = "discard";
+          worked = discard_some(pool);
+          break;
+        case 4:
+          what = "delete a volume";
+          worked = delete_a_volume(pool);
+          break;
+        default:
+          what = "demote";
+          worked = demote_and_promote(pool);
+          break;
+      }
+      EXPECT_TRUE(worked) << what << ": " << worked.error().message << log.text();
+      pool.expect_sound(what);
+      ++done[what];
+    }
+    // All of it comes back.
+    for (const auto& name : pool.snapshots())
+      EXPECT_TRUE(pool.world().run(pool.group().delete_snapshot(name)));
+    for (const char* name : {"a", "b"})
+      EXPECT_TRUE(pool.world().run(pool.group().delete_volume(name)));
+    pool.world().run_for(std::chrono::seconds(10));
+    pool.expect_sound("deleting all");
+    EXPECT_EQ(pool.group().use().data_blocks + pool.group().use().snapshot_blocks, 0u);
+    pool.end();
+  }
+  for (const char* what :
+       {"checkpoint", "delete a snapshot", "discard", "delete a volume", "demote"})
+    EXPECT_GT(done[what], 0u) << what << " was never tried";
+}
+
+/// The log of a mirror that is away goes before a write is refused; snapshots never do.
+TEST(FullPools, GiveWayInTheStatedOrder) {
+  for (const std::uint64_t seed : seeds_to_run(50, 6)) {
+    SCOPED_TRACE(seed);
+    SimLog log;
+    FullPool pool(seed);
+    for (int i = 0; i < 50; ++i) ASSERT_TRUE(pool.write("a", static_cast<std::uint64_t>(i)));
+    ASSERT_TRUE(pool.world().run(pool.group().create_snapshot({.name = "kept"})));
+    const Lsn held = pool.group().head().lsn;
+    pool.group().set_log_hold(held);
+    bool given_up = false;
+    for (int i = 0; i < 20000; ++i) {
+      const Status done = pool.write("a", pool.random().below(200), 8);
+      given_up |= pool.group().log_start() > held;
+      if (!done || (given_up && i > 4000)) break;
+    }
+    EXPECT_TRUE(given_up) << "writers were refused while the log was still kept";
+    EXPECT_TRUE(pool.fill("b"));
+    EXPECT_EQ(pool.snapshots(), std::vector<std::string>{"kept"});
+    pool.expect_sound("filling");
+    pool.end();
+  }
+}
+
+}  // namespace
+}  // namespace tandem::sim
