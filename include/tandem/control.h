@@ -12,6 +12,7 @@
 
 #include "tandem/base/result.h"
 #include "tandem/base/task.h"
+#include "tandem/integrity.h"
 #include "tandem/log_point.h"
 #include "tandem/pool_status.h"
 
@@ -122,6 +123,7 @@ struct GroupStatus {
   std::vector<SnapshotStatus> snapshots;  // that this node keeps, ascending
   std::uint64_t snapshot_bytes = 0;       // kept for snapshots only
   HookStatus hook;
+  DamageStatus damage;
 };
 
 struct NodeStatus {

@@ -20,6 +20,11 @@ struct RemoteAck {
   std::optional<Lsn> durable;  // acknowledge flushes only up to here (modes sync and flush)
 };
 
+/// Where the store asks for a block that is damaged here: the peers' copies of the group. Answers
+/// within a bounded time; what it gives is still to be checked. Errors: kNotFound (they hold other
+/// versions, or are damaged too), kUnavailable (nobody to ask).
+using BlockSource = std::function<Task<Result<IoBuffer>>(BlockVersion version)>;
+
 class ReplicatedLog {
  public:
   virtual ~ReplicatedLog() = default;
@@ -75,6 +80,14 @@ class ReplicatedLog {
   virtual Task<Status> install_blocks(message::ImageBlocks blocks) = 0;
   virtual Task<Status> finish_install(message::ImageEnd end) = 0;
   virtual void abandon_install() = 0;
+
+  // --- repair ------------------------------------------------------------------------------
+  /// That very version, from this copy's volumes, snapshots or log alone: never asks a peer, so
+  /// that two damaged copies do not ask each other in circles. Whole when it returns. Errors:
+  /// kNotFound (another version is here), kCorrupt, kIo (damaged here too), kCancelled.
+  virtual Task<Result<IoBuffer>> find_block(BlockVersion version) = 0;
+  /// Null to remove; what was asked before may still be under way.
+  virtual void set_block_source(BlockSource source) = 0;
 };
 
 }  // namespace tandem

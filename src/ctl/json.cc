@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "ctl/integrity_text.h"
+
 namespace tandem::ctl {
 namespace {
 
@@ -130,6 +132,7 @@ Json to_json(const GroupStatus& group) {
   for (const auto& slot : group.slots) out["slots"].push_back(to_json(slot));
   for (const auto& snapshot : group.snapshots) out["snapshots"].push_back(to_json(snapshot));
   if (group.upstream) out["upstream"] = to_json(*group.upstream);
+  out.update(integrity_json(group));
   return out;
 }
 

@@ -8,6 +8,7 @@
 #include "ctl/answers.h"
 #include "ctl/commands.h"
 #include "ctl/format.h"
+#include "ctl/integrity_text.h"
 #include "ctl/json.h"
 #include "ctl/verdict.h"
 
@@ -314,6 +315,7 @@ std::string group_text(const View& view) {
                         ", heard " + age_text(g.upstream->last_contact, view.now) + ", then at " +
                         point_text(g.upstream->primary_head));
   }
+  for (const auto& [name, value] : integrity_lines(view)) line(name, value);
   return out;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ctl/format.h"
+#include "ctl/integrity_text.h"
 
 namespace tandem::ctl {
 namespace {
@@ -133,6 +134,12 @@ Verdict judge(const std::vector<View>& views, const std::vector<std::string>& si
     verdict.good = false;
     verdict.text += ". " + fenced->node + " is fenced" + because(fenced->group->reason) +
                     ": it serves nothing and keeps its data";
+  }
+  for (const auto& view : views) {
+    const auto complaint = integrity_complaint(view);
+    if (complaint.empty()) continue;
+    verdict.good = false;
+    verdict.text += ". " + complaint;
   }
   if (primaries.empty() && !silent.empty()) {
     verdict.text += ". Not answering:";

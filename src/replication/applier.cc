@@ -220,12 +220,14 @@ Task<std::optional<message::Refuse>> Applier::examine(Session& session) {
 }
 
 Task<void> Applier::serve(Session& session) {
+  session.inquiries.emplace(executor_, clock_, log_, options_, *session.link);
   spawn(ack_pump(session));
   co_await receive_loop(session);
   const bool was_upstream = session.phase != Phase::kHandshake;
   end_session(session, "the stream ended");
   session.ack_wake.notify_all();
   session.room.notify_all();
+  co_await session.inquiries->close(session.end_reason);
   co_await session.work.close();
   if (session.installing) log_.abandon_install();
   if (was_upstream && !stopping_) set_upstream("lost", session.end_reason);
@@ -270,8 +272,18 @@ void Applier::end_session(Session& session, std::string reason) {
   session.ended = true;
   if (session.end_reason.empty()) session.end_reason = std::move(reason);
   session.link->close();
+  if (session.inquiries) session.inquiries->end(session.end_reason);
   session.ack_wake.notify_all();
   session.room.notify_all();
+}
+
+Task<Result<IoBuffer>> Applier::fetch_block(BlockVersion version) {
+  auto holder = running_.hold();
+  // Not before the primary streams: until then it would take a question for nonsense.
+  const bool streams = current_ != nullptr && !current_->ended && !held_ &&
+                       (current_->phase == Phase::kFollowing || current_->phase == Phase::kImage);
+  if (!streams) co_return Error{ErrorCode::kUnavailable, "no primary is connected"};
+  co_return co_await current_->inquiries->ask_block(version);
 }
 
 void Applier::tick() {

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "replication/handshake.h"
+#include "replication/inquiries.h"
 #include "replication/options.h"
 #include "replication/timing.h"
 #include "tandem/base/sync.h"
@@ -61,6 +62,9 @@ class Applier {
 
   Task<void> stop();
 
+  /// That version from the primary's copy. kUnavailable when none is connected.
+  Task<Result<IoBuffer>> fetch_block(BlockVersion version);
+
   UpstreamStatus status() const;
   /// A stream from a primary is open and was heard within the time-out.
   bool connected() const;
@@ -69,6 +73,7 @@ class Applier {
   enum class Phase { kHandshake, kGiving, kImage, kFollowing, kLeaving };
   struct Session {
     std::unique_ptr<Link> link;
+    std::optional<Inquiries> inquiries;  // once the stream has its place
     message::Hello hello;
     Phase phase = Phase::kHandshake;
     bool ended = false;

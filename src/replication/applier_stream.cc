@@ -18,8 +18,11 @@ Task<void> Applier::receive_loop(Session& session) {
     if (session.ended) co_return;
     session.last_contact = clock_.monotonic();
     last_contact_utc_ = clock_.utc();
-    // While a promotion is under way, and when leaving, nothing is applied or answered.
-    if (held_ || session.phase == Phase::kLeaving) continue;
+    // While a promotion is under way, and when leaving, nothing is applied or acknowledged.
+    const bool leaving = session.phase == Phase::kLeaving;
+    const bool begun = session.phase != Phase::kHandshake && !leaving;
+    if (begun && session.inquiries->take(*received)) continue;
+    if (held_ || leaving) continue;
     session.busy = true;
     auto handling = handle(session, std::move(*received));
     auto handled = co_await std::move(handling);

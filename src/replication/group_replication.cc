@@ -16,7 +16,9 @@ GroupReplication::GroupReplication(Runtime runtime, ReplicatedLog& log, LinkDial
       options_(options),
       callbacks_(std::move(callbacks)),
       role_(role),
-      applier_(runtime, log, options_, *this) {}
+      applier_(runtime, log, options_, *this) {
+  log_.set_block_source([this](BlockVersion version) { return fetch_block(version); });
+}
 
 GroupReplication::~GroupReplication() {
   CHECK(stopping_);
@@ -264,6 +266,33 @@ bool GroupReplication::any_fetching() const {
                      [](const Slot& slot) { return slot.shipper && slot.shipper->fetching(); });
 }
 
+// --- repair
+// ---------------------------------------------------------------------------------------
+
+Task<Result<IoBuffer>> GroupReplication::fetch_block(BlockVersion version) {
+  auto holder = work_.hold();
+  if (role_ != Role::kPrimary) {
+    auto asking = applier_.fetch_block(version);
+    co_return co_await std::move(asking);
+  }
+  std::string refusals;
+  std::vector<std::string> mirrors;  // slots may come and go while one is asked
+  for (const Slot& slot : slots_) mirrors.push_back(slot.options.address);
+  for (const std::string& mirror : mirrors) {
+    const auto slot = std::find_if(slots_.begin(), slots_.end(), [&](const Slot& candidate) {
+      return candidate.options.address == mirror && candidate.shipper;
+    });
+    if (slot == slots_.end() || stopping_) continue;
+    auto asking = slot->shipper->fetch_block(version);
+    auto found = co_await std::move(asking);
+    if (found) co_return found;
+    refusals +=
+        fmt::format("{}{}: {}", refusals.empty() ? "" : "; ", mirror, found.error().message);
+  }
+  co_return Error{ErrorCode::kUnavailable,
+                  refusals.empty() ? std::string("there is no mirror to ask") : refusals};
+}
+
 // --- streams, status, end ------------------------------------------------------------------------
 
 void GroupReplication::accept(std::unique_ptr<Link> link, message::Hello hello) {
@@ -296,6 +325,7 @@ std::vector<SlotStatus> GroupReplication::slots() const {
 Task<void> GroupReplication::stop() {
   if (!stopping_) {
     stopping_ = true;
+    log_.set_block_source(nullptr);
     heard_.notify_all();
     listen();
     look_again_at(std::nullopt);

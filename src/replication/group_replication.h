@@ -77,6 +77,10 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   /// A stream whose Hello names this group (LinkRouter). Answers it, whatever the role.
   void accept(std::unique_ptr<Link> link, message::Hello hello);
 
+  // --- repair ---------------------------------------------------------------------------------
+  /// That version from a peer's copy: the mirrors' in turn, or the primary's. See BlockSource.
+  Task<Result<IoBuffer>> fetch_block(BlockVersion version);
+
   // --- status ---------------------------------------------------------------------------------
   const PolicyStatus& policy_status() const { return ack_policy_.status(); }
   /// The policy makes writers wait, and no time-out ends it.

@@ -25,6 +25,8 @@ struct ReplicationOptions {
   Nanoseconds handshake_timeout = std::chrono::seconds(5);
   /// How long a refused peer may take to read why before the stream is closed.
   Nanoseconds parting_time = std::chrono::seconds(1);
+  /// How long a peer may take to give back a block that is damaged here; a reader waits meanwhile.
+  Nanoseconds inquiry_timeout = std::chrono::seconds(3);
   /// Pause before dialling again: doubles from first to max, each time with up to half of jitter.
   Nanoseconds backoff_first = std::chrono::milliseconds(100);
   Nanoseconds backoff_max = std::chrono::seconds(5);

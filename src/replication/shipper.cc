@@ -149,6 +149,7 @@ void Shipper::fail_link(std::string reason) {
   link_failed_ = true;
   link_reason_ = std::move(reason);
   link_->close();
+  if (inquiries_) inquiries_->end(link_reason_);
   wake_.notify_all();
 }
 
@@ -390,6 +391,12 @@ void Shipper::set_policy(SlotPolicy policy) {
   policy_ = std::move(policy);
   pace_.reset(clock_.monotonic());
   wake_.notify_all();
+}
+
+Task<Result<IoBuffer>> Shipper::fetch_block(BlockVersion version) {
+  auto holder = running_.hold();
+  if (!inquiries_) co_return Error{ErrorCode::kUnavailable, "it is not connected"};
+  co_return co_await inquiries_->ask_block(version);
 }
 
 Task<Status> Shipper::wait_durable(Lsn upto, Nanoseconds limit) {

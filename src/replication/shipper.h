@@ -17,6 +17,7 @@
 #include "replication/ack_policy.h"
 #include "replication/group_settings.h"
 #include "replication/handshake.h"
+#include "replication/inquiries.h"
 #include "replication/options.h"
 #include "replication/timing.h"
 #include "tandem/base/sync.h"
@@ -69,6 +70,8 @@ class Shipper {
   /// The mirror was heard since start() and nothing has to be fetched from it any more.
   bool settled() const { return settled_; }
   bool fetching() const { return state_ == State::kFetching; }
+  /// That version from the mirror's copy. kUnavailable when it is not connected.
+  Task<Result<IoBuffer>> fetch_block(BlockVersion version);
   /// Completes when the mirror holds durably everything up to `upto`, or with kUnavailable after
   /// `limit` or when the link is lost for longer.
   Task<Status> wait_durable(Lsn upto, Nanoseconds limit);
@@ -174,6 +177,7 @@ class Shipper {
   Nanoseconds last_heartbeat_{};
   Nanoseconds last_progress_{};
   bool streaming_ = false;
+  std::optional<Inquiries> inquiries_;  // while streaming
   bool sender_running_ = false;
   Condition sender_done_;
   Condition wake_;

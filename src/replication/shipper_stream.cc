@@ -22,6 +22,7 @@ Task<void> Shipper::stream(Plan plan) {
   const auto now = clock_.monotonic();
   last_contact_ = last_heartbeat_ = last_progress_ = now;
   streaming_ = true;
+  inquiries_.emplace(executor_, clock_, log_, options_, *link_);
   settled_ = true;
   ask_until_.reset();
   if (plan.image) open_gate("the mirror needs a full copy");
@@ -40,6 +41,8 @@ Task<void> Shipper::stream(Plan plan) {
   co_await receive_loop();
   if (!link_failed_) fail_link("the stream ended");
   while (sender_running_) co_await sender_done_.wait();
+  co_await inquiries_->close(link_reason_);
+  inquiries_.reset();
 
   streaming_ = false;
   in_flight_.clear();
@@ -66,6 +69,7 @@ Task<void> Shipper::receive_loop() {
     if (link_failed_) co_return;
     last_contact_ = clock_.monotonic();
     last_contact_utc_ = clock_.utc();
+    if (inquiries_->take(*received)) continue;
     if (const auto* ack = std::get_if<message::Ack>(&*received)) {
       on_ack(*ack);
     } else if (const auto* refusal = std::get_if<message::Refuse>(&*received)) {

@@ -1,5 +1,6 @@
 #include "rpc/control_translation.h"
 
+#include "rpc/integrity_translation.h"
 #include "rpc/translation.h"
 #include "rpc/wire.h"
 
@@ -148,6 +149,7 @@ void to_proto(const GroupStatus& group, v1::GroupStatus* out) {
   out->mutable_hook()->set_state(utf8(group.hook.state));
   out->mutable_hook()->set_reason(utf8(group.hook.reason));
   out->mutable_hook()->set_since_utc_ns(group.hook.since.value);
+  rpc::to_proto(group.damage, out->mutable_damage());
 }
 
 Status from_proto(const v1::GroupStatus& in, GroupStatus& group) {
@@ -187,6 +189,7 @@ Status from_proto(const v1::GroupStatus& in, GroupStatus& group) {
   group.snapshot_bytes = in.snapshot_bytes();
   if (in.has_hook())
     group.hook = {in.hook().state(), in.hook().reason(), UtcNs(in.hook().since_utc_ns())};
+  group.damage = rpc::from_proto(in.damage());
   return ok();
 }
 

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "rpc/inquiry_codec.h"
 #include "rpc/payload_codec.h"
 #include "rpc/translation.h"
 #include "rpc/wire.h"
@@ -28,7 +29,9 @@ struct TrustForeignMemory {
 #endif
 };
 
+using rpc::fill;
 using rpc::from_proto;
+using rpc::take;
 using rpc::to_proto;
 using wire::Reader;
 using wire::WireType;
@@ -500,7 +503,7 @@ Result<Message> take(const v1::ImageEnd& in) {
   return Message(message::ImageEnd{.point = from_proto(in.point())});
 }
 
-Result<Message> decode_small(const std::vector<grpc::Slice>& slices) {
+Result<Message> decode_small(const std::vector<grpc::Slice>& slices, BufferPool& pool) {
   std::string bytes;
   for (const auto& slice : slices)
     bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
@@ -523,6 +526,10 @@ Result<Message> decode_small(const std::vector<grpc::Slice>& slices) {
       return take(in.image_begin());
     case v1::StreamMessage::kImageEnd:
       return take(in.image_end());
+    case v1::StreamMessage::kBlockRequest:
+      return take(in.block_request());
+    case v1::StreamMessage::kBlockAnswer:
+      return take(in.block_answer(), pool);
     case v1::StreamMessage::kRecords:
     case v1::StreamMessage::kImageBlocks:
     case v1::StreamMessage::KIND_NOT_SET:
@@ -576,7 +583,7 @@ Result<Message> decode(const grpc::ByteBuffer& bytes, BufferPool& pool) {
     hot = is_records ? decode_records(reader, end, pool) : decode_image_blocks(reader, end, pool);
     if (!hot) return hot;
   }
-  return kinds == 0 ? decode_small(slices) : std::move(hot);
+  return kinds == 0 ? decode_small(slices, pool) : std::move(hot);
 }
 
 std::size_t payload_slices_outstanding() { return payload_slices.load(std::memory_order_acquire); }

@@ -4,6 +4,7 @@
 
 #include "store/image.h"
 #include "store/recovery.h"
+#include "store/repair.h"
 #include "tandem/base/log.h"
 
 namespace tandem::store {
@@ -22,7 +23,8 @@ Group::Group(Pool& pool, const format::Anchor& anchor)
       dead_chunks_(pool.device(), space_, anchor.group),
       dead_(dead_chunks_),
       log_(pool.superblock()),
-      recent_(pool.options().recent_bytes_max) {
+      recent_(pool.options().recent_bytes_max),
+      repair_(std::make_unique<Repair>(*this)) {
   boot_ = runtime_.random.next();
 }
 

@@ -53,6 +53,19 @@ struct GroupUse {
   }
 };
 
+/// Damage that was met since the group was opened.
+struct DamageReport {
+  std::uint64_t fetched_blocks = 0;   // damaged here, and given back by a peer
+  std::uint64_t repaired_blocks = 0;  // of those, whole again in their places
+  std::uint64_t lost_blocks = 0;      // no peer could give them back so far
+  std::uint64_t damaged_nodes = 0;    // map nodes, which cannot be had from a peer
+  UtcNs last_at;                      // of a block; 0: never
+  std::string last_volume;
+  std::uint64_t last_byte = 0;
+  std::string last_outcome;
+};
+
+class Repair;
 class VolumeHandle;
 class SnapshotHandle;
 
@@ -121,6 +134,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   Task<Status> checkpoint();
   Lsn checkpoint_lsn() const { return checkpoint_lsn_; }
   GroupUse use() const;
+  DamageReport damage() const;
   /// Why the group stopped (a failed flush, a broken device); nothing is served until a restart.
   const std::optional<Error>& stopped() const { return stopped_; }
 
@@ -147,6 +161,8 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   Task<Status> install_blocks(message::ImageBlocks blocks) override;
   Task<Status> finish_install(message::ImageEnd end) override;
   void abandon_install() override;
+  Task<Result<IoBuffer>> find_block(BlockVersion version) override;
+  void set_block_source(BlockSource source) override;
 
   // --- for Pool -------------------------------------------------------------------------------
   static Task<Result<std::shared_ptr<Group>>> create(Pool& pool, format::Anchor anchor,
@@ -169,6 +185,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   friend class SnapshotHandle;
   friend class SnapshotChanges;
   friend class Recovery;
+  friend class Repair;
   friend class Checkpoint;
 
   struct VolumeCore {
@@ -387,6 +404,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   std::uint32_t next_image_id_ = 0;     // cache ids of volumes that are being received
   bool release_all_dead_ = false;       // the next checkpoint replaces everything
 
+  std::unique_ptr<Repair> repair_;
   TimerId tick_timer_ = 0;
   bool reaping_ = false;
   Gate gate_;  // every coroutine of this group that runs on its own

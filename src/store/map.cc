@@ -73,15 +73,33 @@ Task<Result<NodeRef>> MapCache::load(MapTree& tree, std::uint32_t level, std::ui
     const bool whole = read && format::crc32c(content.bytes()) == entry.crc32c;
     NodeRef node;
     if (!moved && whole) node = insert(k, std::move(content));
+    if (!moved) note_read(k, entry.where, whole);
     loaded_.notify_all();
     if (node) co_return node;
     if (moved) continue;
-    if (!read) co_return Error(std::move(read.error()));
-    co_return Error{ErrorCode::kCorrupt,
+    co_return Error{read ? ErrorCode::kCorrupt : ErrorCode::kIo,
                     "map node at pool block " + std::to_string(entry.where.value) + " (volume id " +
                         std::to_string(k.volume) + ", level " + std::to_string(level) + ", index " +
-                        std::to_string(index) + ") fails its checksum"};
+                        std::to_string(index) + ") " +
+                        (read ? "fails its checksum" : "cannot be read: " + read.error().message) +
+                        "; no peer has it, since a map is local: serve the group from its other "
+                        "copy, and fill this one anew (RUNBOOK, a damaged map)"};
   }
+}
+
+void MapCache::note_read(const NodeKey& k, PoolBlock where, bool whole) {
+  if (whole && damaged_.empty()) return;
+  auto& damaged = damaged_[k.group_slot];
+  if (whole) {
+    damaged.erase(where);
+  } else if (damaged.size() < kDamagedMax) {
+    damaged.insert(where);
+  }
+}
+
+std::size_t MapCache::damaged_nodes(std::uint16_t group_slot) const {
+  const auto it = damaged_.find(group_slot);
+  return it == damaged_.end() ? 0 : it->second.size();
 }
 
 NodeRef MapCache::insert(NodeKey k, IoBuffer content) {
@@ -294,6 +312,7 @@ void MapCache::forget(const NodeKey& first, const NodeKey& last) {
 }
 
 void MapCache::drop_group(std::uint16_t slot) {
+  damaged_.erase(slot);
   forget(NodeKey{slot, 0, 0, 0}, NodeKey{slot, UINT32_MAX, UINT8_MAX, UINT64_MAX});
 }
 

@@ -16,6 +16,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <set>
 #include <unordered_map>
 #include <vector>
 
@@ -121,8 +122,11 @@ class MapCache {
   std::size_t resident_nodes() const { return nodes_.size(); }
   std::size_t capacity_nodes() const { return capacity_nodes_; }
   std::uint64_t misses() const { return misses_; }
+  /// Nodes of a group whose places on disk do not hold them, as far as they were met.
+  std::size_t damaged_nodes(std::uint16_t group_slot) const;
 
  private:
+  static constexpr std::size_t kDamagedMax = 4096;
   struct Walk;
   NodeKey key(const MapTree& tree, std::uint32_t level, std::uint64_t index) const {
     return {tree.group_slot, tree.volume.value, static_cast<std::uint8_t>(level), index};
@@ -131,6 +135,7 @@ class MapCache {
   NodeRef insert_empty(MapTree& tree, NodeKey key);
   void mark_dirty(const NodeRef& node);
   void touch(const NodeRef& node);
+  void note_read(const NodeKey& key, PoolBlock where, bool whole);
 
   Task<Status> walk(MapTree& tree, std::uint32_t level, std::uint64_t index, Walk& walk);
   void forget(const NodeKey& first, const NodeKey& last);
@@ -146,6 +151,7 @@ class MapCache {
   std::map<NodeKey, int> loading_;
   Condition loaded_;
   std::uint64_t misses_ = 0;
+  std::map<std::uint16_t, std::set<PoolBlock>> damaged_;  // at most kDamagedMax of a group
 };
 
 }  // namespace tandem::store

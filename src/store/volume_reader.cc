@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "format/checksum.h"
+#include "store/repair.h"
 
 namespace tandem::store {
 
@@ -35,50 +36,87 @@ Task<Status> VolumeReader::read_entries(BlockRange range, std::vector<MapEntry>&
   co_return ok();
 }
 
+/// Reads what the entries name, in runs as long as possible. Returns those that failed.
+Task<std::vector<std::uint64_t>> VolumeReader::read_data(const std::vector<MapEntry>& entries,
+                                                         std::span<std::byte> out) {
+  IoBatch io(device_);
+  std::vector<BlockRange> runs;
+  for (std::uint64_t i = 0; i < entries.size();) {
+    std::uint64_t n = 1;
+    if (entries[i].has_data()) {
+      while (i + n < entries.size() && entries[i + n].has_data() &&
+             entries[i + n].where.value == entries[i].where.value + n) {
+        ++n;
+      }
+      io.read(entries[i].where.value * kBlockBytes, out.subspan(i * kBlockBytes, n * kBlockBytes));
+      runs.push_back({i, n});
+    } else {
+      std::memset(out.data() + i * kBlockBytes, 0, kBlockBytes);
+    }
+    i += n;
+  }
+  const Status read = co_await io.run();
+  std::vector<std::uint64_t> failed;
+  for (std::size_t run = 0; run < runs.size(); ++run) {
+    const bool refused = !read && io.error_of(run) != 0;
+    for (std::uint64_t i = runs[run].first; i < runs[run].first + runs[run].count; ++i) {
+      const auto block = out.subspan(i * kBlockBytes, kBlockBytes);
+      if (refused || format::crc32c(block) != entries[i].crc32c) failed.push_back(i);
+    }
+  }
+  co_return failed;
+}
+
+/// A block that failed, by itself: a device may refuse a run for one bad sector. What stays damaged
+/// is had from a peer. False: the map names another place by now.
+Task<Result<bool>> VolumeReader::look_again(std::uint64_t block, const MapEntry& entry,
+                                            std::span<std::byte> out) {
+  IoBatch io(device_);
+  io.read(entry.where.value * kBlockBytes, out);
+  const Status read = co_await io.run();
+  if (read && format::crc32c(out) == entry.crc32c) co_return true;
+  // While we read, the block may have been overwritten and its place reused.
+  std::vector<MapEntry> now;
+  Status found = co_await read_entries({block, 1}, now);
+  if (!found) co_return Error(std::move(found.error()));
+  if (!(now[0] == entry)) co_return false;
+  DamagedBlock damaged{.version = {state_.id, VolumeBlock{block}, entry.lsn, entry.crc32c},
+                       .where = entry.where,
+                       .volume = state_.name,
+                       .found = {read ? ErrorCode::kCorrupt : ErrorCode::kIo,
+                                 "volume " + state_.name + ": block " + std::to_string(block) +
+                                     " (byte " + std::to_string(block * kBlockBytes) + ") " +
+                                     (read ? "fails its checksum" : "cannot be read") +
+                                     " at pool block " + std::to_string(entry.where.value) +
+                                     (read ? "" : " (" + read.error().message + ")")}};
+  auto recovering = repair_.recover(std::move(damaged));
+  auto right = co_await std::move(recovering);
+  if (!right) co_return Error(std::move(right.error()));
+  std::memcpy(out.data(), right->data(), kBlockBytes);
+  co_return true;
+}
+
 Task<Result<IoBuffer>> VolumeReader::read_blocks(BlockRange range) {
+  constexpr int kAttemptsMax = 100;
   IoBuffer out = buffers_.allocate(range.count * kBlockBytes);
-  for (int attempt = 0;; ++attempt) {
+  for (int attempt = 0; attempt < kAttemptsMax; ++attempt) {
     std::vector<MapEntry> entries;
     entries.reserve(range.count);
     Status found = co_await read_entries(range, entries);
     if (!found) co_return Error(std::move(found.error()));
-    IoBatch io(device_);
-    for (std::uint64_t i = 0; i < range.count;) {
-      std::uint64_t n = 1;
-      if (entries[i].has_data()) {
-        while (i + n < range.count && entries[i + n].has_data() &&
-               entries[i + n].where.value == entries[i].where.value + n) {
-          ++n;
-        }
-        io.read(entries[i].where.value * kBlockBytes,
-                out.bytes().subspan(i * kBlockBytes, n * kBlockBytes));
-      } else {
-        std::memset(out.data() + i * kBlockBytes, 0, kBlockBytes);
-      }
-      i += n;
+    const auto failed = co_await read_data(entries, out.bytes());
+    bool moved = false;
+    for (std::size_t i = 0; i < failed.size() && !moved; ++i) {
+      const auto block = out.bytes().subspan(failed[i] * kBlockBytes, kBlockBytes);
+      auto whole = co_await look_again(range.first + failed[i], entries[failed[i]], block);
+      if (!whole) co_return Error(std::move(whole.error()));
+      moved = !*whole;
     }
-    Status read = co_await io.run();
-    if (!read) co_return Error(std::move(read.error()));
-    std::optional<std::uint64_t> bad;
-    for (std::uint64_t i = 0; i < range.count && !bad; ++i) {
-      const auto block = out.bytes().subspan(i * kBlockBytes, kBlockBytes);
-      if (entries[i].has_data() && format::crc32c(block) != entries[i].crc32c) bad = i;
-    }
-    if (!bad) co_return out;
-    // While we read, the block may have been overwritten and its place reused: look again.
-    std::vector<MapEntry> now;
-    const BlockRange suspect{range.first + *bad, 1};
-    Status again = co_await read_entries(suspect, now);
-    if (!again) co_return Error(std::move(again.error()));
-    if (now[0] == entries[*bad] || attempt == 100) {
-      co_return Error{ErrorCode::kCorrupt, "volume " + state_.name + ": block " +
-                                               std::to_string(range.first + *bad) + " (byte " +
-                                               std::to_string((range.first + *bad) * kBlockBytes) +
-                                               ") fails its checksum at pool block " +
-                                               std::to_string(entries[*bad].where.value) +
-                                               "; restore it from the mirror or a backup"};
-    }
+    if (!moved) co_return out;
   }
+  co_return Error{ErrorCode::kIo, "volume " + state_.name + ": block " +
+                                      std::to_string(range.first) +
+                                      " and those behind it change faster than they can be read"};
 }
 
 Task<Result<std::vector<AllocationExtent>>> VolumeReader::allocation(std::uint64_t offset,

@@ -1,5 +1,6 @@
 // VolumeReader: the content that a map names, every block checked against its checksum. Of a live
-// volume it returns what is there when it looks; of a snapshot, the map never changes.
+// volume it returns what is there when it looks; of a snapshot, the map never changes. A damaged
+// block comes from a peer (repair.h), or is an error.
 //
 // Thread: the group's reactor. What is referred to must outlive every call under way.
 #pragma once
@@ -22,11 +23,18 @@ struct BlockRange {
   }
 };
 
+class Repair;
+
 class VolumeReader {
  public:
   VolumeReader(BlockDevice& device, BufferPool& buffers, MapCache& cache, MapTree& tree,
-               const format::VolumeState& state)
-      : device_(device), buffers_(buffers), cache_(cache), tree_(tree), state_(state) {}
+               const format::VolumeState& state, Repair& repair)
+      : device_(device),
+        buffers_(buffers),
+        cache_(cache),
+        tree_(tree),
+        state_(state),
+        repair_(repair) {}
 
   /// Bytes inside the volume; the caller has checked that. Errors: kCorrupt, kIo.
   Task<Result<IoBuffer>> read(std::uint64_t offset, std::uint64_t length);
@@ -37,12 +45,17 @@ class VolumeReader {
 
  private:
   Task<Status> read_entries(BlockRange range, std::vector<format::MapEntry>& entries);
+  Task<std::vector<std::uint64_t>> read_data(const std::vector<format::MapEntry>& entries,
+                                             std::span<std::byte> out);
+  Task<Result<bool>> look_again(std::uint64_t block, const format::MapEntry& entry,
+                                std::span<std::byte> out);
 
   BlockDevice& device_;
   BufferPool& buffers_;
   MapCache& cache_;
   MapTree& tree_;
   const format::VolumeState& state_;
+  Repair& repair_;
 };
 
 }  // namespace tandem::store

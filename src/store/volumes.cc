@@ -50,7 +50,7 @@ Group::VolumePtr Group::find_volume(VolumeId id) const {
 }
 
 VolumeReader Group::reader(VolumeCore& volume) {
-  return {device_, pool_.buffers(), cache_, volume.tree, volume.state};
+  return {device_, pool_.buffers(), cache_, volume.tree, volume.state, *repair_};
 }
 
 Result<std::shared_ptr<Volume>> Group::open_volume(std::string_view name) {

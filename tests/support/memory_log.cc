@@ -306,9 +306,7 @@ Task<Result<message::ImageBegin>> MemoryLog::begin_image() {
   auto holder = work_.hold();
   CHECK(!image_);
   co_await next_turn(node_);
-  Cells cells = base_cells_;
-  for (const Entry& entry : entries_)
-    if (!entry.opens_timeline) cells[entry.block] = {entry.stamp, entry.point.lsn};
+  Cells cells = cells_now();
   message::ImageBegin begin;
   begin.point = point_at(tail_lsn());
   begin.history = history_;
@@ -382,6 +380,32 @@ Task<Status> MemoryLog::finish_install(message::ImageEnd end) {
   install_.reset();
   changed_.notify_all();
   co_return ok();
+}
+
+MemoryLog::Cells MemoryLog::cells_now() const {
+  Cells cells = base_cells_;
+  for (const Entry& entry : entries_)
+    if (!entry.opens_timeline) cells[entry.block] = {entry.stamp, entry.point.lsn};
+  return cells;
+}
+
+BlockVersion MemoryLog::version_of(VolumeBlock block) const {
+  const Cells cells = cells_now();
+  const Cell& cell = cells.at(block);
+  const auto crc = static_cast<std::uint32_t>(hash(stamped_block(block, cell.stamp).bytes()));
+  return {VolumeId{1}, block, cell.lsn, crc};
+}
+
+Task<Result<IoBuffer>> MemoryLog::find_block(BlockVersion version) {
+  auto holder = work_.hold();
+  co_await device_time(options_.write_max);
+  const Cells cells = cells_now();
+  const auto cell = cells.find(version.block);
+  if (cell == cells.end() || version_of(version.block) != version)
+    co_return Error{ErrorCode::kNotFound, "another version is here"};
+  if (lost_.count(version.block) != 0) co_return Error{ErrorCode::kCorrupt, "damaged here too"};
+  ++blocks_found_;
+  co_return stamped_block(version.block, cell->second.stamp);
 }
 
 }  // namespace tandem::sim

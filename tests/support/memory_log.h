@@ -8,6 +8,7 @@
 
 #include <deque>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,8 @@ class MemoryLog final : public ReplicatedLog {
   void fail_next_apply(Error error) { next_apply_error_ = std::move(error); }
   /// While true device operations of apply() and write() do not complete.
   void freeze(bool frozen);
+  /// find_block() answers for it that it is damaged here too.
+  void lose_block(VolumeBlock block) { lost_.insert(block); }
   Task<void> quiesce() { return work_.close(); }
 
   // --- what a test checks --------------------------------------------------------------------
@@ -59,6 +62,10 @@ class MemoryLog final : public ReplicatedLog {
   bool installing() const { return install_.has_value(); }
   std::uint64_t flushes() const { return flushes_; }
   std::size_t applies_in_flight_max() const { return applies_max_; }
+  /// The version of `block` now.
+  BlockVersion version_of(VolumeBlock block) const;
+  const BlockSource& block_source() const { return block_source_; }
+  std::uint64_t blocks_found() const { return blocks_found_; }
 
   // --- ReplicatedLog -------------------------------------------------------------------------
   GroupIdentity identity() const override { return identity_; }
@@ -83,6 +90,9 @@ class MemoryLog final : public ReplicatedLog {
   Task<Status> install_blocks(message::ImageBlocks blocks) override;
   Task<Status> finish_install(message::ImageEnd end) override;
   void abandon_install() override { install_.reset(); }
+  /// Content is that of the model; see lose_block().
+  Task<Result<IoBuffer>> find_block(BlockVersion version) override;
+  void set_block_source(BlockSource source) override { block_source_ = std::move(source); }
 
  private:
   struct Entry {
@@ -106,6 +116,7 @@ class MemoryLog final : public ReplicatedLog {
 
   Lsn tail_lsn() const { return Lsn{base_.lsn.value + entries_.size()}; }
   LogPoint point_at(Lsn lsn) const;
+  Cells cells_now() const;
   Lsn append(Entry entry);
   Task<void> write_out(Lsn upto);
   Task<void> device_time(Nanoseconds max);
@@ -141,6 +152,9 @@ class MemoryLog final : public ReplicatedLog {
   };
   std::optional<Image> image_;
   std::optional<Install> install_;
+  BlockSource block_source_;
+  std::set<VolumeBlock> lost_;
+  std::uint64_t blocks_found_ = 0;
   Gate work_;
 };
 

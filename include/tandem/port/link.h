@@ -6,6 +6,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -31,6 +32,16 @@ struct RecordBatch {
     for (const auto& p : payload) n += p.size();
     return n;
   }
+};
+
+/// One version of one block, as the map of a copy names it: the record that wrote it, and its
+/// checksum. Copies of a group whose histories agree mean the same bytes by it.
+struct BlockVersion {
+  VolumeId volume;
+  VolumeBlock block;
+  Lsn lsn;
+  std::uint32_t crc32c = 0;
+  auto operator<=>(const BlockVersion&) const = default;
 };
 
 namespace message {
@@ -125,12 +136,26 @@ struct ImageBlocks {
 struct ImageEnd {
   LogPoint point;
 };
+/// Either side, once Start was sent: a block that is damaged here. Asked and answered beside the
+/// records, in any order; `id` is the asker's.
+struct BlockRequest {
+  std::uint64_t id = 0;
+  BlockVersion version;
+};
+/// The 4 KiB, or why not: kNotFound (another version is there), kCorrupt or kIo (damaged there
+/// too), kBusy (too many questions at once).
+struct BlockAnswer {
+  std::uint64_t id = 0;
+  std::optional<Error> refusal;
+  IoBuffer data;  // empty with a refusal
+};
 
 }  // namespace message
 
 using Message = std::variant<message::Hello, message::Welcome, message::Refuse, message::Start,
                              message::Records, message::Ack, message::Heartbeat,
-                             message::ImageBegin, message::ImageBlocks, message::ImageEnd>;
+                             message::ImageBegin, message::ImageBlocks, message::ImageEnd,
+                             message::BlockRequest, message::BlockAnswer>;
 
 /// Thread: every call and resumption is on the reactor's thread.
 /// Ends: a stream may be cut anywhere; then, and after close() by either side, an unknown prefix of

@@ -1,0 +1,254 @@
+#include "store/repair.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "format/checksum.h"
+#include "store/snapshot_pin.h"
+#include "tandem/base/log.h"
+
+namespace tandem::store {
+
+using format::MapEntry;
+
+namespace {
+
+/// Snapshots that are looked at for a block which the live volumes do not hold any more. The first
+/// one behind the write has it, if any has; a few more, because some may be on their way out.
+constexpr std::size_t kSnapshotsMax = 8;
+
+bool names(const MapEntry& entry, const BlockVersion& version) {
+  return !entry.is_hole() && entry.lsn == version.lsn && entry.crc32c == version.crc32c;
+}
+
+bool is_whole(const IoBuffer& block, const BlockVersion& version) {
+  return block.size() == kBlockBytes && format::crc32c(block.bytes()) == version.crc32c;
+}
+
+Error other_version() { return {ErrorCode::kNotFound, "it holds another version of the block"}; }
+
+/// Bytes [offset, offset + 4096) of pieces that lie back to back.
+std::optional<IoBuffer> block_at(const std::vector<IoBuffer>& pieces, std::size_t offset) {
+  for (const IoBuffer& piece : pieces) {
+    if (offset + kBlockBytes <= piece.size()) return piece.slice(offset, kBlockBytes);
+    if (offset < piece.size()) return std::nullopt;  // pieces end with blocks
+    offset -= piece.size();
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+// --- this copy's damage --------------------------------------------------------------------------
+
+void Repair::note(const DamagedBlock& damaged, std::string outcome) {
+  report_.lost_blocks = lost_.size();
+  report_.last_at = group_.runtime_.clock.utc();
+  report_.last_volume = damaged.volume;
+  report_.last_byte = damaged.version.block.value * kBlockBytes;
+  report_.last_outcome = std::move(outcome);
+}
+
+Task<Result<IoBuffer>> Repair::recover(DamagedBlock damaged) {
+  auto hold = group_.gate_.hold();
+  auto asking = ask(damaged);
+  auto right = co_await std::move(asking);
+  const std::uint64_t byte = damaged.version.block.value * kBlockBytes;
+  if (!right) {
+    const bool is_news = lost_.size() < kLostMax && lost_.insert(damaged.where).second;
+    note(damaged, "lost: " + right.error().message);
+    if (is_news) {
+      log_event(Level::kError, "block.lost",
+                "group={} volume={} byte={} lsn={} pool_block={} reason=\"{}\"", group_.name_,
+                damaged.volume, byte, damaged.version.lsn.value, damaged.where.value,
+                right.error().message);
+    }
+    co_return Error{damaged.found.code, damaged.found.message + "; no peer could give it back (" +
+                                            right.error().message +
+                                            "); write the block anew, or restore it from a backup"};
+  }
+  ++report_.fetched_blocks;
+  lost_.erase(damaged.where);
+  note(damaged, "fetched from a peer");
+  if (rewrites_ < kRewritesMax) spawn(rewrite(std::move(damaged), *right));
+  co_return std::move(*right);
+}
+
+/// Whole, in memory that a device can be given.
+Task<Result<IoBuffer>> Repair::ask(const DamagedBlock& damaged) {
+  if (!source_) co_return Error{ErrorCode::kUnavailable, "this copy has no peer"};
+  auto asking = source_(damaged.version);
+  auto got = co_await std::move(asking);
+  if (!got) co_return Error(std::move(got.error()));
+  if (!is_whole(*got, damaged.version)) {
+    co_return Error{ErrorCode::kCorrupt, "the peer sent other bytes than its map names"};
+  }
+  if (got->is_block_aligned()) co_return std::move(*got);
+  IoBuffer aligned = group_.pool_.buffers().allocate(kBlockBytes);
+  std::memcpy(aligned.data(), got->data(), kBlockBytes);
+  co_return aligned;
+}
+
+Task<void> Repair::rewrite(DamagedBlock damaged, IoBuffer right) {
+  auto hold = group_.gate_.hold();
+  ++rewrites_;
+  auto writing = write_back(damaged, right);
+  auto written = co_await std::move(writing);
+  --rewrites_;
+  const std::uint64_t byte = damaged.version.block.value * kBlockBytes;
+  if (!written) {
+    note(damaged, "fetched from a peer, but cannot be written here: " + written.error().message);
+    log_event(Level::kError, "block.not-rewritten",
+              "group={} volume={} byte={} pool_block={} error=\"{}\"", group_.name_, damaged.volume,
+              byte, damaged.where.value, written.error().message);
+  } else if (*written) {
+    ++report_.repaired_blocks;
+    note(damaged, "repaired from a peer");
+    log_event(Level::kWarn, "block.repaired",
+              "group={} volume={} byte={} lsn={} pool_block={} was=\"{}\"", group_.name_,
+              damaged.volume, byte, damaged.version.lsn.value, damaged.where.value,
+              damaged.found.message);
+  }
+}
+
+/// True: it was damaged, and is whole now. False: nothing had to be done any more.
+Task<Result<bool>> Repair::write_back(const DamagedBlock& damaged, const IoBuffer& right) {
+  // Only a checkpoint lets a place be reused, so what is mapped once the lock is held stays.
+  const auto lock = co_await group_.checkpoint_lock_.lock();
+  if (group_.stopped_ || group_.closing_) co_return false;
+  const bool mapped = co_await is_mapped(damaged);
+  if (!mapped) co_return false;
+  IoBuffer there = group_.pool_.buffers().allocate(kBlockBytes);
+  const std::uint64_t at = damaged.where.value * kBlockBytes;
+  for (const bool before : {true, false}) {
+    IoBatch look(group_.device_);
+    look.read(at, there.bytes());
+    Status read = co_await look.run();
+    const bool whole = read && is_whole(there, damaged.version);
+    if (before && whole) co_return false;  // another reader's repair was faster
+    if (!before && whole) co_return true;
+    if (!before && !read) co_return Error(std::move(read.error()));
+    if (!before) break;
+    IoBatch write(group_.device_);
+    write.write(at, right.bytes());
+    Status written = co_await write.run();
+    if (!written) co_return Error(std::move(written.error()));
+  }
+  co_return Error{ErrorCode::kIo, "the device took the right bytes and gives back others"};
+}
+
+/// Some map names the place with this checksum.
+Task<bool> Repair::is_mapped(const DamagedBlock& damaged) {
+  const auto& version = damaged.version;
+  if (const auto volume = group_.find_volume(version.volume)) {
+    auto entry = co_await entry_of(*volume, version.block);
+    if (entry && names(*entry, version) && entry->where == damaged.where) co_return true;
+  }
+  for (const auto& snapshot : snapshots_with(version)) {
+    const SnapshotPin pin(snapshot->readers);
+    for (const auto& volume : snapshot->volumes) {
+      if (volume->state.id != version.volume) continue;
+      auto entry = co_await entry_of(*volume, version.block);
+      if (entry && names(*entry, version) && entry->where == damaged.where) co_return true;
+    }
+  }
+  co_return false;
+}
+
+Task<Result<MapEntry>> Repair::entry_of(Group::VolumeCore& volume, VolumeBlock block) {
+  auto leaf = co_await group_.cache_.load(volume.tree, 0, block.value / format::kMapFanout, false);
+  if (!leaf) co_return Error(std::move(leaf.error()));
+  if (!*leaf) co_return MapEntry{};
+  co_return (*leaf)->entry(static_cast<std::uint32_t>(block.value % format::kMapFanout));
+}
+
+// --- what a peer asks for ------------------------------------------------------------------------
+
+/// Those that may map it, and are not being taken apart.
+std::vector<Group::SnapshotPtr> Repair::snapshots_with(BlockVersion version) const {
+  std::vector<Group::SnapshotPtr> out;
+  for (auto it = group_.snapshots_.lower_bound(version.lsn);
+       it != group_.snapshots_.end() && out.size() < kSnapshotsMax; ++it) {
+    if (it->second->ready && !it->second->state.being_deleted) out.push_back(it->second);
+  }
+  return out;
+}
+
+Task<Result<IoBuffer>> Repair::find(BlockVersion version) {
+  auto hold = group_.gate_.hold();
+  Error why = other_version();
+  if (const auto volume = group_.find_volume(version.volume)) {
+    auto found = co_await find_in(*volume, version);
+    if (found) co_return found;
+    if (found.error().code != ErrorCode::kNotFound) why = std::move(found.error());
+  }
+  for (const auto& snapshot : snapshots_with(version)) {
+    const SnapshotPin pin(snapshot->readers);
+    for (const auto& volume : snapshot->volumes) {
+      if (volume->state.id != version.volume) continue;
+      auto found = co_await find_in(*volume, version);
+      if (found) co_return found;
+      if (found.error().code != ErrorCode::kNotFound) why = std::move(found.error());
+    }
+  }
+  auto found = co_await find_in_log(version);
+  if (found) co_return found;
+  co_return why;
+}
+
+Task<Result<IoBuffer>> Repair::find_in(Group::VolumeCore& volume, BlockVersion version) {
+  auto entry = co_await entry_of(volume, version.block);
+  if (!entry) co_return Error(std::move(entry.error()));
+  if (!names(*entry, version)) co_return other_version();
+  IoBuffer block = group_.pool_.buffers().allocate(kBlockBytes);
+  if (entry->is_zero()) {
+    std::memset(block.data(), 0, kBlockBytes);
+    co_return block;
+  }
+  IoBatch io(group_.device_);
+  io.read(entry->where.value * kBlockBytes, block.bytes());
+  Status read = co_await io.run();
+  if (read && is_whole(block, version)) co_return block;
+  // Meanwhile it may have been replaced, and its place reused.
+  auto now = co_await entry_of(volume, version.block);
+  if (!now || !(*now == *entry)) co_return other_version();
+  co_return Error{read ? ErrorCode::kCorrupt : ErrorCode::kIo, "the block is damaged there too"};
+}
+
+/// The data of the record that wrote it: a copy that overwrote the block keeps it for a while.
+Task<Result<IoBuffer>> Repair::find_in_log(BlockVersion version) {
+  if (version.lsn <= group_.log_start()) co_return other_version();
+  auto batch = co_await group_.read_after(Lsn{version.lsn.value - 1}, 1);
+  if (!batch) co_return Error(std::move(batch.error()));
+  format::Decoder in(batch->records);
+  if (batch->empty()) co_return other_version();
+  auto record = format::decode_record(in);
+  if (!record || !record->has_data() || record->header.lsn != version.lsn ||
+      record->header.volume != version.volume || record->header.first_block > version.block) {
+    co_return other_version();
+  }
+  const std::uint64_t index = version.block.value - record->header.first_block.value;
+  if (index >= record->header.block_count) co_return other_version();
+  const auto block = block_at(batch->payload, index * kBlockBytes);
+  if (!block || !is_whole(*block, version)) co_return other_version();
+  co_return *block;
+}
+
+// --- Group ---------------------------------------------------------------------------------------
+
+Task<Result<IoBuffer>> Group::find_block(BlockVersion version) {
+  auto hold = gate_.hold();
+  if (stopped_ || closing_) co_return refusal();
+  auto finding = repair_->find(version);
+  co_return co_await std::move(finding);
+}
+
+void Group::set_block_source(BlockSource source) { repair_->set_source(std::move(source)); }
+
+DamageReport Group::damage() const {
+  DamageReport report = repair_->report();
+  report.damaged_nodes = cache_.damaged_nodes(static_cast<std::uint16_t>(slot_));
+  return report;
+}
+
+}  // namespace tandem::store

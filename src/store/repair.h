@@ -1,0 +1,66 @@
+// Repair: what becomes of a block that fails its checksum or cannot be read.
+//
+//   recover   asks the peers for that very version, checks what they give against this copy's own
+//             map entry, and hands it to the reader, who waits for it
+//   rewrite   afterwards, in the background: the right bytes go back to the same place, as long as
+//             it is still mapped with that checksum; read again to see that they stay
+//
+// Why writing in place is safe here and nowhere else: the place holds nothing that is right, and
+// what every map that names it expects are exactly these bytes. The lock of checkpoints is held
+// meanwhile, so that the place cannot be given to anything else.
+//
+// A map node cannot be had from a peer: where blocks are is each node's own matter. It is an I/O
+// error for what lies below it, and the copy has to be filled again.
+//
+// Thread: the group's reactor. Memory: a place per block known to be lost, at most kLostMax.
+#pragma once
+
+#include <set>
+#include <string>
+
+#include "store/group.h"
+#include "tandem/replicated_log.h"
+
+namespace tandem::store {
+
+/// A block whose bytes at `where` are not those that a map names.
+struct DamagedBlock {
+  BlockVersion version;
+  PoolBlock where;
+  std::string volume;  // its name, for messages
+  Error found;         // what reading it said
+};
+
+class Repair {
+ public:
+  explicit Repair(Group& group) : group_(group) {}
+
+  void set_source(BlockSource source) { source_ = std::move(source); }
+  /// The right bytes, whole; see above. Errors: `damaged.found` with why no peer could help.
+  Task<Result<IoBuffer>> recover(DamagedBlock damaged);
+  /// See ReplicatedLog::find_block.
+  Task<Result<IoBuffer>> find(BlockVersion version);
+  const DamageReport& report() const { return report_; }
+
+ private:
+  static constexpr std::size_t kLostMax = 4096;
+  static constexpr std::size_t kRewritesMax = 64;
+
+  Task<Result<IoBuffer>> ask(const DamagedBlock& damaged);
+  Task<void> rewrite(DamagedBlock damaged, IoBuffer right);
+  Task<Result<bool>> write_back(const DamagedBlock& damaged, const IoBuffer& right);
+  Task<bool> is_mapped(const DamagedBlock& damaged);
+  Task<Result<format::MapEntry>> entry_of(Group::VolumeCore& volume, VolumeBlock block);
+  Task<Result<IoBuffer>> find_in(Group::VolumeCore& volume, BlockVersion version);
+  Task<Result<IoBuffer>> find_in_log(BlockVersion version);
+  std::vector<Group::SnapshotPtr> snapshots_with(BlockVersion version) const;
+  void note(const DamagedBlock& damaged, std::string outcome);
+
+  Group& group_;
+  BlockSource source_;
+  DamageReport report_;
+  std::set<PoolBlock> lost_;
+  std::size_t rewrites_ = 0;  // under way
+};
+
+}  // namespace tandem::store
