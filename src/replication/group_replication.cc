@@ -16,6 +16,7 @@ GroupReplication::GroupReplication(Runtime runtime, ReplicatedLog& log, LinkDial
       options_(options),
       callbacks_(std::move(callbacks)),
       role_(role),
+      hearing_(role == Role::kPrimary),
       applier_(runtime, log, options_, *this) {
   log_.set_block_source([this](BlockVersion version) { return fetch_block(version); });
 }
@@ -29,8 +30,7 @@ GroupReplication::~GroupReplication() {
 
 Task<PeersHeard> GroupReplication::hear_peers(Nanoseconds peer_wait) {
   auto holder = work_.hold();
-  CHECK(role_ == Role::kPrimary);
-  hearing_ = true;
+  CHECK(role_ == Role::kPrimary && hearing_);
   for (Slot& slot : slots_) start_slot(slot);
   const auto end = runtime_.clock.monotonic() + peer_wait;
   PeersHeard outcome = PeersHeard::kAll;
@@ -59,6 +59,7 @@ Task<PeersHeard> GroupReplication::hear_peers(Nanoseconds peer_wait) {
 void GroupReplication::become_primary() {
   CHECK(!stopping_);
   role_ = Role::kPrimary;
+  hearing_ = false;
   const auto history = log_.history();
   applier_.release(message::Refuse{
       ErrorCode::kFenced,

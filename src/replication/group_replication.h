@@ -123,7 +123,9 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   const ReplicationOptions options_;
   Callbacks callbacks_;
   Role role_;
-  bool hearing_ = false;
+  // A primary that has not served since it started. From the beginning on: a mirror may have
+  // answered before hear_peers() is called.
+  bool hearing_;
   bool listening_ = false;
   bool stopping_ = false;
   AsyncMutex image_lock_;
