@@ -78,7 +78,7 @@ void add_status_commands(CLI::App& app, Words& w, Action& chosen) {
   status->add_flag(
       "--check", w.check,
       "For monitoring: exit code 6 unless every node answers, every group is served and "
-      "protected, and no pool is filling up");
+      "protected, no hook failed, nothing is damaged, and no pool is filling up");
   auto* pool = app.add_subcommand("pool", "The space that nodes store in")->require_subcommand(1);
   command(*pool, "show", "Where every byte of each node's pool is", chosen, run_pool_show);
 }

@@ -53,8 +53,6 @@ Verdict judge_primary(const View& primary) {
     all.good = false;
     all.text += ", DEGRADED since " + age_text(policy.since, primary.now) + ": " + policy.reason;
   }
-  if (group.hook.state == "failed")
-    all.text += ". HOOK FAILED around its last snapshot: " + group.hook.reason;
   for (const auto& slot : group.slots) {
     const auto one = judge_slot(primary, slot);
     all.good = all.good && one.good;
@@ -134,6 +132,12 @@ Verdict judge(const std::vector<View>& views, const std::vector<std::string>& si
     verdict.good = false;
     verdict.text += ". " + fenced->node + " is fenced" + because(fenced->group->reason) +
                     ": it serves nothing and keeps its data";
+  }
+  for (const auto* primary : primaries) {
+    if (primary->group->hook.state != "failed") continue;
+    verdict.good = false;
+    verdict.text += ". HOOK FAILED around the last snapshot on " + primary->node + ": " +
+                    primary->group->hook.reason;
   }
   for (const auto& view : views) {
     const auto complaint = integrity_complaint(view);

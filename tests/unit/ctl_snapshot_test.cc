@@ -114,7 +114,12 @@ TEST_F(SnapshotCommand, AHookThatFailedIsInTheStatus) {
   EXPECT_FALSE(says("HOOK"));
   a().hook = {"failed", "exit code 3", UtcNs(1)};
   EXPECT_EQ(at_a("status"), 0);
-  EXPECT_TRUE(says("HOOK FAILED around its last snapshot: exit code 3")) << out.str();
+  EXPECT_TRUE(says("HOOK FAILED around the last snapshot on alpha: exit code 3")) << out.str();
+  EXPECT_EQ(at_a("status --check"), 6);
+  a().slots.clear();
+  EXPECT_EQ(at_a("status"), 0);
+  EXPECT_TRUE(says("NOT PROTECTED")) << out.str();
+  EXPECT_TRUE(says("HOOK FAILED around the last snapshot on alpha: exit code 3"));
   EXPECT_EQ(at_a("group show vms"), 0);
   EXPECT_TRUE(says("exit code 3"));
 }
