@@ -12,7 +12,8 @@ set(TANDEM_ARROWS
   "device:base"
   "rpc:base"
   "nbd:base"
-  "ctl:base,rpc"
+  "backup:base,format"
+  "ctl:base,backup,rpc"
   "inspect:base,format,store,device"
   "daemon:base,format,store,replication,control,device,rpc,nbd")
 

@@ -21,6 +21,8 @@ OWNERS = {
     r"boost/asio": ("src/frontend", "src/daemon", "src/device"),
     r"systemd": ("src/daemon",),
     r"lz4": ("src/rpc",),
+    r"libnbd": ("src/ctl",),
+    r"zstd": ("src/backup",),
     r"isa-l|xxhash": ("src/format",),
 }
 
