@@ -130,6 +130,8 @@ struct NodeStatus {
   std::string node;
   std::string version;
   std::string control_address;
+  std::vector<std::string> nbd;  // where volumes are exported: "unix:/path", "host:port"
+  bool nbd_tls = false;          // over TCP
   UtcNs now;
   std::uint64_t uptime_seconds = 0;
   PoolStatus pool;

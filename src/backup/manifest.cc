@@ -60,6 +60,7 @@ Manifest manifest_from(const Json& j) {
   m.group_id = text(j.at("group"), "id");
   m.node = text(j, "node");
   m.snapshot = snapshot_from(j.at("snapshot"));
+  m.consistency = text(j, "consistency");
   m.snapshot_is_ours = j.at("snapshot_is_ours").get<bool>();
   if (const auto& f = j.at("from"); !f.is_null())
     m.from = From{small_number(f, "number"), snapshot_from(f), text(f, "manifest_sha256")};
@@ -89,6 +90,7 @@ std::string to_text(const Manifest& m) {
             {"group", {{"name", m.group}, {"id", m.group_id}}},
             {"node", m.node},
             {"snapshot", to_json(m.snapshot)},
+            {"consistency", m.consistency},
             {"snapshot_is_ours", m.snapshot_is_ours},
             {"from", nullptr},
             {"created_utc_ns", m.created.value},

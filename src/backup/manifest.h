@@ -40,6 +40,7 @@ struct Manifest {
   std::uint32_t number = 0;
   std::string group, group_id, node;
   SnapshotId snapshot;
+  std::string consistency;  // of the snapshot, as its node says it
   bool snapshot_is_ours = false;
   std::optional<From> from;  // none: a full backup
   UtcNs created;

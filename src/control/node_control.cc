@@ -419,6 +419,8 @@ Task<NodeStatus> NodeControl::status() {
   status.node = options_.node;
   status.version = options_.version;
   status.control_address = options_.service_address;
+  status.nbd = options_.nbd;
+  status.nbd_tls = options_.nbd_tls;
   status.now = runtime_.clock.utc();
   status.uptime_seconds = static_cast<std::uint64_t>(
       std::chrono::duration_cast<std::chrono::seconds>(runtime_.clock.monotonic() - started_)

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "replication/options.h"
 #include "tandem/base/result.h"
@@ -50,6 +51,8 @@ struct ControlOptions {
   std::string node;  // this node's name
   std::string version;
   std::string service_address;  // host:port where other nodes reach this one; "" if not known
+  std::vector<std::string> nbd;  // for NodeStatus
+  bool nbd_tls = false;
   /// A primary that starts waits at most so long for its mirrors before it serves.
   Nanoseconds peer_wait = std::chrono::seconds(10);
   /// A demotion or switchover gives up when draining takes longer.

@@ -5,6 +5,7 @@
 #include <iostream>
 #include <optional>
 
+#include "ctl/backup_arguments.h"
 #include "ctl/commands.h"
 #include "ctl/format.h"
 
@@ -299,6 +300,7 @@ int run(std::vector<std::string> words, Context& context, const Environment& env
   add_volume_commands(app, w, chosen);
   add_group_commands(app, w, chosen);
   add_snapshot_commands(app, w, chosen);
+  add_backup_commands(app, chosen, w.local);
   add_role_commands(app, w, chosen);
   add_pair_commands(app, w, chosen);
   let_options_fall_through(app);

@@ -51,6 +51,43 @@ Exit run_promote(Context& context, const std::string& group, bool yes, bool forc
 Exit run_demote(Context& context, const std::string& group);
 Exit run_switchover(Context& context, const std::string& group, const std::string& address);
 
+// diff_command.cc
+struct DiffRequest {
+  std::string volume;  // or VOLUME@SNAPSHOT, which is `to`
+  std::string from;    // a snapshot
+  std::string to;      // a snapshot; "": now
+  std::string nbd;     // where the node's exports are; "": as it says
+  bool summary = false;
+};
+Exit run_diff(Context& context, DiffRequest request);
+
+// backup_create.cc
+struct BackupRequest {
+  std::string group, directory;
+  std::string snapshot;              // "": one is taken
+  std::vector<std::string> volumes;  // empty: all of the snapshot's
+  bool full = false, restart = false;
+  int zstd_level = 1;  // 0: not compressed
+  std::string nbd;
+};
+/// Goes on with an interrupted one.
+Exit run_backup_create(Context& context, const BackupRequest& request);
+
+// backup_commands.cc: the first two ask no node.
+Exit run_backup_list(Context& context, const std::string& directory);
+/// Reads a point and all that it builds on; of 0, everything.
+Exit run_backup_verify(Context& context, const std::string& directory, std::uint32_t number);
+struct RestoreRequest {
+  std::string directory;
+  std::uint32_t number = 0;  // 0: the last point
+  std::string volume;        // "": the only one
+  std::string file;          // or
+  std::string to_volume;
+  std::string nbd;
+  bool yes = false;
+};
+Exit run_restore(Context& context, const RestoreRequest& request);
+
 // pair_commands.cc: nothing is asked of a node; these run where the daemon will.
 struct PairOptions {
   std::string name;                    // of this node

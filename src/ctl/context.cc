@@ -118,6 +118,16 @@ std::function<bool(const NodeStatus&)> holds_group(std::string group, Role role)
   };
 }
 
+std::function<bool(const NodeStatus&)> serves_volume(std::string name) {
+  return [name = std::move(name)](const NodeStatus& node) {
+    return std::any_of(node.groups.begin(), node.groups.end(), [&](const GroupStatus& group) {
+      return group.role == Role::kPrimary &&
+             std::any_of(group.volumes.begin(), group.volumes.end(),
+                         [&](const VolumeStatus& volume) { return volume.name == name; });
+    });
+  };
+}
+
 bool confirmed(Context& context, bool yes, const std::string& question, const std::string& name) {
   if (yes) return true;
   if (!context.terminal || context.settings.json) {

@@ -33,6 +33,7 @@ struct Context {
   std::ostream& err;
   std::istream& in;
   bool terminal = false;  // both in and out are: questions can be asked, the screen be cleared
+  bool progress = false;  // err is one: a bar can be drawn
   /// A client for one node; `timeout` of each call.
   std::function<Result<Client>(const std::string& address, std::chrono::milliseconds timeout)>
       connect;
@@ -64,6 +65,8 @@ Chosen choose(Context& context, std::chrono::milliseconds timeout, const std::st
 /// For choose(): the node has `group`, in that role when one is given.
 std::function<bool(const NodeStatus&)> holds_group(std::string group);
 std::function<bool(const NodeStatus&)> holds_group(std::string group, Role role);
+/// For choose(): the node is the primary of the group that has volume `name`.
+std::function<bool(const NodeStatus&)> serves_volume(std::string name);
 
 /// Makes the operator type `name`; true when done so. Without a terminal and without `yes`:
 /// refused.

@@ -161,6 +161,8 @@ Json to_json(const NodeStatus& node) {
   Json out = {{"node", node.node},
               {"version", node.version},
               {"control_address", node.control_address},
+              {"nbd", node.nbd},
+              {"nbd_tls", node.nbd_tls},
               {"now_utc_ns", node.now.value},
               {"uptime_seconds", node.uptime_seconds},
               {"pool", to_json(node.pool)},

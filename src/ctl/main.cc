@@ -34,6 +34,7 @@ int main(int argc, char** argv) {
                        .err = std::cerr,
                        .in = std::cin,
                        .terminal = isatty(STDIN_FILENO) != 0 && isatty(STDOUT_FILENO) != 0,
+                       .progress = isatty(STDERR_FILENO) != 0,
                        .connect = {}};
   context.connect = [&context](const std::string& address, std::chrono::milliseconds timeout) {
     return connect(context.settings, address, timeout);

@@ -1,24 +1,8 @@
 // Volumes: making, growing, deleting.
-#include <algorithm>
-
 #include "ctl/commands.h"
 #include "ctl/format.h"
 
 namespace tandem::ctl {
-namespace {
-
-/// For choose(): the node is the primary of the group that has volume `name`.
-std::function<bool(const NodeStatus&)> serves_volume(std::string name) {
-  return [name = std::move(name)](const NodeStatus& node) {
-    return std::any_of(node.groups.begin(), node.groups.end(), [&](const GroupStatus& group) {
-      return group.role == Role::kPrimary &&
-             std::any_of(group.volumes.begin(), group.volumes.end(),
-                         [&](const VolumeStatus& volume) { return volume.name == name; });
-    });
-  };
-}
-
-}  // namespace
 
 Exit run_volume_create(Context& context, const CreateVolume& request) {
   // A volume of an existing group belongs where the group is served; a new group to the first node.

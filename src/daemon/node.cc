@@ -51,6 +51,8 @@ control::ControlOptions control_options(const Config& config, const std::string&
   options.node = config.node.name;
   options.version = version;
   options.service_address = config.service.advertise;
+  for (const auto& address : config.nbd.listen) options.nbd.push_back(address.text());
+  options.nbd_tls = config.nbd.tls.has_value();
   options.peer_wait = config.replication.peer_wait;
   options.pool_warn_percent = config.pool.warn_percent;
   options.pool_critical_percent = config.pool.critical_percent;

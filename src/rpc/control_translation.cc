@@ -243,6 +243,8 @@ void to_proto(const NodeStatus& status, v1::NodeStatus* out) {
   out->set_node(utf8(status.node));
   out->set_version(utf8(status.version));
   out->set_control_address(utf8(status.control_address));
+  for (const auto& endpoint : status.nbd) out->add_nbd(utf8(endpoint));
+  out->set_nbd_tls(status.nbd_tls);
   out->set_now_utc_ns(status.now.value);
   out->set_uptime_seconds(status.uptime_seconds);
   to_proto(status.pool, out->mutable_pool());
@@ -254,6 +256,8 @@ Result<NodeStatus> from_proto(const v1::NodeStatus& in) {
   status.node = in.node();
   status.version = in.version();
   status.control_address = in.control_address();
+  status.nbd.assign(in.nbd().begin(), in.nbd().end());
+  status.nbd_tls = in.nbd_tls();
   status.now = UtcNs(in.now_utc_ns());
   status.uptime_seconds = in.uptime_seconds();
   TANDEM_TRY(from_proto(in.pool(), status.pool));

@@ -378,8 +378,8 @@ class Mounted:
     Leaving it unmounts; after the server has died use abandon(), which gets rid of everything.
     """
 
-    def __init__(self, node, volume, directory, mkfs=None, options=()):
-        self.uri = node.uri(volume)
+    def __init__(self, node, volume, directory, mkfs=None, options=(), source=None):
+        self.source = source or [node.uri(volume)]  # for nbdfuse
         self.base = pathlib.Path(tempfile.mkdtemp(prefix="mount-", dir=directory))
         self.fuse = self.base / "fuse"
         self.path = self.base / "fs"
@@ -397,7 +397,7 @@ class Mounted:
 
     def attach_file(self):
         """The export as a file."""
-        self.server = subprocess.Popen(["nbdfuse", str(self.fuse / "volume"), self.uri],
+        self.server = subprocess.Popen(["nbdfuse", str(self.fuse / "volume"), *self.source],
                                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                        stderr=subprocess.DEVNULL)
         wait_until((self.fuse / "volume").exists, "nbdfuse to show the volume")

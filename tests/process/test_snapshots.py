@@ -4,6 +4,7 @@ node deletes for itself, and none is lost to SIGKILL or a failover.
 
 import errno
 import json
+import shlex
 
 import harness
 from harness import MIB, nbd
@@ -108,6 +109,34 @@ class Snapshots(harness.ClusterTest):
             self.assertEqual(told, "what was meant\n")
         with self.mount(self.a, "v") as new:
             self.assertEqual((new.path / "letter").read_text(), "a mistake\n")
+
+    @harness.needs_mounts
+    @harness.needs_program("mkfs.ext4", "nbdkit")
+    def test_single_files_come_back_from_a_partition(self):
+        """The line of the README, as it stands there."""
+        with self.mount(self.a, "v", mkfs="ext4") as mounted:
+            (mounted.path / "letter").write_text("what was meant\n")
+        filesystem = self.a.read_all("v")
+        # A disk with one partition, which begins at 1 MiB and has the file system.
+        self.a.tandem("volume", "create", "d", "--size", "64MiB", "--group", "g")
+        entry = bytes(4) + b"\x83" + bytes(3) + (2048).to_bytes(4, "little") + \
+            (len(filesystem) // 512).to_bytes(4, "little")
+        with self.a.nbd("d") as disk:
+            disk.pwrite(bytes(446) + entry + bytes(48) + b"\x55\xaa", 0)
+            for at in range(0, len(filesystem), 4 * MIB):
+                disk.pwrite(filesystem[at:at + 4 * MIB], MIB + at)
+        self.create("s")
+        with self.a.nbd("d") as disk:
+            disk.zero(64 * MIB, 0)
+        text = (harness.REPOSITORY / "README.md").read_text()
+        begin = text.index("    nbdfuse /tmp/old/root [")
+        line = text[begin:text.index("] &", begin) + 1].replace("\\\n", " ").replace(
+            "nbd+unix:///vm1@before-upgrade?socket=/run/tandem/nbd.sock", self.a.uri("d@s"))
+        words = shlex.split(line)
+        self.assertEqual(words[:2], ["nbdfuse", "/tmp/old/root"])
+        old = self.mount(self.a, "d@s", options=["-o", "ro,noload"], source=words[2:])
+        with old:
+            self.assertEqual((old.path / "letter").read_text(), "what was meant\n")
 
     def test_deleting_under_a_reader_ends_its_reads_and_not_its_connection(self):
         old = self.fill("o")

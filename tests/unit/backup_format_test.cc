@@ -105,6 +105,7 @@ constexpr char kManifest[] = R"({
     "lsn": 900,
     "utc_ns": 1777680000000000000
   },
+  "consistency": "crash-consistent",
   "snapshot_is_ours": true,
   "from": {
     "name": "backup-2026-05-01T00:00:00Z",
@@ -138,6 +139,7 @@ Manifest manifest() {
   m.group_id = "0c5aa1f4-0000-4000-8000-000000000001";
   m.node = "beta";
   m.snapshot = {"backup-2026-05-02T00:00:00Z", Lsn(900), UtcNs(1777680000000000000)};
+  m.consistency = "crash-consistent";
   m.snapshot_is_ours = true;
   m.from = From{1,
                 {"backup-2026-05-01T00:00:00Z", Lsn(300), UtcNs(1777593600000000000)},

@@ -74,6 +74,8 @@ NodeStatus full_status() {
   s.node = "alpha";
   s.version = "0.1.0";
   s.control_address = "10.0.0.1:7788";
+  s.nbd = {"unix:/run/tandem/nbd.sock", "0.0.0.0:10809"};
+  s.nbd_tls = true;
   s.now = UtcNs(5);
   s.uptime_seconds = 6;
   s.pool.id = Uuid::from_random(1, 2);
