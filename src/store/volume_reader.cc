@@ -140,8 +140,10 @@ Task<Result<std::vector<AllocationExtent>>> VolumeReader::allocation(std::uint64
     }
     at = to;
   };
+  bool more = leaves->size() == kLeavesMax;  // leaves that were not asked for may be in the range
   for (const auto& leaf : *leaves) {
     const std::uint64_t first = leaf->key().index * format::kMapFanout;
+    if (first * kBlockBytes >= end) more = false;
     if (first * kBlockBytes >= end || out.size() > extents_max) break;
     add(first * kBlockBytes, true, true);
     for (std::uint32_t i = 0; i < format::kMapFanout; ++i) {
@@ -149,7 +151,7 @@ Task<Result<std::vector<AllocationExtent>>> VolumeReader::allocation(std::uint64
       add((first + i + 1) * kBlockBytes, entry.is_hole(), !entry.has_data());
     }
   }
-  if (leaves->size() < kLeavesMax && out.size() <= extents_max) add(end, true, true);
+  if (!more && out.size() <= extents_max) add(end, true, true);
   if (out.size() > extents_max) out.resize(extents_max);
   co_return out;
 }
