@@ -40,6 +40,11 @@ class Creation {
            backup::Repository repository)
       : context_(context), request_(request), copies_(copies), repository_(std::move(repository)) {}
 
+  /// What the next run goes on with; "" when there is nothing.
+  std::string advice() const {
+    return repository_.plan() ? "; the same command goes on from here" : "";
+  }
+
   Status run() {
     TANDEM_TRY(check_directory());
     TANDEM_TRY(look_for_a_plan());
@@ -317,7 +322,8 @@ Exit run_backup_create(Context& context, const BackupRequest& request) {
   if (!repository) return fail(context, repository.error());
   Creation creation(context, request, copies, std::move(*repository));
   if (const auto done = creation.run(); !done)
-    return fail(context, done.error(), done.error().code != ErrorCode::kUnavailable);
+    return fail(context, {done.error().code, done.error().message + creation.advice()},
+                done.error().code != ErrorCode::kUnavailable);
   return Exit::kOk;
 }
 

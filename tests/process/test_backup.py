@@ -1,58 +1,14 @@
 """Backups of real nodes, and what they are made of: diff tells exactly what was written; a full backup
-and increments restore to each of their points, byte by byte, also across a failover and a resize; SIGKILL
-in the middle costs neither what was copied nor a snapshot; a flipped bit anywhere is found by name.
+and increments restore to each of their points, byte by byte, also across a failover and a resize; a
+flipped bit anywhere is found by name.
 """
 
 import json
-import pathlib
-import subprocess
+import os
 
 import harness
+from backup_support import BackupTest, FAILED, NOT_FOUND, REFUSED, USAGE
 from harness import MIB, nbd
-
-FAILED, USAGE, REFUSED, NOT_FOUND = 1, 2, 4, 5
-
-
-class BackupTest(harness.ClusterTest):
-    size = "64MiB"
-
-    def setUp(self):
-        super().setUp()
-        self.a, self.b = self.start_pair()
-        self.replicated_volume(self.a, self.b, size=self.size, group="g")
-        self.wait_in_sync(self.a, "g")
-        self.backup = self.directory / "backup"
-
-    def both(self, *arguments, **options):
-        """The command with both nodes named, as an operator's environment does it."""
-        return self.a.tandem("--node", self.b.service, *arguments, **options)
-
-    def create(self, *arguments, **options):
-        return self.both("backup", "create", "g", self.backup, *arguments, json_output=True,
-                         **options)
-
-    def fill(self, random, places):
-        """Random bytes, which compression cannot shrink, at [(offset, length)]."""
-        with self.a.nbd("v") as disk:
-            for offset, length in places:
-                for at in range(offset, offset + length, 4 * MIB):
-                    piece = min(4 * MIB, offset + length - at)
-                    disk.pwrite(random.randbytes(piece), at)
-
-    def snapshots(self, node):
-        return [s["name"] for s in node.group("g")["snapshots"]]
-
-    def restored(self, point, *arguments, volume=()):
-        image = self.directory / f"point-{point}.img"
-        self.a.tandem("restore", self.backup, "--point", str(point), *volume, "--to-file", image,
-                      *arguments)
-        return image.read_bytes()
-
-    def fails(self, code, words, *arguments):
-        result = self.both(*arguments, check=False)
-        self.assertEqual(result.returncode, code, result.stdout + result.stderr)
-        self.assertIn(words, result.stderr)
-        return result
 
 
 @harness.needs_nbd
@@ -272,101 +228,6 @@ class Points(BackupTest):
 
 
 @harness.needs_nbd
-class Interrupted(BackupTest):
-    def spawn(self):
-        command = [harness.BIN / "tandem", "--node", self.a.service, *self.a.credentials(), "--json",
-                   "backup", "create", "g", self.backup, "--zstd", "9"]
-        return subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                preexec_fn=harness.die_with_parent)
-
-    def copied(self):
-        """The bytes of the unfinished data file."""
-        files = list(self.backup.glob("*.partial/*.data"))
-        try:
-            return files[0].stat().st_size if files else 0
-        except FileNotFoundError:  # whole meanwhile
-            return 0
-
-    def kill_at(self, goal):
-        """Lets it run until so much was copied; whether it was killed in the middle."""
-        process = self.spawn()
-        while process.poll() is None and self.copied() < goal:
-            harness.time.sleep(0.001)
-        process.kill()
-        process.communicate(timeout=harness.PATIENCE)
-        return process.returncode < 0
-
-    def backup_with_kills(self, random, goals):
-        """Killed in the middle at each of the goals, then let through."""
-        for goal in goals:
-            self.assertTrue(self.kill_at(goal), "it was done before it could be killed")
-            if self.copied():
-                listed = self.a.tandem("backup", "list", self.backup, json_output=True)
-                self.assertEqual(listed["interrupted"], len(listed["points"]) + 1)
-                # A torn end, as a power cut leaves it.
-                file = next(self.backup.glob("*.partial/*.data"))
-                whole = file.read_bytes()
-                file.write_bytes(whole[:-random.randrange(1, 4096)] + random.randbytes(17))
-        process = self.spawn()
-        out, err = process.communicate(timeout=harness.PATIENCE)
-        self.assertEqual(process.returncode, 0, err)
-        return json.loads(out)
-
-    def test_sigkill_costs_little(self):
-        random = harness.chance("backup.kill")
-        self.fill(random, [(0, 40 * MIB)])
-        # Before the snapshot or soon behind it; then ever further.
-        goals = [0, 0, 1] + sorted(random.randrange(MIB, 36 * MIB) for _ in range(4))
-        first = self.backup_with_kills(random, goals)
-        self.assertEqual((first["number"], first["resumed"]), (1, True))
-        self.assertEqual(self.restored(1), self.a.read_all("v"))
-        old = self.a.read_all("v")
-        self.fill(random, [(MIB, 30 * MIB)])
-        with self.a.nbd("v") as disk:
-            disk.trim(4 * MIB, 33 * MIB)
-        second = self.backup_with_kills(random, [1, 10 * MIB, 25 * MIB])
-        self.assertEqual((second["kind"], second["resumed"]), ("increment", True))
-        self.assertEqual(self.restored(2), self.a.read_all("v"))
-        self.assertEqual(self.restored(1, "--yes"), old)
-        # No kill left a snapshot behind.
-        self.assertEqual(self.snapshots(self.a), [second["snapshot"]["name"]])
-        self.a.tandem("backup", "verify", self.backup)
-
-    def test_what_was_copied_is_not_copied_again(self):
-        random = harness.chance("backup.kill")
-        self.fill(random, [(0, 40 * MIB)])
-        self.assertTrue(self.kill_at(20 * MIB))
-        file = next(self.backup.glob("*.partial/*.data"))
-        inode, there = file.stat().st_ino, file.read_bytes()
-        # What is written now is not in it: the snapshot is the one of the first run.
-        old = self.a.read_all("v")
-        self.fill(random, [(0, 40 * MIB)])
-        done = self.create("--zstd", "0")
-        file = self.backup / "000001" / "volume-1.data"
-        self.assertEqual(file.stat().st_ino, inode)
-        self.assertEqual(file.read_bytes()[:16 * MIB], there[:16 * MIB])
-        self.assertTrue(done["resumed"])
-        self.assertEqual(self.restored(1), old)
-
-    def test_what_cannot_be_gone_on_with_begins_anew(self):
-        random = harness.chance("backup.kill")
-        self.fill(random, [(0, 40 * MIB)])
-        self.assertTrue(self.kill_at(10 * MIB))
-        name, = self.snapshots(self.a)
-        self.a.tandem("snapshot", "delete", "g", name, "--everywhere", "--yes")
-        told = self.both("backup", "create", "g", self.backup).stdout
-        self.assertIn("The interrupted point 1 is begun anew: no node has snapshot", told)
-        self.assertEqual(self.restored(1), self.a.read_all("v"))
-        self.fill(random, [(0, 40 * MIB)])
-        self.assertTrue(self.kill_at(10 * MIB))
-        done = self.create("--restart")
-        self.assertEqual((done["number"], done["resumed"]), (2, False))
-        self.assertEqual(self.snapshots(self.a), [done["snapshot"]["name"]])
-        self.assertEqual(self.restored(2), self.a.read_all("v"))
-
-
-@harness.needs_nbd
 class Damaged(BackupTest):
     def test_every_flipped_bit_is_found_by_name(self):
         random = harness.chance("backup.damage")
@@ -423,6 +284,10 @@ class Damaged(BackupTest):
 @harness.needs_nbd
 class OverTls(BackupTest):
     def test_exports_with_tls_are_read_with_the_same_certificate(self):
+        temporary = os.environ.get("TMPDIR")
+        os.environ["TMPDIR"] = str(self.directory)
+        self.addCleanup(os.environ.update if temporary else os.environ.pop,
+                        {"TMPDIR": temporary} if temporary else "TMPDIR")
         certificates = self.certificates()
         node = self.node("node-c", config={"nbd": {
             "certificate": str(certificates / "node-c.crt"),
@@ -436,8 +301,7 @@ class OverTls(BackupTest):
         self.assertEqual(done["volumes"][0]["data_bytes"], 0)
         self.assertEqual(node.tandem("diff", "t", "--from", done["snapshot"]["name"],
                                      json_output=True)["extents"], [])
-        left = [p for p in pathlib.Path("/tmp").glob("tandem-tls-*")]
-        self.assertEqual(left, [])
+        self.assertEqual(list(self.directory.glob("tandem-tls-*")), [])
 
 
 if __name__ == "__main__":
