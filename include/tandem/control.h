@@ -46,6 +46,7 @@ struct SlotStatus {
   std::uint32_t protocol = 0;  // version spoken on the last stream; 0: none yet
   std::uint64_t progress_done = 0, progress_total = 0;  // blocks, while state is "image"
   Settings settings;                                    // all that can be set, defaults included
+  AgreementStatus agreement;
 };
 
 /// What a mirror knows of its primary.
@@ -58,6 +59,7 @@ struct UpstreamStatus {
   LogPoint primary_head;  // from its last heartbeat
   std::uint64_t missing_records = 0;
   std::uint64_t missing_bytes = 0;
+  AgreementStatus agreement;
 };
 
 /// What the declared policy does to writers now.
@@ -124,6 +126,7 @@ struct GroupStatus {
   std::uint64_t snapshot_bytes = 0;       // kept for snapshots only
   HookStatus hook;
   DamageStatus damage;
+  ScrubStatus scrub;
 };
 
 struct NodeStatus {
@@ -217,6 +220,10 @@ class Control {
   virtual Task<Status> delete_snapshot(std::string group, std::string name) = 0;
   virtual Task<Status> rename_snapshot(RenameSnapshot request) = 0;
   virtual Task<Result<SnapshotStatus>> show_snapshot(std::string group, std::string name) = 0;
+  /// Reads and checks all of this node's copy in the background; see ScrubStatus. kBusy while one
+  /// runs; kNotFound when there is none to stop.
+  virtual Task<Status> start_scrub(std::string group) = 0;
+  virtual Task<Status> stop_scrub(std::string group) = 0;
   virtual Task<Result<Receipt>> receipt(std::string group) = 0;
   /// Opens a new timeline on a mirror. Refused while the primary is reachable unless `force`, and
   /// when the node's fence command fails.

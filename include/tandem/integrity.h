@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "tandem/base/units.h"
 
@@ -21,6 +22,35 @@ struct DamageStatus {
   bool any() const { return fetched_blocks + unrepairable_blocks + damaged_map_nodes != 0; }
   /// Something cannot be read now.
   bool is_bad() const { return unrepairable_blocks + damaged_map_nodes != 0; }
+};
+
+/// Something that a scrub found.
+struct ScrubFinding {
+  std::string volume;
+  std::string snapshot;  // "": of the volume as it is
+  std::uint64_t byte = 0;
+  std::string outcome;
+};
+
+/// The present or the last reading of all of this node's copy.
+struct ScrubStatus {
+  std::string state = "never";  // never | running | finished | stopped
+  UtcNs started, ended;
+  std::uint64_t blocks_total = 0;  // about, as it began
+  std::uint64_t blocks_read = 0;   // of data; each place once, however many snapshots share it
+  std::uint64_t nodes_read = 0;    // of maps
+  std::uint64_t bad_blocks = 0;
+  std::uint64_t repaired_blocks = 0;  // of those, given back by a peer
+  std::uint64_t bad_map_nodes = 0;
+  std::uint64_t repaired_map_nodes = 0;  // of those, written again from memory
+  std::vector<ScrubFinding> findings;    // the first few
+};
+
+/// What is known of two copies' histories: the digests that are exchanged with heartbeats.
+struct AgreementStatus {
+  Lsn through;             // both hold the same records up to here; 0: not compared yet
+  UtcNs at;                // when that was found
+  std::string difference;  // "" or how they differ: an error that somebody must look at
 };
 
 }  // namespace tandem

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "store/scrub.h"
 #include "tandem/base/check.h"
 #include "tandem/base/log.h"
 
@@ -61,6 +62,8 @@ RoleStep GroupRunner::move(const replication::RoleEvent& event, std::string reas
 }
 
 void GroupRunner::start() {
+  group_.scrub().set_rate(replication::scrub_policy(group_.settings()).bytes_per_second);
+  group_.scrub().resume();
   replication_->set_mode(group_.mode());
   replication_->set_settings(group_.settings());
   for (const auto& slot : group_.slots()) {
@@ -116,7 +119,10 @@ void GroupRunner::tick() {
     if (ships) spawn(replication_->stop_shipping(Role::kFenced));
     return;
   }
-  if (!group_.stopped()) tick_snapshots();
+  if (!group_.stopped()) {
+    tick_snapshots();
+    tick_scrub();
+  }
   remember_slots();
 }
 
@@ -318,6 +324,7 @@ Task<Status> GroupRunner::change_settings(std::string mirror, Settings changes) 
     log_event(Level::kInfo, "group.setting", "group={} mirror={} key={} value=\"{}\"", name_,
               mirror.empty() ? "all" : mirror, key, value);
   }
+  group_.scrub().set_rate(replication::scrub_policy(settings).bytes_per_second);
   auto keeping = group_.set_settings(std::move(settings));
   co_return co_await std::move(keeping);
 }

@@ -69,6 +69,8 @@ class GroupRunner {
   Task<Status> delete_snapshot(std::string name);
   Task<Status> rename_snapshot(const RenameSnapshot& request);
   Task<Result<SnapshotStatus>> show_snapshot(std::string name);
+  Status start_scrub();
+  Status stop_scrub();
   Receipt receipt() const;
   Task<Result<Receipt>> promote(bool force);
   Task<Result<Receipt>> take_over();
@@ -108,6 +110,8 @@ class GroupRunner {
   void note_hook(const Status& status);
   Result<SnapshotStatus> announce_snapshot(Lsn lsn);
   void tick_snapshots();
+  void tick_scrub();
+  ScrubStatus scrub_status() const;
   Task<void> automate(bool due, std::vector<std::string> expired);
   Result<std::shared_ptr<Volume>> handed_out(Result<std::shared_ptr<Volume>> opened);
   Result<std::string> successor_of(std::string address) const;

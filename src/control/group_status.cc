@@ -48,6 +48,7 @@ Task<GroupStatus> GroupRunner::status() {
                    .last_volume = damage.last_volume,
                    .last_byte = damage.last_byte,
                    .last_outcome = damage.last_outcome};
+  status.scrub = scrub_status();
   status.settings = replication::group_settings(group_.settings());
   if (replication_->role() == Role::kPrimary) status.policy = replication_->policy_status();
   status.slots = replication_->slots();

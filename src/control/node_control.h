@@ -53,6 +53,8 @@ class NodeControl final : public Control, public VolumeDirectory {
   Task<Status> delete_snapshot(std::string group, std::string name) override;
   Task<Status> rename_snapshot(RenameSnapshot request) override;
   Task<Result<SnapshotStatus>> show_snapshot(std::string group, std::string name) override;
+  Task<Status> start_scrub(std::string group) override;
+  Task<Status> stop_scrub(std::string group) override;
   Task<Result<Receipt>> receipt(std::string group) override;
   Task<Result<Receipt>> promote(std::string group, bool force) override;
   Task<Result<Receipt>> take_over(std::string group) override;

@@ -170,6 +170,20 @@ void add_group_commands(CLI::App& app, Words& w, Action& chosen) {
   drop->add_option("ADDRESS", w.address)->required();
 }
 
+void add_scrub_commands(CLI::App& app, Words& w, Action& chosen) {
+  auto* scrub = app.add_subcommand("scrub", "Read and check all of a copy, and repair it")
+                    ->require_subcommand(1);
+  auto* start = command(*scrub, "start", "Begin it on each node named that holds the group", chosen,
+                        [&w](Context& context) { return run_scrub_start(context, w.group); });
+  start->add_option("GROUP", w.group, "The group")->required();
+  auto* stop = command(*scrub, "stop", "End it there as it is", chosen,
+                       [&w](Context& context) { return run_scrub_stop(context, w.group); });
+  stop->add_option("GROUP", w.group, "The group")->required();
+  auto* status = command(*scrub, "status", "How far it is, and what it found", chosen,
+                         [&w](Context& context) { return run_scrub_status(context, w.group); });
+  status->add_option("GROUP", w.group, "The group")->required();
+}
+
 void add_snapshot_commands(CLI::App& app, Words& w, Action& chosen) {
   auto* snapshot =
       app.add_subcommand("snapshot", "States of a group that are kept")->require_subcommand(1);
@@ -301,6 +315,7 @@ int run(std::vector<std::string> words, Context& context, const Environment& env
   add_group_commands(app, w, chosen);
   add_snapshot_commands(app, w, chosen);
   add_backup_commands(app, chosen, w.local);
+  add_scrub_commands(app, w, chosen);
   add_role_commands(app, w, chosen);
   add_pair_commands(app, w, chosen);
   let_options_fall_through(app);

@@ -36,6 +36,11 @@ Exit run_snapshot_delete(Context& context, const std::string& group, const std::
                          bool everywhere, bool yes);
 Exit run_snapshot_rename(Context& context, const RenameSnapshot& request, bool everywhere);
 
+// scrub_commands.cc: each node that is named and holds the group scrubs its own copy.
+Exit run_scrub_start(Context& context, const std::string& group);
+Exit run_scrub_stop(Context& context, const std::string& group);
+Exit run_scrub_status(Context& context, const std::string& group);
+
 // group_commands.cc
 Exit run_group_delete(Context& context, const std::string& group, bool yes);
 Exit run_mode(Context& context, const std::string& group, ReplicationMode mode);

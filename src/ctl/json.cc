@@ -41,7 +41,8 @@ Json to_json(const SlotStatus& slot) {
           {"progress_done", slot.progress_done},
           {"progress_total", slot.progress_total},
           {"protocol", slot.protocol},
-          {"settings", slot.settings}};
+          {"settings", slot.settings},
+          {"agreement", agreement_json(slot.agreement)}};
 }
 
 Json to_json(const UpstreamStatus& upstream) {
@@ -52,7 +53,8 @@ Json to_json(const UpstreamStatus& upstream) {
           {"last_contact_utc_ns", upstream.last_contact.value},
           {"primary_head", ctl::to_json(upstream.primary_head)},
           {"missing_records", upstream.missing_records},
-          {"missing_bytes", upstream.missing_bytes}};
+          {"missing_bytes", upstream.missing_bytes},
+          {"agreement", agreement_json(upstream.agreement)}};
 }
 
 }  // namespace

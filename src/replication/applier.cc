@@ -66,6 +66,7 @@ UpstreamStatus Applier::status() const {
   status.since = upstream_since_;
   status.last_contact = last_contact_utc_;
   status.primary_head = primary_head_;
+  status.agreement = agreement_;
   if (head_known_ && primary_head_.lsn > log_.head().lsn) {
     status.missing_records = primary_head_.lsn.value - log_.head().lsn.value;
     const auto bytes = log_.head().payload_bytes;

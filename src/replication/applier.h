@@ -86,6 +86,9 @@ class Applier {
     Digest chain;  // digest behind `received`
     Lsn flush_wanted;
     bool flushing = false;
+    std::optional<LogPoint> to_compare;  // a heartbeat's, until it is written here
+    bool comparing = false;
+    Lsn agreed;
     std::size_t batches = 0;  // being applied
     std::size_t bytes = 0;
     bool ack_due = false;
@@ -117,6 +120,8 @@ class Applier {
   Task<void> flush_once(Session& session);
   Task<void> ack_pump(Session& session);
   void ack(Session& session);
+  void compare_when_written(Session& session);
+  Task<void> compare(Session& session, LogPoint point);
   void on_heartbeat(Session& session, const message::Heartbeat& heartbeat);
   Task<Status> take_image(Session& session, Message message);
   Task<void> give(Session& session, Lsn after);
@@ -148,6 +153,7 @@ class Applier {
   std::string upstream_reason_ = "no primary has connected since this node started";
   UtcNs upstream_since_;
   UtcNs last_contact_utc_;
+  AgreementStatus agreement_;
   bool head_known_ = false;
   LogPoint primary_head_;
 };

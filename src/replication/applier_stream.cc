@@ -110,6 +110,7 @@ Task<void> Applier::apply_batch(Session& session, RecordBatch batch, bool flush)
   session.bytes -= bytes;
   if (applied) {
     session.written = std::max(session.written, last);
+    compare_when_written(session);
     want_flush(session, flush ? last : session.flush_wanted);
     ack(session);
   } else {
@@ -160,7 +161,8 @@ Task<void> Applier::ack_pump(Session& session) {
     co_await next_turn(executor_);
     session.ack_due = false;
     if (session.ended || held_ || session.phase == Phase::kLeaving) continue;
-    session.link->send(Message(message::Ack{session.received, session.written, session.durable}));
+    session.link->send(
+        Message(message::Ack{session.received, session.written, session.durable, session.agreed}));
   }
 }
 
@@ -175,7 +177,41 @@ void Applier::on_heartbeat(Session& session, const message::Heartbeat& heartbeat
     // Also without a request, so that the primary may let go of its log.
     want_flush(session, heartbeat.flush ? session.received : session.written);
   }
+  if (session.phase == Phase::kFollowing && !session.to_compare) {
+    session.to_compare = heartbeat.head;
+    compare_when_written(session);
+  }
   ack(session);  // the answer that shows that we live
+}
+
+// One heartbeat's position at a time: the primary's digest there against this copy's own.
+void Applier::compare_when_written(Session& session) {
+  if (!session.to_compare || session.comparing || session.ended) return;
+  if (session.to_compare->lsn > session.written) return;
+  session.comparing = true;
+  spawn(compare(session, *session.to_compare));
+}
+
+Task<void> Applier::compare(Session& session, LogPoint point) {
+  auto holder = session.work.hold();
+  auto ours = co_await log_.digest_at(point.lsn);
+  session.comparing = false;
+  session.to_compare.reset();
+  if (!ours || session.ended) co_return;  // the log does not reach back: the next one will do
+  if (*ours == point.digest) {
+    agreement_ = {point.lsn, clock_.utc(), ""};
+    session.agreed = std::max(session.agreed, point.lsn);
+    ack(session);
+    co_return;
+  }
+  agreement_.difference = fmt::format(
+      "at record {} of timeline {} this copy has another history than its primary {}; "
+      "nothing more is followed. Keep both, and compare them with tandem-inspect",
+      point.lsn.value, point.timeline.value, session.hello.identity.node);
+  log_event(Level::kError, "upstream.diverged", "group={} primary={} lsn={} reason=\"{}\"",
+            log_.identity().name, session.hello.identity.node, point.lsn.value,
+            agreement_.difference);
+  fail(session, Error{ErrorCode::kCorrupt, agreement_.difference});
 }
 
 Task<Status> Applier::take_image(Session& session, Message message) {

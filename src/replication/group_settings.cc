@@ -41,6 +41,11 @@ constexpr Nanoseconds kSnapshotsEveryMin = std::chrono::seconds(10);
 constexpr const char* kSnapshotsKeep = "24h";
 constexpr const char* kNewestOf = "a number of them, or off";
 
+constexpr const char* kScrubEvery = "7d";
+constexpr const char* kScrubRate = "20MiB";
+constexpr Nanoseconds kScrubEveryMin = std::chrono::hours(1);
+constexpr std::uint64_t kScrubRateMin = 64u << 10;
+
 std::optional<Nanoseconds> period(std::string_view text) {
   const auto time = number(text, kPeriods);
   if (!time) return std::nullopt;
@@ -139,6 +144,10 @@ constexpr Kind kGroupKinds[] = {
     {"snapshots.daily", kOff, kNewestOf, &is_count},
     {"snapshots.weekly", kOff, kNewestOf, &is_count},
     {"snapshots.monthly", kOff, kNewestOf, &is_count},
+    {"scrub.every", kScrubEvery, "a time from 1h on such as 12h or 7d, or off",
+     [](std::string_view text) { return text == kOff || period(text) >= kScrubEveryMin; }},
+    {"scrub.rate", kScrubRate, "bytes a second from 64KiB on such as 20MiB",
+     [](std::string_view text) { return number(text, kSizes) >= kScrubRateMin; }},
 };
 constexpr Kind kMirrorKinds[] = {
     {"catch_up_rate", kOff, "bytes a second such as 20MiB, or off", &is_size},
@@ -232,6 +241,12 @@ SnapshotPolicy snapshot_policy(const Settings& settings) {
 const char* to_text(SnapshotPolicy::Period period) {
   constexpr const char* kTexts[] = {"hourly", "daily", "weekly", "monthly"};
   return kTexts[period];
+}
+
+ScrubPolicy scrub_policy(const Settings& settings) {
+  const auto every = find(settings, "scrub.every"), rate = find(settings, "scrub.rate");
+  return {.every = period(every.empty() ? kScrubEvery : every),
+          .bytes_per_second = number(rate.empty() ? kScrubRate : rate, kSizes).value_or(20u << 20)};
 }
 
 std::string mirror_prefix(const std::string& address) { return "mirror/" + address + "/"; }

@@ -11,6 +11,8 @@
 //   snapshots.hourly, .daily, .weekly, .monthly
 //                   of so many hours, days, weeks and months (UTC, the present one is the first)
 //                   this node also keeps the newest of those, or "off"
+//   scrub.every     how often this node reads and checks all of its copy ("7d"), or "off"
+//   scrub.rate      at how many bytes a second ("20MiB")
 // and for each mirror:
 //   catch_up_rate     bytes a second for a full copy and for catching up, or "off"
 //   catch_up_times    other rates at times of the day: "22:00-06:00 off, 12:00-13:00 5MiB"
@@ -52,6 +54,12 @@ struct SnapshotPolicy {
 /// "hourly", "daily", "weekly", "monthly".
 const char* to_text(SnapshotPolicy::Period period);
 
+/// When this node reads and checks all of its copy, and how fast.
+struct ScrubPolicy {
+  std::optional<Nanoseconds> every;
+  std::uint64_t bytes_per_second = 0;
+};
+
 /// From minute `from` of the day (local time) up to `to`, which may lie past midnight.
 struct RateWindow {
   unsigned from = 0, to = 0;
@@ -75,6 +83,7 @@ Status check_mirror_setting(const std::string& key, const std::string& value);
 /// What is in force; what cannot be read (a newer release wrote it) counts as not set.
 GroupPolicy group_policy(const Settings& settings);
 SnapshotPolicy snapshot_policy(const Settings& settings);
+ScrubPolicy scrub_policy(const Settings& settings);
 /// The settings of the mirror at `address` are those whose key begins with mirror_prefix().
 SlotPolicy slot_policy(const Settings& settings, const std::string& address);
 std::string mirror_prefix(const std::string& address);

@@ -121,6 +121,7 @@ SlotStatus Shipper::status() const {
   status.missing_bytes = lag_bytes();
   status.in_sync = gating_ && slot_.mode == ReplicationMode::kSync && acked_.written >= barrier_;
   status.last_contact = last_contact_utc_;
+  status.agreement = agreement_;
   status.protocol = protocol_;
   status.progress_done = image_done_;
   status.progress_total = image_total_;
@@ -137,6 +138,14 @@ void Shipper::set_state(State state, std::string reason) {
   log_event(state == State::kRefused ? Level::kWarn : Level::kInfo, "slot.state",
             "group={} mirror={} node={} state={} reason=\"{}\"", log_.identity().name,
             slot_.address, node_, text(state), reason_);
+}
+
+// The same timeline with other records: never passed over, and shown until they agree again.
+void Shipper::note_difference(const std::string& how) {
+  if (agreement_.difference == how) return;
+  agreement_.difference = how;
+  log_event(Level::kError, "slot.diverged", "group={} mirror={} reason=\"{}\"",
+            log_.identity().name, slot_.address, how);
 }
 
 CopyState Shipper::our_state() const {
@@ -282,9 +291,12 @@ Task<Result<Shipper::Plan>> Shipper::judge(const message::Hello& hello,
         set_state(State::kConnecting, digest.error().message);
         co_return digest.error();
       } else if (*digest != welcome.head.digest) {
-        co_await refuse(digest_refusal(our_state(), welcome.identity.node, welcome.head.lsn));
+        auto refusal = digest_refusal(our_state(), welcome.identity.node, welcome.head.lsn);
+        note_difference(refusal.reason);
+        co_await refuse(std::move(refusal));
         co_return given_up;
       }
+      agreement_ = {welcome.head.lsn, clock_.utc(), ""};
       break;
     }
   }

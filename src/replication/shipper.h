@@ -112,6 +112,7 @@ class Shipper {
   void tick();
   void check_stall(Nanoseconds now);
   void fail_link(std::string reason);
+  void note_difference(const std::string& how);
   void set_state(State state, std::string reason);
   CopyState our_state() const;
   static const char* text(State state);
@@ -166,6 +167,7 @@ class Shipper {
   bool caught_up_once_ = false;  // the mirror has had all but a little, now or in an earlier life
   message::Ack acked_;
   std::uint64_t acked_payload_ = 0;
+  AgreementStatus agreement_;
   bool settled_ = false;
 
   // One session.

@@ -263,12 +263,16 @@ Task<Status> Shipper::send_image() {
 }
 
 void Shipper::on_ack(const message::Ack& ack) {
-  if (ack.written > sent_ || ack.received > sent_ || ack.durable > ack.written) {
+  if (ack.written > sent_ || ack.received > sent_ || ack.durable > ack.written ||
+      ack.agreed > ack.written) {
     fail_link(
         "the mirror acknowledged what it was never sent; check that both nodes run the same "
         "release of tandemd");
     return;
   }
+  // Also what was found before still holds now, when nothing came since.
+  const bool is_news = ack.agreed != agreement_.through || ack.agreed == log_.head().lsn;
+  if (ack.agreed > Lsn{0} && is_news) agreement_ = {ack.agreed, clock_.utc(), ""};
   const bool had_full_window = window_full();
   if (ack.written > acked_.written) last_progress_ = last_contact_;
   acked_.received = std::max(acked_.received, ack.received);

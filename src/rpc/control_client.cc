@@ -127,6 +127,20 @@ class GrpcControlClient final : public ControlClient {
     TANDEM_TRY(call(&Stub::GetSnapshot, request, answer));
     return from_proto(answer);
   }
+  Status start_scrub(const std::string& group) override {
+    v1::StartScrubRequest request;
+    request.set_group(group);
+    v1::StartScrubResponse answer;
+    return call(&Stub::StartScrub, request, answer);
+  }
+
+  Status stop_scrub(const std::string& group) override {
+    v1::StopScrubRequest request;
+    request.set_group(group);
+    v1::StopScrubResponse answer;
+    return call(&Stub::StopScrub, request, answer);
+  }
+
   Result<Receipt> receipt(const std::string& group) override {
     v1::GetReceiptRequest request;
     request.set_group(group);

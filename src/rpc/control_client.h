@@ -36,6 +36,8 @@ class ControlClient {
   virtual Status rename_snapshot(const RenameSnapshot& request) = 0;
   virtual Result<SnapshotStatus> show_snapshot(const std::string& group,
                                                const std::string& name) = 0;
+  virtual Status start_scrub(const std::string& group) = 0;
+  virtual Status stop_scrub(const std::string& group) = 0;
   virtual Result<Receipt> receipt(const std::string& group) = 0;
   virtual Result<Receipt> promote(const std::string& group, bool force) = 0;
   virtual Status demote(const std::string& group) = 0;

@@ -145,6 +145,18 @@ Task<Status> handle(Control& control, const v1::GetSnapshotRequest& in, v1::Snap
   co_return ok();
 }
 
+Task<Status> handle(Control& control, const v1::StartScrubRequest& in, v1::StartScrubResponse&) {
+  auto task = control.start_scrub(in.group());
+  auto status = co_await std::move(task);
+  co_return status;
+}
+
+Task<Status> handle(Control& control, const v1::StopScrubRequest& in, v1::StopScrubResponse&) {
+  auto task = control.stop_scrub(in.group());
+  auto status = co_await std::move(task);
+  co_return status;
+}
+
 Task<Status> handle(Control& control, const v1::GetReceiptRequest& in, v1::Receipt& out) {
   auto task = control.receipt(in.group());
   auto receipt = co_await std::move(task);
@@ -333,6 +345,8 @@ void listen_for_control(ControlAsyncService& service, std::shared_ptr<Loop> loop
   listen.template operator()<v1::RenameSnapshotRequest, v1::RenameSnapshotResponse>(
       &S::RequestRenameSnapshot);
   listen.template operator()<v1::GetSnapshotRequest, v1::SnapshotStatus>(&S::RequestGetSnapshot);
+  listen.template operator()<v1::StartScrubRequest, v1::StartScrubResponse>(&S::RequestStartScrub);
+  listen.template operator()<v1::StopScrubRequest, v1::StopScrubResponse>(&S::RequestStopScrub);
   listen.template operator()<v1::GetReceiptRequest, v1::Receipt>(&S::RequestGetReceipt);
   listen.template operator()<v1::PromoteRequest, v1::Receipt>(&S::RequestPromote);
   listen.template operator()<v1::DemoteRequest, v1::DemoteResponse>(&S::RequestDemote);

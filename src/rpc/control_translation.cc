@@ -69,6 +69,7 @@ void to_proto(const SlotStatus& slot, v1::SlotStatus* out) {
   out->set_progress_total(slot.progress_total);
   out->set_protocol(slot.protocol);
   to_proto(slot.settings, out->mutable_settings());
+  rpc::to_proto(slot.agreement, out->mutable_agreement());
 }
 
 SlotStatus from_proto(const v1::SlotStatus& in) {
@@ -90,6 +91,7 @@ SlotStatus from_proto(const v1::SlotStatus& in) {
   slot.progress_total = in.progress_total();
   slot.protocol = in.protocol();
   slot.settings = from_proto(in.settings());
+  slot.agreement = rpc::from_proto(in.agreement());
   return slot;
 }
 
@@ -102,6 +104,7 @@ void to_proto(const UpstreamStatus& upstream, v1::UpstreamStatus* out) {
   to_proto(upstream.primary_head, out->mutable_primary_head());
   out->set_missing_records(upstream.missing_records);
   out->set_missing_bytes(upstream.missing_bytes);
+  rpc::to_proto(upstream.agreement, out->mutable_agreement());
 }
 
 UpstreamStatus from_proto(const v1::UpstreamStatus& in) {
@@ -112,7 +115,8 @@ UpstreamStatus from_proto(const v1::UpstreamStatus& in) {
           .last_contact = UtcNs(in.last_contact_utc_ns()),
           .primary_head = from_proto(in.primary_head()),
           .missing_records = in.missing_records(),
-          .missing_bytes = in.missing_bytes()};
+          .missing_bytes = in.missing_bytes(),
+          .agreement = rpc::from_proto(in.agreement())};
 }
 
 void to_proto(const GroupStatus& group, v1::GroupStatus* out) {
@@ -150,6 +154,7 @@ void to_proto(const GroupStatus& group, v1::GroupStatus* out) {
   out->mutable_hook()->set_reason(utf8(group.hook.reason));
   out->mutable_hook()->set_since_utc_ns(group.hook.since.value);
   rpc::to_proto(group.damage, out->mutable_damage());
+  rpc::to_proto(group.scrub, out->mutable_scrub());
 }
 
 Status from_proto(const v1::GroupStatus& in, GroupStatus& group) {
@@ -190,6 +195,7 @@ Status from_proto(const v1::GroupStatus& in, GroupStatus& group) {
   if (in.has_hook())
     group.hook = {in.hook().state(), in.hook().reason(), UtcNs(in.hook().since_utc_ns())};
   group.damage = rpc::from_proto(in.damage());
+  if (in.has_scrub()) group.scrub = rpc::from_proto(in.scrub());
   return ok();
 }
 

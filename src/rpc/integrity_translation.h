@@ -8,5 +8,9 @@ namespace tandem::rpc {
 
 void to_proto(const DamageStatus& damage, v1::DamageStatus* out);
 DamageStatus from_proto(const v1::DamageStatus& in);
+void to_proto(const ScrubStatus& scrub, v1::ScrubStatus* out);
+ScrubStatus from_proto(const v1::ScrubStatus& in);
+void to_proto(const AgreementStatus& agreement, v1::AgreementStatus* out);
+AgreementStatus from_proto(const v1::AgreementStatus& in);
 
 }  // namespace tandem::rpc

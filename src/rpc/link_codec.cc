@@ -227,6 +227,7 @@ void fill(const message::Ack& m, v1::StreamMessage& out) {
   p->set_received(m.received.value);
   p->set_written(m.written.value);
   p->set_durable(m.durable.value);
+  p->set_agreed(m.agreed.value);
 }
 void fill(const message::Heartbeat& m, v1::StreamMessage& out) {
   auto* p = out.mutable_heartbeat();
@@ -474,8 +475,10 @@ Result<Message> take(const v1::Start& in) {
   return Message(message::Start{.after = Lsn(in.after()), .from_image = in.from_image()});
 }
 Result<Message> take(const v1::Ack& in) {
-  return Message(message::Ack{
-      .received = Lsn(in.received()), .written = Lsn(in.written()), .durable = Lsn(in.durable())});
+  return Message(message::Ack{.received = Lsn(in.received()),
+                              .written = Lsn(in.written()),
+                              .durable = Lsn(in.durable()),
+                              .agreed = Lsn(in.agreed())});
 }
 Result<Message> take(const v1::Heartbeat& in) {
   return Message(message::Heartbeat{.head = from_proto(in.head()),

@@ -5,6 +5,7 @@
 #include "store/image.h"
 #include "store/recovery.h"
 #include "store/repair.h"
+#include "store/scrub.h"
 #include "tandem/base/log.h"
 
 namespace tandem::store {
@@ -24,7 +25,8 @@ Group::Group(Pool& pool, const format::Anchor& anchor)
       dead_(dead_chunks_),
       log_(pool.superblock()),
       recent_(pool.options().recent_bytes_max),
-      repair_(std::make_unique<Repair>(*this)) {
+      repair_(std::make_unique<Repair>(*this)),
+      scrub_(std::make_unique<Scrub>(*this)) {
   boot_ = runtime_.random.next();
 }
 

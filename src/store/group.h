@@ -66,6 +66,7 @@ struct DamageReport {
 };
 
 class Repair;
+class Scrub;
 class VolumeHandle;
 class SnapshotHandle;
 
@@ -135,6 +136,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   Lsn checkpoint_lsn() const { return checkpoint_lsn_; }
   GroupUse use() const;
   DamageReport damage() const;
+  Scrub& scrub() { return *scrub_; }
   /// Why the group stopped (a failed flush, a broken device); nothing is served until a restart.
   const std::optional<Error>& stopped() const { return stopped_; }
 
@@ -186,6 +188,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   friend class SnapshotChanges;
   friend class Recovery;
   friend class Repair;
+  friend class Scrub;
   friend class Checkpoint;
 
   struct VolumeCore {
@@ -405,6 +408,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   bool release_all_dead_ = false;       // the next checkpoint replaces everything
 
   std::unique_ptr<Repair> repair_;
+  std::unique_ptr<Scrub> scrub_;
   TimerId tick_timer_ = 0;
   bool reaping_ = false;
   Gate gate_;  // every coroutine of this group that runs on its own

@@ -55,6 +55,7 @@ Task<Result<IoBuffer>> Repair::recover(DamagedBlock damaged) {
   auto right = co_await std::move(asking);
   const std::uint64_t byte = damaged.version.block.value * kBlockBytes;
   if (!right) {
+    if (census_.size() < kLostMax) census_.insert(damaged.where);
     const bool is_news = lost_.size() < kLostMax && lost_.insert(damaged.where).second;
     note(damaged, "lost: " + right.error().message);
     if (is_news) {
@@ -69,9 +70,16 @@ Task<Result<IoBuffer>> Repair::recover(DamagedBlock damaged) {
   }
   ++report_.fetched_blocks;
   lost_.erase(damaged.where);
+  census_.erase(damaged.where);
   note(damaged, "fetched from a peer");
   if (rewrites_ < kRewritesMax) spawn(rewrite(std::move(damaged), *right));
   co_return std::move(*right);
+}
+
+void Repair::end_census() {
+  lost_ = std::move(census_);
+  census_.clear();
+  report_.lost_blocks = lost_.size();
 }
 
 /// Whole, in memory that a device can be given.

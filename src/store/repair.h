@@ -41,6 +41,9 @@ class Repair {
   /// See ReplicatedLog::find_block.
   Task<Result<IoBuffer>> find(BlockVersion version);
   const DamageReport& report() const { return report_; }
+  /// Between the two everything was read: what was lost before, and not again, is lost no more.
+  void begin_census() { census_.clear(); }
+  void end_census();
 
  private:
   static constexpr std::size_t kLostMax = 4096;
@@ -59,7 +62,7 @@ class Repair {
   Group& group_;
   BlockSource source_;
   DamageReport report_;
-  std::set<PoolBlock> lost_;
+  std::set<PoolBlock> lost_, census_;
   std::size_t rewrites_ = 0;  // under way
 };
 

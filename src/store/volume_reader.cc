@@ -68,18 +68,19 @@ Task<std::vector<std::uint64_t>> VolumeReader::read_data(const std::vector<MapEn
 }
 
 /// A block that failed, by itself: a device may refuse a run for one bad sector. What stays damaged
-/// is had from a peer. False: the map names another place by now.
-Task<Result<bool>> VolumeReader::look_again(std::uint64_t block, const MapEntry& entry,
-                                            std::span<std::byte> out) {
+/// is had from a peer, unless the map names another place by now.
+Task<Result<VolumeReader::Again>> VolumeReader::look_again(std::uint64_t block,
+                                                           const MapEntry& entry,
+                                                           std::span<std::byte> out) {
   IoBatch io(device_);
   io.read(entry.where.value * kBlockBytes, out);
   const Status read = co_await io.run();
-  if (read && format::crc32c(out) == entry.crc32c) co_return true;
+  if (read && format::crc32c(out) == entry.crc32c) co_return Again::kWhole;
   // While we read, the block may have been overwritten and its place reused.
   std::vector<MapEntry> now;
   Status found = co_await read_entries({block, 1}, now);
   if (!found) co_return Error(std::move(found.error()));
-  if (!(now[0] == entry)) co_return false;
+  if (!(now[0] == entry)) co_return Again::kMoved;
   DamagedBlock damaged{.version = {state_.id, VolumeBlock{block}, entry.lsn, entry.crc32c},
                        .where = entry.where,
                        .volume = state_.name,
@@ -93,7 +94,7 @@ Task<Result<bool>> VolumeReader::look_again(std::uint64_t block, const MapEntry&
   auto right = co_await std::move(recovering);
   if (!right) co_return Error(std::move(right.error()));
   std::memcpy(out.data(), right->data(), kBlockBytes);
-  co_return true;
+  co_return Again::kGivenBack;
 }
 
 Task<Result<IoBuffer>> VolumeReader::read_blocks(BlockRange range) {
@@ -110,13 +111,30 @@ Task<Result<IoBuffer>> VolumeReader::read_blocks(BlockRange range) {
       const auto block = out.bytes().subspan(failed[i] * kBlockBytes, kBlockBytes);
       auto whole = co_await look_again(range.first + failed[i], entries[failed[i]], block);
       if (!whole) co_return Error(std::move(whole.error()));
-      moved = !*whole;
+      moved = *whole == Again::kMoved;
     }
     if (!moved) co_return out;
   }
   co_return Error{ErrorCode::kIo, "volume " + state_.name + ": block " +
                                       std::to_string(range.first) +
                                       " and those behind it change faster than they can be read"};
+}
+
+Task<std::vector<VolumeReader::BadBlock>> VolumeReader::check(
+    std::uint64_t first, const std::vector<MapEntry>& entries) {
+  std::vector<BadBlock> bad;
+  IoBuffer space = buffers_.allocate(entries.size() * kBlockBytes);
+  const auto failed = co_await read_data(entries, space.bytes());
+  for (const auto i : failed) {
+    const auto block = space.bytes().subspan(i * kBlockBytes, kBlockBytes);
+    auto again = co_await look_again(first + i, entries[i], block);
+    if (!again) {
+      bad.push_back({first + i, std::move(again.error())});
+    } else if (*again == Again::kGivenBack) {
+      bad.push_back({first + i, std::nullopt});
+    }
+  }
+  co_return bad;
 }
 
 Task<Result<std::vector<AllocationExtent>>> VolumeReader::allocation(std::uint64_t offset,

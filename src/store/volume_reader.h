@@ -5,6 +5,7 @@
 // Thread: the group's reactor. What is referred to must outlive every call under way.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "format/checkpoint.h"
@@ -39,6 +40,14 @@ class VolumeReader {
   /// Bytes inside the volume; the caller has checked that. Errors: kCorrupt, kIo.
   Task<Result<IoBuffer>> read(std::uint64_t offset, std::uint64_t length);
   Task<Result<IoBuffer>> read_blocks(BlockRange range);
+  /// Reads and checks the blocks from `first` on that `entries`, from this map, name; holes among
+  /// them are left out. Returns those that were damaged: repaired, or with why they are not.
+  struct BadBlock {
+    std::uint64_t block = 0;
+    std::optional<Error> error;
+  };
+  Task<std::vector<BadBlock>> check(std::uint64_t first,
+                                    const std::vector<format::MapEntry>& entries);
   /// See Volume::allocation.
   Task<Result<std::vector<AllocationExtent>>> allocation(std::uint64_t offset, std::uint64_t length,
                                                          std::size_t extents_max);
@@ -47,8 +56,9 @@ class VolumeReader {
   Task<Status> read_entries(BlockRange range, std::vector<format::MapEntry>& entries);
   Task<std::vector<std::uint64_t>> read_data(const std::vector<format::MapEntry>& entries,
                                              std::span<std::byte> out);
-  Task<Result<bool>> look_again(std::uint64_t block, const format::MapEntry& entry,
-                                std::span<std::byte> out);
+  enum class Again { kWhole, kMoved, kGivenBack };
+  Task<Result<Again>> look_again(std::uint64_t block, const format::MapEntry& entry,
+                                 std::span<std::byte> out);
 
   BlockDevice& device_;
   BufferPool& buffers_;

@@ -62,6 +62,8 @@ class FakeControl final : public Control {
     return note_snapshot("snapshot " + r.group + " " + r.name + " \"" + r.label + "\"" +
                          std::string(static_cast<std::size_t>(r.hook), '!'));
   }
+  Task<Status> start_scrub(std::string group) override { return note("start scrub " + group); }
+  Task<Status> stop_scrub(std::string group) override { return note("stop scrub " + group); }
   Task<Status> delete_snapshot(std::string group, std::string name) override {
     return note("delete snapshot " + group + " " + name);
   }

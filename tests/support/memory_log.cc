@@ -227,7 +227,8 @@ Task<Result<Digest>> MemoryLog::digest_at(Lsn at) {
   co_await next_turn(node_);
   if (at < base_.lsn || at > tail_lsn())
     co_return Error{ErrorCode::kNotFound, "the log does not reach there"};
-  co_return point_at(at).digest;
+  const Digest digest = point_at(at).digest;
+  co_return false_digests_ ? Digest{~digest.value} : digest;
 }
 
 Task<Result<RecordBatch>> MemoryLog::read_after(Lsn after, std::size_t bytes_max) {

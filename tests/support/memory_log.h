@@ -48,6 +48,8 @@ class MemoryLog final : public ReplicatedLog {
   void freeze(bool frozen);
   /// find_block() answers for it that it is damaged here too.
   void lose_block(VolumeBlock block) { lost_.insert(block); }
+  /// While true digest_at() answers as if the log held other records.
+  void falsify_digests(bool on) { false_digests_ = on; }
   Task<void> quiesce() { return work_.close(); }
 
   // --- what a test checks --------------------------------------------------------------------
@@ -141,6 +143,7 @@ class MemoryLog final : public ReplicatedLog {
   std::size_t remote_flushes_ = 0;
   bool fenced_ = false;
   bool frozen_ = false;
+  bool false_digests_ = false;
   std::optional<Error> next_apply_error_;
   std::uint64_t flushes_ = 0;
   std::size_t applies_ = 0, applies_max_ = 0;

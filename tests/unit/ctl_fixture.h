@@ -61,6 +61,8 @@ class FakeClient final : public rpc::ControlClient {
                     r.label + "\"" + std::string(static_cast<std::size_t>(r.hook), '!')));
     return node_.snapshot;
   }
+  Status start_scrub(const std::string& group) override { return note("start scrub " + group); }
+  Status stop_scrub(const std::string& group) override { return note("stop scrub " + group); }
   Status delete_snapshot(const std::string& group, const std::string& name) override {
     return note("delete snapshot " + group + " " + name);
   }

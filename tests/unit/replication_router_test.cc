@@ -208,7 +208,7 @@ TEST(BadPeer, ADialerThatNeverStartsIsClosed) {
 }
 
 // A mirror played by hand, with a real primary.
-TEST(BadPeer, AMirrorThatAcknowledgesWhatItWasNeverSent) {
+void demand_that_it_is_not_believed(const message::Ack& lie) {
   QuietLog quiet;
   SimRuntime world(11);
   SimNetwork network(world);
@@ -226,12 +226,21 @@ TEST(BadPeer, AMirrorThatAcknowledgesWhatItWasNeverSent) {
   welcome.history = a.log.history();
   taker.links[0]->send(welcome);
   ASSERT_TRUE(world.run_until([&] { return a.slot().state == "following"; }, 1s));
-  taker.links[0]->send(message::Ack{Lsn{9}, Lsn{9}, Lsn{9}});
+  taker.links[0]->send(lie);
   ASSERT_TRUE(world.run_until([&] { return a.slot().state == "connecting"; }, 1s));
   EXPECT_NE(a.slot().reason.find("never sent"), std::string::npos) << a.slot().reason;
   EXPECT_EQ(a.slot().written, Lsn{0});
+  EXPECT_EQ(a.slot().agreement.through, Lsn{0});
   network.listen("m", other, nullptr);
   a.stop();
+}
+
+TEST(BadPeer, AMirrorThatAcknowledgesWhatItWasNeverSent) {
+  demand_that_it_is_not_believed({Lsn{9}, Lsn{9}, Lsn{9}});
+}
+
+TEST(BadPeer, AMirrorThatComparedWhatItDoesNotHold) {
+  demand_that_it_is_not_believed({Lsn{0}, Lsn{0}, Lsn{0}, Lsn{9}});
 }
 
 }  // namespace

@@ -255,6 +255,8 @@ TEST_F(ControlTest, EveryCallArrivesWithItsArguments) {
   EXPECT_TRUE(c->rename_snapshot({"g", "s", "t", {}}).has_value());
   EXPECT_TRUE(c->rename_snapshot({"g", "s", "t", ""}).has_value());
   expect_snapshot(c->show_snapshot("g", "t"));
+  EXPECT_TRUE(c->start_scrub("g").has_value());
+  EXPECT_TRUE(c->stop_scrub("g").has_value());
   expect_receipt(c->receipt("g"));
   expect_receipt(c->promote("g", false));
   expect_receipt(c->promote("g", true));
@@ -279,6 +281,8 @@ TEST_F(ControlTest, EveryCallArrivesWithItsArguments) {
                                          "rename snapshot g s t -",
                                          "rename snapshot g s t \"\"",
                                          "show snapshot g t",
+                                         "start scrub g",
+                                         "stop scrub g",
                                          "receipt g",
                                          "promote g",
                                          "promote g by force",

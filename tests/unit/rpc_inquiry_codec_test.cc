@@ -52,6 +52,15 @@ class InquiryCodec : public testing::Test {
 
 const BlockVersion kVersion{VolumeId(3), VolumeBlock(0x102030), Lsn(300), 0xe3069283};
 
+TEST_F(InquiryCodec, AnAckSaysThroughWhereDigestsAreEqual) {
+  const auto bytes = encoded(message::Ack{Lsn(3), Lsn(2), Lsn(1), Lsn(300)});
+  EXPECT_EQ(hex(bytes), "320908031002180120ac02");
+  const auto back = decoded(bytes);
+  ASSERT_TRUE(back);
+  EXPECT_EQ(std::get<message::Ack>(*back).durable, Lsn(1));
+  EXPECT_EQ(std::get<message::Ack>(*back).agreed, Lsn(300));
+}
+
 TEST_F(InquiryCodec, BlockRequestBytes) {
   const auto bytes = encoded(message::BlockRequest{7, kVersion});
   EXPECT_EQ(hex(bytes), "a201150807100319302010000000000020ac022d839206e3");

@@ -99,6 +99,7 @@ struct Ack {
   Lsn received;  // in memory, checksums verified
   Lsn written;   // on the device (volatile cache)
   Lsn durable;   // flushed
+  Lsn agreed{};  // here its digest was found equal to a heartbeat's; 0: none yet on this stream
 };
 /// Dialer, also when idle: where the primary is. `flush` asks for durability of all received.
 struct Heartbeat {

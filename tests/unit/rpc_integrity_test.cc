@@ -1,0 +1,56 @@
+// What is said of a copy's soundness, between contract and protobuf: no field is forgotten.
+#include <gtest/gtest.h>
+
+#include "rpc/integrity_translation.h"
+
+namespace tandem::rpc {
+namespace {
+
+/// A translation that forgets a field would forget it on both ways: so all of a full message's
+/// fields must be set.
+void expect_full(const google::protobuf::Message& message) {
+  std::vector<const google::protobuf::FieldDescriptor*> set;
+  message.GetReflection()->ListFields(message, &set);
+  EXPECT_EQ(static_cast<int>(set.size()), message.GetDescriptor()->field_count())
+      << message.GetDescriptor()->name();
+}
+
+template <class Proto, class Status>
+Proto there_and_back(const Status& status) {
+  Proto sent, received;
+  to_proto(status, &sent);
+  to_proto(from_proto(sent), &received);
+  EXPECT_EQ(sent.DebugString(), received.DebugString());
+  expect_full(sent);
+  return sent;
+}
+
+TEST(Integrity, DamageSurvivesTheJourney) {
+  there_and_back<v1::DamageStatus>(
+      DamageStatus{52, 53, 54, 55, UtcNs(56), "v", 57, "repaired from a peer"});
+}
+
+TEST(Integrity, AScrubSurvivesTheJourney) {
+  ScrubStatus scrub{.state = "running", .started = UtcNs(58), .ended = UtcNs(59)};
+  scrub.blocks_total = 60;
+  scrub.blocks_read = 61;
+  scrub.nodes_read = 62;
+  scrub.bad_blocks = 63;
+  scrub.repaired_blocks = 64;
+  scrub.bad_map_nodes = 65;
+  scrub.repaired_map_nodes = 66;
+  scrub.findings = {{"v", "s", 67, "lost"}, {"w", "", 68, "given back"}};
+  const auto sent = there_and_back<v1::ScrubStatus>(scrub);
+  expect_full(sent.findings(0));
+  EXPECT_EQ(from_proto(sent).findings[1].outcome, "given back");
+  EXPECT_EQ(from_proto(sent).repaired_map_nodes, 66u);
+}
+
+TEST(Integrity, AnAgreementSurvivesTheJourney) {
+  const auto sent =
+      there_and_back<v1::AgreementStatus>(AgreementStatus{Lsn(48), UtcNs(49), "other records"});
+  EXPECT_EQ(from_proto(sent).through, Lsn(48));
+}
+
+}  // namespace
+}  // namespace tandem::rpc
