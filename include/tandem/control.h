@@ -224,6 +224,8 @@ class Control {
   /// runs; kNotFound when there is none to stop.
   virtual Task<Status> start_scrub(std::string group) = 0;
   virtual Task<Status> stop_scrub(std::string group) = 0;
+  /// This node's copy alone. kNotFound: no such group, snapshot or volume here.
+  virtual Task<Result<ContentReport>> check_content(ContentRequest request) = 0;
   virtual Task<Result<Receipt>> receipt(std::string group) = 0;
   /// Opens a new timeline on a mirror. Refused while the primary is reachable unless `force`, and
   /// when the node's fence command fails.

@@ -46,6 +46,36 @@ struct ScrubStatus {
   std::vector<ScrubFinding> findings;    // the first few
 };
 
+/// What a copy of a snapshot's volume holds, as checksums: two nodes compare these instead of the
+/// data. It is asked for in pieces of 1 MiB of the volume, as many at once as the node likes.
+struct ContentRequest {
+  std::string group, snapshot, volume;
+  std::uint64_t first = 0;  // piece
+  bool read = true;         // the data too; else only what the map says of it
+  bool detail = false;      // of piece `first` alone, and of each of its blocks
+};
+struct ContentPiece {
+  std::uint64_t number = 0;
+  Digest digest;             // over numbers and checksums of its blocks that are not zero; 0: none
+  std::uint64_t blocks = 0;  // that the pool holds
+  bool readable = true;      // false: its map node is damaged, and nothing is known of it
+};
+/// One that some record changed.
+struct ContentBlock {
+  std::uint64_t number = 0;
+  Lsn lsn;                   // of that record
+  std::uint32_t crc32c = 0;  // of its content, zeroes too
+};
+struct ContentReport {
+  std::uint64_t next = 0;              // all pieces from `first` to here were looked at
+  bool end = false;                    // there are no more
+  std::vector<ContentPiece> pieces;    // ascending, without those that hold nothing
+  std::vector<ContentBlock> blocks;    // with `detail`
+  std::uint64_t bad_blocks = 0;        // damaged in this copy
+  std::uint64_t repaired_blocks = 0;   // of those, given back by a peer
+  std::vector<ScrubFinding> findings;  // the first few
+};
+
 /// What is known of two copies' histories: the digests that are exchanged with heartbeats.
 struct AgreementStatus {
   Lsn through;             // both hold the same records up to here; 0: not compared yet

@@ -71,6 +71,7 @@ class GroupRunner {
   Task<Result<SnapshotStatus>> show_snapshot(std::string name);
   Status start_scrub();
   Status stop_scrub();
+  Task<Result<ContentReport>> check_content(ContentRequest request);
   Receipt receipt() const;
   Task<Result<Receipt>> promote(bool force);
   Task<Result<Receipt>> take_over();

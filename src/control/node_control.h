@@ -55,6 +55,7 @@ class NodeControl final : public Control, public VolumeDirectory {
   Task<Result<SnapshotStatus>> show_snapshot(std::string group, std::string name) override;
   Task<Status> start_scrub(std::string group) override;
   Task<Status> stop_scrub(std::string group) override;
+  Task<Result<ContentReport>> check_content(ContentRequest request) override;
   Task<Result<Receipt>> receipt(std::string group) override;
   Task<Result<Receipt>> promote(std::string group, bool force) override;
   Task<Result<Receipt>> take_over(std::string group) override;

@@ -1,5 +1,5 @@
 // Scrubs of this node's copies: begun by the operator or when the last one is old, each node for
-// itself.
+// itself. And what a copy holds, to be compared with another node's.
 #include <algorithm>
 
 #include "control/node_control.h"
@@ -30,6 +30,13 @@ Status GroupRunner::start_scrub() {
 }
 
 Status GroupRunner::stop_scrub() { return group_.scrub().stop(); }
+
+Task<Result<ContentReport>> GroupRunner::check_content(ContentRequest request) {
+  auto holder = work_.hold();
+  if (stopping_) co_return unavailable();
+  auto checking = group_.check_content(std::move(request));
+  co_return co_await std::move(checking);
+}
 
 /// One that never ran is due when the group is as old as that: a new group has just been written.
 void GroupRunner::tick_scrub() {
@@ -99,6 +106,14 @@ Task<Status> NodeControl::stop_scrub(std::string group) {
   auto runner = find_group(group);
   if (!runner) co_return runner.error();
   co_return (*runner)->stop_scrub();
+}
+
+Task<Result<ContentReport>> NodeControl::check_content(ContentRequest request) {
+  auto holder = work_.hold();
+  auto runner = find_group(request.group);
+  if (!runner) co_return runner.error();
+  auto checking = (*runner)->check_content(std::move(request));
+  co_return co_await std::move(checking);
 }
 
 }  // namespace tandem::control

@@ -21,12 +21,12 @@ constexpr const char* kFooter =
     "\n"
     "Exit codes: 0 done; 1 failed; 2 usage or configuration; 3 node unreachable;\n"
     "4 refused (a precondition or the confirmation is missing); 5 not found;\n"
-    "6 something needs attention (status --check).\n";
+    "6 something needs attention (status --check, verify).\n";
 
 /// What the words of the command line ended in.
 struct Words {
   Settings settings;
-  std::string timeout, watch, size, mode, to;
+  std::string timeout, watch, size, rate, mode, to;
   std::string name, group, address, fence_command;
   std::uint32_t block_size = 512;
   std::vector<std::string> changes;
@@ -35,6 +35,7 @@ struct Words {
   bool local = false;  // asks no node
   bool yes = false, force = false, everywhere = false;
   bool check = false;
+  bool quick = false;
   bool crash_consistent = false, require_consistent = false;
   CLI::Option* watch_option = nullptr;
   CLI::Option* label_option = nullptr;
@@ -182,6 +183,24 @@ void add_scrub_commands(CLI::App& app, Words& w, Action& chosen) {
   auto* status = command(*scrub, "status", "How far it is, and what it found", chosen,
                          [&w](Context& context) { return run_scrub_status(context, w.group); });
   status->add_option("GROUP", w.group, "The group")->required();
+  auto* verify = command(app, "verify", "Compare all copies of a group by checksums; no data moves",
+                         chosen, [&w](Context& context) {
+                           VerifyOptions options{w.group, w.name, w.quick, std::nullopt};
+                           if (!w.rate.empty()) {
+                             const auto rate = parse_size(w.rate);
+                             if (!rate) return fail_usage(context, rate.error().message);
+                             options.bytes_per_second = *rate;
+                           }
+                           return run_verify(context, options);
+                         });
+  verify->add_option("GROUP", w.group, "The group")->required();
+  verify
+      ->add_option("--snapshot", w.name,
+                   "At this one, which all have; else one is made, and deleted at the end")
+      ->type_name("NAME");
+  verify->add_flag("--quick", w.quick, "Compare what the maps name, without reading the data");
+  verify->add_option("--rate", w.rate, "Each node reads at most so much in a second")
+      ->type_name("SIZE");
 }
 
 void add_snapshot_commands(CLI::App& app, Words& w, Action& chosen) {

@@ -41,6 +41,16 @@ Exit run_scrub_start(Context& context, const std::string& group);
 Exit run_scrub_stop(Context& context, const std::string& group);
 Exit run_scrub_status(Context& context, const std::string& group);
 
+// verify_commands.cc: compares the copies of a group at one snapshot, without moving data.
+struct VerifyOptions {
+  std::string group;
+  std::string snapshot;                           // "": one that is made for it, and deleted
+  bool quick = false;                             // only what the maps name
+  std::optional<std::uint64_t> bytes_per_second;  // read by each node
+};
+/// kAttention: the copies differ, or something in one is damaged.
+Exit run_verify(Context& context, const VerifyOptions& options);
+
 // group_commands.cc
 Exit run_group_delete(Context& context, const std::string& group, bool yes);
 Exit run_mode(Context& context, const std::string& group, ReplicationMode mode);

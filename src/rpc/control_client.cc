@@ -10,6 +10,7 @@
 #include "rpc/control_translation.h"
 #include "rpc/credentials.h"
 #include "rpc/errors.h"
+#include "rpc/integrity_translation.h"
 #include "rpc/translation.h"
 #include "tandem/v1/control.grpc.pb.h"
 
@@ -141,6 +142,11 @@ class GrpcControlClient final : public ControlClient {
     return call(&Stub::StopScrub, request, answer);
   }
 
+  Result<ContentReport> check_content(const ContentRequest& in) override {
+    v1::CheckContentResponse answer;
+    TANDEM_TRY(call(&Stub::CheckContent, to_proto(in), answer));
+    return from_proto(answer);
+  }
   Result<Receipt> receipt(const std::string& group) override {
     v1::GetReceiptRequest request;
     request.set_group(group);

@@ -38,6 +38,7 @@ class ControlClient {
                                                const std::string& name) = 0;
   virtual Status start_scrub(const std::string& group) = 0;
   virtual Status stop_scrub(const std::string& group) = 0;
+  virtual Result<ContentReport> check_content(const ContentRequest& request) = 0;
   virtual Result<Receipt> receipt(const std::string& group) = 0;
   virtual Result<Receipt> promote(const std::string& group, bool force) = 0;
   virtual Status demote(const std::string& group) = 0;

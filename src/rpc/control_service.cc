@@ -9,6 +9,7 @@
 #include "rpc/control_translation.h"
 #include "rpc/credentials.h"
 #include "rpc/errors.h"
+#include "rpc/integrity_translation.h"
 #include "rpc/translation.h"
 
 namespace tandem::rpc {
@@ -155,6 +156,15 @@ Task<Status> handle(Control& control, const v1::StopScrubRequest& in, v1::StopSc
   auto task = control.stop_scrub(in.group());
   auto status = co_await std::move(task);
   co_return status;
+}
+
+Task<Status> handle(Control& control, const v1::CheckContentRequest& in,
+                    v1::CheckContentResponse& out) {
+  auto task = control.check_content(from_proto(in));
+  auto report = co_await std::move(task);
+  if (!report) co_return std::move(report.error());
+  to_proto(*report, &out);
+  co_return ok();
 }
 
 Task<Status> handle(Control& control, const v1::GetReceiptRequest& in, v1::Receipt& out) {
@@ -347,6 +357,8 @@ void listen_for_control(ControlAsyncService& service, std::shared_ptr<Loop> loop
   listen.template operator()<v1::GetSnapshotRequest, v1::SnapshotStatus>(&S::RequestGetSnapshot);
   listen.template operator()<v1::StartScrubRequest, v1::StartScrubResponse>(&S::RequestStartScrub);
   listen.template operator()<v1::StopScrubRequest, v1::StopScrubResponse>(&S::RequestStopScrub);
+  listen.template operator()<v1::CheckContentRequest, v1::CheckContentResponse>(
+      &S::RequestCheckContent);
   listen.template operator()<v1::GetReceiptRequest, v1::Receipt>(&S::RequestGetReceipt);
   listen.template operator()<v1::PromoteRequest, v1::Receipt>(&S::RequestPromote);
   listen.template operator()<v1::DemoteRequest, v1::DemoteResponse>(&S::RequestDemote);

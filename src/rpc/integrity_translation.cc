@@ -6,6 +6,21 @@ namespace tandem::rpc {
 
 using wire::utf8;
 
+namespace {
+
+void to_proto(const ScrubFinding& finding, v1::ScrubFinding* out) {
+  out->set_volume(utf8(finding.volume));
+  out->set_snapshot(utf8(finding.snapshot));
+  out->set_byte(finding.byte);
+  out->set_outcome(utf8(finding.outcome));
+}
+
+ScrubFinding from_proto(const v1::ScrubFinding& in) {
+  return {in.volume(), in.snapshot(), in.byte(), in.outcome()};
+}
+
+}  // namespace
+
 void to_proto(const DamageStatus& damage, v1::DamageStatus* out) {
   out->set_fetched_blocks(damage.fetched_blocks);
   out->set_repaired_blocks(damage.repaired_blocks);
@@ -39,13 +54,7 @@ void to_proto(const ScrubStatus& scrub, v1::ScrubStatus* out) {
   out->set_repaired_blocks(scrub.repaired_blocks);
   out->set_bad_map_nodes(scrub.bad_map_nodes);
   out->set_repaired_map_nodes(scrub.repaired_map_nodes);
-  for (const auto& finding : scrub.findings) {
-    auto* f = out->add_findings();
-    f->set_volume(utf8(finding.volume));
-    f->set_snapshot(utf8(finding.snapshot));
-    f->set_byte(finding.byte);
-    f->set_outcome(utf8(finding.outcome));
-  }
+  for (const auto& finding : scrub.findings) to_proto(finding, out->add_findings());
 }
 
 ScrubStatus from_proto(const v1::ScrubStatus& in) {
@@ -60,9 +69,7 @@ ScrubStatus from_proto(const v1::ScrubStatus& in) {
                     .bad_map_nodes = in.bad_map_nodes(),
                     .repaired_map_nodes = in.repaired_map_nodes(),
                     .findings = {}};
-  for (const auto& finding : in.findings())
-    scrub.findings.push_back(
-        {finding.volume(), finding.snapshot(), finding.byte(), finding.outcome()});
+  for (const auto& finding : in.findings()) scrub.findings.push_back(from_proto(finding));
   return scrub;
 }
 
@@ -74,6 +81,64 @@ void to_proto(const AgreementStatus& agreement, v1::AgreementStatus* out) {
 
 AgreementStatus from_proto(const v1::AgreementStatus& in) {
   return {.through = Lsn(in.through()), .at = UtcNs(in.at_utc_ns()), .difference = in.difference()};
+}
+
+v1::CheckContentRequest to_proto(const ContentRequest& request) {
+  v1::CheckContentRequest out;
+  out.set_group(request.group);
+  out.set_snapshot(request.snapshot);
+  out.set_volume(request.volume);
+  out.set_first(request.first);
+  out.set_read(request.read);
+  out.set_detail(request.detail);
+  return out;
+}
+
+ContentRequest from_proto(const v1::CheckContentRequest& in) {
+  return {.group = in.group(),
+          .snapshot = in.snapshot(),
+          .volume = in.volume(),
+          .first = in.first(),
+          .read = in.read(),
+          .detail = in.detail()};
+}
+
+void to_proto(const ContentReport& report, v1::CheckContentResponse* out) {
+  out->set_next(report.next);
+  out->set_end(report.end);
+  for (const auto& piece : report.pieces) {
+    auto* p = out->add_pieces();
+    p->set_number(piece.number);
+    p->set_digest(piece.digest.value);
+    p->set_blocks(piece.blocks);
+    p->set_unreadable(!piece.readable);
+  }
+  for (const auto& block : report.blocks) {
+    auto* b = out->add_blocks();
+    b->set_number(block.number);
+    b->set_lsn(block.lsn.value);
+    b->set_crc32c(block.crc32c);
+  }
+  out->set_bad_blocks(report.bad_blocks);
+  out->set_repaired_blocks(report.repaired_blocks);
+  for (const auto& finding : report.findings) to_proto(finding, out->add_findings());
+}
+
+ContentReport from_proto(const v1::CheckContentResponse& in) {
+  ContentReport report{.next = in.next(),
+                       .end = in.end(),
+                       .pieces = {},
+                       .blocks = {},
+                       .bad_blocks = in.bad_blocks(),
+                       .repaired_blocks = in.repaired_blocks(),
+                       .findings = {}};
+  for (const auto& piece : in.pieces())
+    report.pieces.push_back(
+        {piece.number(), Digest(piece.digest()), piece.blocks(), !piece.unreadable()});
+  for (const auto& block : in.blocks())
+    report.blocks.push_back({block.number(), Lsn(block.lsn()), block.crc32c()});
+  for (const auto& finding : in.findings()) report.findings.push_back(from_proto(finding));
+  return report;
 }
 
 }  // namespace tandem::rpc

@@ -12,5 +12,9 @@ void to_proto(const ScrubStatus& scrub, v1::ScrubStatus* out);
 ScrubStatus from_proto(const v1::ScrubStatus& in);
 void to_proto(const AgreementStatus& agreement, v1::AgreementStatus* out);
 AgreementStatus from_proto(const v1::AgreementStatus& in);
+v1::CheckContentRequest to_proto(const ContentRequest& request);
+ContentRequest from_proto(const v1::CheckContentRequest& in);
+void to_proto(const ContentReport& report, v1::CheckContentResponse* out);
+ContentReport from_proto(const v1::CheckContentResponse& in);
 
 }  // namespace tandem::rpc

@@ -28,6 +28,7 @@
 #include "store/recent_records.h"
 #include "store/space_map.h"
 #include "store/volume_reader.h"
+#include "tandem/integrity.h"
 #include "tandem/replicated_log.h"
 #include "tandem/volume.h"
 
@@ -102,6 +103,8 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   Result<std::shared_ptr<Volume>> open_snapshot(std::string_view snapshot, std::string_view volume);
   /// Blocks that deleting the snapshot would give back.
   Task<Result<std::uint64_t>> blocks_unique_to(std::string snapshot);
+  /// See content_check.h. Errors: kNotFound.
+  Task<Result<ContentReport>> check_content(ContentRequest request);
 
   // --- what control decides ---------------------------------------------------------------------
   std::uint32_t slot() const { return slot_; }

@@ -74,6 +74,13 @@ class FakeControl final : public Control {
   Task<Result<SnapshotStatus>> show_snapshot(std::string group, std::string name) override {
     return note_snapshot("show snapshot " + group + " " + name);
   }
+  Task<Result<ContentReport>> check_content(ContentRequest r) override {
+    calls.push_back("check " + r.group + " " + r.snapshot + " " + r.volume + " " +
+                    std::to_string(r.first) + (r.read ? " read" : "") +
+                    (r.detail ? " detail" : ""));
+    if (!result) co_return Error(result.error());
+    co_return content_answer;
+  }
   Task<Result<Receipt>> receipt(std::string group) override {
     return note_receipt("receipt " + group);
   }
@@ -93,6 +100,7 @@ class FakeControl final : public Control {
   Status result = ok();
   Receipt receipt_answer;
   SnapshotStatus snapshot_answer;
+  ContentReport content_answer;
   /// With it, a call that is noted waits until it is opened.
   bool hold = false;
   Condition opened;

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -20,6 +21,7 @@ struct FakeNode {
   Status result = ok();
   Receipt receipt;
   SnapshotStatus snapshot;
+  std::function<Result<ContentReport>(const ContentRequest&)> content;
   std::vector<std::string> calls;
   std::chrono::milliseconds timeout{};
 };
@@ -73,6 +75,13 @@ class FakeClient final : public rpc::ControlClient {
   Result<SnapshotStatus> show_snapshot(const std::string& group, const std::string& name) override {
     TANDEM_TRY(note("show snapshot " + group + " " + name));
     return node_.snapshot;
+  }
+  Result<ContentReport> check_content(const ContentRequest& r) override {
+    TANDEM_TRY(note("check " + r.volume + "@" + r.snapshot + " of " + r.group + " from " +
+                    std::to_string(r.first) + (r.read ? " reading" : "") +
+                    (r.detail ? " in detail" : "")));
+    if (!node_.content) return ContentReport{.next = r.first, .end = true};
+    return node_.content(r);
   }
   Result<Receipt> receipt(const std::string& group) override {
     TANDEM_TRY(note("receipt " + group));

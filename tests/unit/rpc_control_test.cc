@@ -257,6 +257,7 @@ TEST_F(ControlTest, EveryCallArrivesWithItsArguments) {
   expect_snapshot(c->show_snapshot("g", "t"));
   EXPECT_TRUE(c->start_scrub("g").has_value());
   EXPECT_TRUE(c->stop_scrub("g").has_value());
+  EXPECT_TRUE(c->check_content({"g", "s", "v", 3, true, true}).has_value());
   expect_receipt(c->receipt("g"));
   expect_receipt(c->promote("g", false));
   expect_receipt(c->promote("g", true));
@@ -283,6 +284,7 @@ TEST_F(ControlTest, EveryCallArrivesWithItsArguments) {
                                          "show snapshot g t",
                                          "start scrub g",
                                          "stop scrub g",
+                                         "check g s v 3 read detail",
                                          "receipt g",
                                          "promote g",
                                          "promote g by force",

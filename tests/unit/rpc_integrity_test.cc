@@ -52,5 +52,35 @@ TEST(Integrity, AnAgreementSurvivesTheJourney) {
   EXPECT_EQ(from_proto(sent).through, Lsn(48));
 }
 
+TEST(Integrity, ContentSurvivesTheJourney) {
+  ContentReport full;
+  full.next = 12;
+  full.end = true;
+  full.pieces = {{3, Digest(0xfedcba9876543210), 4, true}, {11, Digest(0), 5, false}};
+  full.blocks = {{768, Lsn(6), 7}, {769, Lsn(8), 9}};
+  full.bad_blocks = 10;
+  full.repaired_blocks = 9;
+  full.findings = {{"v", "s", 4096, "given back"}};
+  const auto sent = there_and_back<v1::CheckContentResponse>(full);
+  expect_full(sent.blocks(0));
+  const ContentReport got = from_proto(sent);
+  EXPECT_EQ(got.pieces[0].digest, Digest(0xfedcba9876543210));
+  EXPECT_EQ(got.pieces[0].blocks, 4u);
+  EXPECT_EQ(got.pieces[0].readable, true);
+  EXPECT_EQ(got.pieces[1].readable, false);
+  EXPECT_EQ(got.blocks[1].lsn, Lsn(8));
+  EXPECT_EQ(got.findings[0].byte, 4096u);
+}
+
+TEST(Integrity, AQuestionForContentSurvivesTheJourney) {
+  const ContentRequest full{"g", "s", "v", 3, true, true};
+  expect_full(to_proto(full));
+  const ContentRequest got = from_proto(to_proto(full));
+  EXPECT_EQ(got.group + got.snapshot + got.volume, "gsv");
+  EXPECT_EQ(got.first, 3u);
+  EXPECT_TRUE(got.read && got.detail);
+  EXPECT_FALSE(from_proto(to_proto(ContentRequest{"g", "s", "v", 3, false, false})).read);
+}
+
 }  // namespace
 }  // namespace tandem::rpc
