@@ -420,7 +420,9 @@ class Mounted:
         if exception[0] is not None:
             self.abandon()
             return
-        run("umount", self.path)
+        # What was killed may take a moment to let go of its files.
+        wait_until(lambda: run("umount", self.path, check=False).returncode == 0,
+                   f"{self.path} to be unmounted")
         self.detach()
 
     def detach(self):
