@@ -16,11 +16,11 @@ bool is_zero(std::span<const std::byte> bytes) {
                            std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
 }
 
-/// Cuts a run at the multiples of kPieceBytesMax; zeroes need no reading and stay whole.
-void cut(const Run& run, std::vector<Run>& pieces) {
+/// Cuts a run at the multiples of `bytes_max`; zeroes need no reading and stay whole.
+void cut(const Run& run, std::size_t bytes_max, std::vector<Run>& pieces) {
   if (run.zero) return pieces.push_back(run);
   for (std::uint64_t at = run.offset, end = run.offset + run.length; at < end;) {
-    const auto next = std::min<std::uint64_t>(end, (at / kPieceBytesMax + 1) * kPieceBytesMax);
+    const auto next = std::min<std::uint64_t>(end, (at / bytes_max + 1) * bytes_max);
     pieces.push_back({at, next - at, run.changed, false});
     at = next;
   }
@@ -70,7 +70,7 @@ Status save(Source& source, ChunkWriter& into, bool based, const Progress& progr
     if (!runs) return runs.error();
     std::vector<Run> pieces;
     for (const auto& run : *runs) {
-      if (is_wanted(run, based)) cut(run, pieces);
+      if (is_wanted(run, based)) cut(run, source.piece_bytes_max(), pieces);
     }
     const auto sink = [&](const Run& run, std::span<const std::byte> data) -> Status {
       TANDEM_TRY(put(into, run, data, based));

@@ -22,14 +22,20 @@ struct Run {
   bool operator==(const Run&) const = default;
 };
 
+/// The most that is read, written and kept as one.
+inline constexpr std::size_t kPieceBytesMax = 1 << 20;
+
 class Source {
  public:
   virtual ~Source() = default;
   virtual std::uint64_t size_bytes() const = 0;
+  /// What one read may be at most; not above kPieceBytesMax.
+  virtual std::size_t piece_bytes_max() const { return kPieceBytesMax; }
   /// The runs from `offset` on, without gaps, of a part that the source chooses; at least one.
   virtual Result<std::vector<Run>> runs(std::uint64_t offset) = 0;
-  /// Reads those of `runs` that are not zero (at most kPieceBytesMax each) and gives all to `sink`,
-  /// in order; several are under way at once. `data` is good during the call only; empty for zero.
+  /// Reads those of `runs` that are not zero (at most piece_bytes_max() each) and gives all to
+  /// `sink`, in order; several are under way at once. `data` is good during the call only; for zero
+  /// it is empty.
   using Sink = std::function<Status(const Run& run, std::span<const std::byte> data)>;
   virtual Status read(std::span<const Run> runs, const Sink& sink) = 0;
 };
@@ -45,8 +51,6 @@ class Target {
   /// All of it is done, and durable, when this returns.
   virtual Status finish() = 0;
 };
-
-inline constexpr std::size_t kPieceBytesMax = 1 << 20;
 
 /// Told how many more bytes of work are done.
 using Progress = std::function<void(std::uint64_t bytes)>;

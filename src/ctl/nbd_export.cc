@@ -120,6 +120,12 @@ class NbdExport final : public Export {
   std::uint64_t size_bytes() const override {
     return static_cast<std::uint64_t>(std::max<std::int64_t>(nbd_get_size(nbd_), 0));
   }
+  std::size_t piece_bytes_max() const override {
+    const auto bytes = nbd_get_block_size(nbd_, LIBNBD_SIZE_MAXIMUM);
+    return bytes > 0
+               ? std::min<std::size_t>(static_cast<std::size_t>(bytes), backup::kPieceBytesMax)
+               : backup::kPieceBytesMax;
+  }
   std::uint32_t logical_block_bytes() const override {
     const auto bytes = nbd_get_block_size(nbd_, LIBNBD_SIZE_MINIMUM);
     return bytes > 0 ? static_cast<std::uint32_t>(bytes) : 512;
@@ -155,12 +161,18 @@ class NbdExport final : public Export {
   }
 
   Status write(std::uint64_t offset, std::span<const std::byte> data) override {
-    TANDEM_TRY(make_room());
-    writing_.push_back({{offset, data.size(), true, false}, {data.begin(), data.end()}, -1});
-    auto& now = writing_.back();
-    now.cookie =
-        nbd_aio_pwrite(nbd_, now.data.data(), now.data.size(), offset, NBD_NULL_COMPLETION, 0);
-    return now.cookie < 0 ? Status(failed()) : ok();
+    while (!data.empty()) {
+      TANDEM_TRY(make_room());
+      const auto piece = data.first(std::min(data.size(), piece_bytes_max()));
+      auto& now = writing_.emplace_back(
+          UnderWay{{offset, piece.size(), true, false}, {piece.begin(), piece.end()}, -1});
+      now.cookie =
+          nbd_aio_pwrite(nbd_, now.data.data(), piece.size(), offset, NBD_NULL_COMPLETION, 0);
+      if (now.cookie < 0) return failed();
+      offset += piece.size();
+      data = data.subspan(piece.size());
+    }
+    return ok();
   }
 
   Status zero(std::uint64_t offset, std::uint64_t length) override {

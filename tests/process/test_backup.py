@@ -282,6 +282,29 @@ class Damaged(BackupTest):
 
 
 @harness.needs_nbd
+class SmallRequests(BackupTest):
+    def test_a_node_that_takes_only_small_requests(self):
+        node = self.node("node-c", config={"nbd": {"request_bytes_max": "64KiB"}}).start()
+        node.tandem("volume", "create", "t", "--size", "8MiB")
+        node.tandem("volume", "create", "u", "--size", "8MiB")
+        image = harness.chance("small").randbytes(3 * MIB) + bytes(5 * MIB)
+        with node.nbd("t") as disk:
+            for at in range(0, 3 * MIB, 65536):
+                disk.pwrite(image[at:at + 65536], at)
+            with self.assertRaises(nbd.Error):
+                disk.set_strict_mode(0)
+                disk.pread(MIB, 0)
+        node.tandem("backup", "create", "t", self.backup)
+        node.tandem("restore", self.backup, "--to-volume", "u")
+        self.assertEqual(node.read_all("u", piece=65536), image)
+        # Over what is there: the zeroes, too.
+        with node.nbd("u") as disk:
+            disk.pwrite(b"x" * 65536, 7 * MIB)
+        node.tandem("restore", self.backup, "--to-volume", "u", "--yes")
+        self.assertEqual(node.read_all("u", piece=65536), image)
+
+
+@harness.needs_nbd
 class OverTls(BackupTest):
     def test_exports_with_tls_are_read_with_the_same_certificate(self):
         temporary = os.environ.get("TMPDIR")
