@@ -39,15 +39,7 @@ Task<GroupStatus> GroupRunner::status() {
   status.hook = hook_;
   if (hook_.state == "none" && options_.hooks != nullptr && options_.hooks->limit(name_))
     status.hook.state = "idle";
-  const store::DamageReport damage = group_.damage();
-  status.damage = {.fetched_blocks = damage.fetched_blocks,
-                   .repaired_blocks = damage.repaired_blocks,
-                   .unrepairable_blocks = damage.lost_blocks,
-                   .damaged_map_nodes = damage.damaged_nodes,
-                   .last_at = damage.last_at,
-                   .last_volume = damage.last_volume,
-                   .last_byte = damage.last_byte,
-                   .last_outcome = damage.last_outcome};
+  status.damage = group_.damage();
   status.scrub = scrub_status();
   status.settings = replication::group_settings(group_.settings());
   if (replication_->role() == Role::kPrimary) status.policy = replication_->policy_status();

@@ -371,7 +371,7 @@ void NodeControl::watch_pool() {
   PoolWatch::Reading now{.bytes = use.zones_total * zone, .free = use.zones_free * zone};
   now.refused = use.zones_free != 0 && pool_.zones_free() == 0;
   for (const auto& [name, runner] : runners_)
-    now.free += runner->group().use().free_blocks * kBlockBytes;
+    now.free += runner->group().free_blocks() * kBlockBytes;
   if (!watch_.look(now, runtime_.clock.utc(), runtime_.clock.monotonic())) return;
   const bool good = watch_.state() == std::string_view("ok");
   log_event(good ? Level::kInfo : Level::kWarn, "pool.space",
@@ -398,8 +398,9 @@ PoolStatus NodeControl::pool_status(const std::vector<GroupStatus>& groups) cons
   status.fixed_bytes = status.size_bytes - use.zones_total * status.zone_bytes;
   status.other_bytes = (use.zones_total - use.zones_free) * status.zone_bytes;
   for (const GroupStatus& group : groups) {
-    status.used_bytes += group.data_bytes + group.space.dead_bytes + group.snapshot_bytes +
-                         group.map_bytes + group.log_bytes;
+    const GroupSpace& space = group.space;
+    status.used_bytes += group.data_bytes + group.snapshot_bytes + group.map_bytes +
+                         group.log_bytes + space.dead_bytes + space.book_bytes + space.moving_bytes;
     status.other_bytes -= std::min(status.other_bytes, group.space.zone_bytes);
   }
   status.state = watch_.state();

@@ -86,8 +86,7 @@ ScrubStatus GroupRunner::scrub_status() const {
   status.repaired_blocks = report.repaired_blocks;
   status.bad_map_nodes = report.bad_nodes;
   status.repaired_map_nodes = report.repaired_nodes;
-  for (const auto& finding : report.findings)
-    status.findings.push_back({finding.volume, finding.snapshot, finding.byte, finding.outcome});
+  status.findings = report.findings;
   return status;
 }
 

@@ -54,6 +54,17 @@ std::vector<Answer> ask(Context& context, const std::vector<std::string>& addres
   return answers;
 }
 
+const GroupStatus* find_group(const Result<NodeStatus>& node, const std::string& group) {
+  if (!node) return nullptr;
+  const auto found = std::find_if(node->groups.begin(), node->groups.end(),
+                                  [&](const GroupStatus& g) { return g.name == group; });
+  return found == node->groups.end() ? nullptr : &*found;
+}
+
+Error no_such_group(const std::string& group) {
+  return {ErrorCode::kNotFound, "there is no group " + group + "; 'tandem group list' shows all"};
+}
+
 bool answered(const std::vector<Answer>& answers) {
   return std::any_of(answers.begin(), answers.end(),
                      [](const Answer& a) { return a.status.has_value(); });

@@ -21,6 +21,10 @@ std::vector<Answer> ask(Context& context, const std::vector<std::string>& addres
 /// The nodes of the command line, and the mirrors that they name.
 std::vector<Answer> collect(Context& context);
 
+/// Null: that node did not answer, or has no such group.
+const GroupStatus* find_group(const Result<NodeStatus>& node, const std::string& group);
+Error no_such_group(const std::string& group);
+
 bool answered(const std::vector<Answer>& answers);
 std::vector<std::string> silent_nodes(const std::vector<Answer>& answers);
 /// The exit code of a listing: bad only when none of the named nodes answered.

@@ -59,8 +59,7 @@ Status GroupCopies::find_id() {
   for (const auto& answer : answers_) {
     if (!answer.status) return answer.status.error();
   }
-  return Error{ErrorCode::kNotFound,
-               "there is no group " + name_ + "; 'tandem group list' shows all"};
+  return no_such_group(name_);
 }
 
 UtcNs GroupCopies::now() const {

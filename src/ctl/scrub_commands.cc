@@ -15,17 +15,9 @@ std::vector<std::pair<const Answer*, const GroupStatus*>> holders(
     const std::vector<Answer>& answers, const std::string& group) {
   std::vector<std::pair<const Answer*, const GroupStatus*>> out;
   for (const auto& answer : answers) {
-    if (!answer.status) continue;
-    for (const auto& g : answer.status->groups) {
-      if (g.name == group) out.emplace_back(&answer, &g);
-    }
+    if (const auto* found = find_group(answer.status, group)) out.emplace_back(&answer, found);
   }
   return out;
-}
-
-Exit no_such_group(Context& context, const std::string& group) {
-  return fail(context, {ErrorCode::kNotFound,
-                        "there is no group " + group + "; 'tandem group list' shows all"});
 }
 
 /// Does `call` at each node named that holds the group. One failure does not keep the others from
@@ -34,7 +26,7 @@ Exit at_holders(Context& context, const std::string& group,
                 const std::function<Status(rpc::ControlClient&)>& call, const std::string& done) {
   const auto answers = ask(context, context.settings.nodes, true, context.settings.timeout);
   const auto there = holders(answers, group);
-  if (there.empty() && answered(answers)) return no_such_group(context, group);
+  if (there.empty() && answered(answers)) return fail(context, no_such_group(group));
   Exit end = listing_end(context, answers);
   Json at = Json::array();
   for (const auto& [answer, status] : there) {
@@ -71,7 +63,7 @@ Exit run_scrub_stop(Context& context, const std::string& group) {
 Exit run_scrub_status(Context& context, const std::string& group) {
   const auto answers = ask(context, context.settings.nodes, true, context.settings.timeout);
   const auto there = holders(answers, group);
-  if (there.empty() && answered(answers)) return no_such_group(context, group);
+  if (there.empty() && answered(answers)) return fail(context, no_such_group(group));
   Json list = Json::array();
   for (const auto& [answer, status] : there) {
     Json entry = {{"node", answer->status->node}, {"group", group}};

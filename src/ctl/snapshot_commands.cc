@@ -12,16 +12,8 @@
 namespace tandem::ctl {
 namespace {
 
-const GroupStatus* find_group(const Answer& answer, const std::string& group) {
-  if (!answer.status) return nullptr;
-  for (const auto& g : answer.status->groups) {
-    if (g.name == group) return &g;
-  }
-  return nullptr;
-}
-
 bool has_snapshot(const Answer& answer, const std::string& group, const std::string& name) {
-  const auto* g = find_group(answer, group);
+  const auto* g = find_group(answer.status, group);
   return g != nullptr && std::any_of(g->snapshots.begin(), g->snapshots.end(),
                                      [&](const auto& s) { return s.name == name; });
 }
@@ -149,9 +141,7 @@ Exit run_snapshot_list(Context& context, const std::string& group) {
       }
     }
   }
-  if (!known && answered(answers))
-    return fail(context, {ErrorCode::kNotFound,
-                          "there is no group " + group + "; 'tandem group list' shows all"});
+  if (!known && answered(answers)) return fail(context, no_such_group(group));
   if (context.settings.json) {
     context.out << json_text({{"snapshots", std::move(list)}});
   } else if (!table.empty()) {

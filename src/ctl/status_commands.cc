@@ -336,9 +336,7 @@ Exit run_group_show(Context& context, const std::string& group) {
     }
     if (!context.settings.json) context.out << judge(views, silent_nodes(answers)).text << ".\n";
   }
-  if (!found && answered(answers))
-    return fail(context, {ErrorCode::kNotFound,
-                          "there is no group " + group + "; 'tandem group list' shows all"});
+  if (!found && answered(answers)) return fail(context, no_such_group(group));
   if (context.settings.json && found) context.out << json_text({{"groups", std::move(list)}});
   warn_silent(context, answers);
   return listing_end(context, answers);

@@ -11,25 +11,12 @@
 #include "ctl/commands.h"
 #include "ctl/content_compare.h"
 #include "ctl/format.h"
+#include "ctl/places.h"
 
 namespace tandem::ctl {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-const GroupStatus* group_of(const Result<NodeStatus>& node, const std::string& group) {
-  if (!node) return nullptr;
-  const auto found = std::find_if(node->groups.begin(), node->groups.end(),
-                                  [&](const GroupStatus& g) { return g.name == group; });
-  return found == node->groups.end() ? nullptr : &*found;
-}
-
-std::optional<SnapshotStatus> snapshot_of(const GroupStatus& group, const std::string& name) {
-  for (const auto& snapshot : group.snapshots) {
-    if (snapshot.name == name) return snapshot;
-  }
-  return std::nullopt;
-}
 
 /// One copy under verification.
 struct Copy {
@@ -65,7 +52,7 @@ class Verification {
   Exit find_copies() {
     answers_ = collect(context_);
     for (const auto& answer : answers_) {
-      const auto* group = group_of(answer.status, options_.group);
+      const auto* group = find_group(answer.status, options_.group);
       if (group == nullptr) continue;
       auto client = context_.connect(answer.address, patient(context_.settings));
       if (!client) return fail(context_, client.error(), false);
@@ -75,8 +62,7 @@ class Verification {
     if (!copies_.empty()) return Exit::kOk;
     const Exit silent = listing_end(context_, answers_);
     if (silent != Exit::kOk) return silent;
-    return fail(context_, {ErrorCode::kNotFound, "there is no group " + options_.group +
-                                                     "; 'tandem group list' shows all"});
+    return fail(context_, no_such_group(options_.group));
   }
 
   /// A state that all copies have, for as long as it takes.
@@ -108,8 +94,8 @@ class Verification {
       for (const auto& copy : copies_) {
         const auto status = copy.client->status();
         if (!status) return fail(context_, status.error(), copy.client->reached());
-        const auto* group = group_of(status, options_.group);
-        const auto snapshot = group ? snapshot_of(*group, snapshot_) : std::nullopt;
+        const auto* group = find_group(status, options_.group);
+        const auto* snapshot = group == nullptr ? nullptr : find_snapshot(*group, snapshot_);
         if (!snapshot) {
           missing = copy.node;
           continue;

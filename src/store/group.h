@@ -54,18 +54,6 @@ struct GroupUse {
   }
 };
 
-/// Damage that was met since the group was opened.
-struct DamageReport {
-  std::uint64_t fetched_blocks = 0;   // damaged here, and given back by a peer
-  std::uint64_t repaired_blocks = 0;  // of those, whole again in their places
-  std::uint64_t lost_blocks = 0;      // no peer could give them back so far
-  std::uint64_t damaged_nodes = 0;    // map nodes, which cannot be had from a peer
-  UtcNs last_at;                      // of a block; 0: never
-  std::string last_volume;
-  std::uint64_t last_byte = 0;
-  std::string last_outcome;
-};
-
 class Repair;
 class Scrub;
 class VolumeHandle;
@@ -138,7 +126,10 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   Task<Status> checkpoint();
   Lsn checkpoint_lsn() const { return checkpoint_lsn_; }
   GroupUse use() const;
-  DamageReport damage() const;
+  /// Free in this group's zones; use() says where all the other blocks are.
+  std::uint64_t free_blocks() const { return space_.free_blocks(); }
+  /// Met since the group was opened.
+  DamageStatus damage() const;
   Scrub& scrub() { return *scrub_; }
   /// Why the group stopped (a failed flush, a broken device); nothing is served until a restart.
   const std::optional<Error>& stopped() const { return stopped_; }

@@ -325,9 +325,7 @@ Task<Result<ZoneId>> Pool::take_zone(std::uint32_t slot) {
     co_return Error{ErrorCode::kNoSpace, device_.name() + ": the pool is full"};
   }
   // One that has to be written first only when there is no other.
-  const auto prepared = std::find_if(free_.begin(), free_.end(),
-                                     [this](ZoneId z) { return prepared_since_.count(z) != 0; });
-  const ZoneId zone = prepared != free_.end() ? *prepared : *free_.begin();
+  const ZoneId zone = prepared_since_.empty() ? *free_.begin() : prepared_since_.begin()->first;
   free_.erase(zone);
   prepared_since_.erase(zone);
   taking_.insert(zone);
@@ -371,7 +369,7 @@ std::vector<ZoneId> Pool::zones_to_return() const {
   std::size_t left = prepared_since_.size();
   for (auto it = prepared_since_.rbegin(); it != prepared_since_.rend(); ++it) {
     if (left <= options_.return_reserve_zones || zones.size() == kAtOnce) break;
-    if (now - it->second < *options_.return_after || free_.count(it->first) == 0) continue;
+    if (now - it->second < *options_.return_after) continue;
     zones.push_back(it->first);
     --left;
   }

@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "format/checksum.h"
-#include "store/snapshot_pin.h"
 #include "tandem/base/log.h"
 
 namespace tandem::store {
@@ -42,7 +41,7 @@ std::optional<IoBuffer> block_at(const std::vector<IoBuffer>& pieces, std::size_
 // --- this copy's damage --------------------------------------------------------------------------
 
 void Repair::note(const DamagedBlock& damaged, std::string outcome) {
-  report_.lost_blocks = lost_.size();
+  report_.unrepairable_blocks = lost_.size();
   report_.last_at = group_.runtime_.clock.utc();
   report_.last_volume = damaged.volume;
   report_.last_byte = damaged.version.block.value * kBlockBytes;
@@ -79,7 +78,7 @@ Task<Result<IoBuffer>> Repair::recover(DamagedBlock damaged) {
 void Repair::end_census() {
   lost_ = std::move(census_);
   census_.clear();
-  report_.lost_blocks = lost_.size();
+  report_.unrepairable_blocks = lost_.size();
 }
 
 /// Whole, in memory that a device can be given.
@@ -148,17 +147,9 @@ Task<Result<bool>> Repair::write_back(const DamagedBlock& damaged, const IoBuffe
 /// Some map names the place with this checksum.
 Task<bool> Repair::is_mapped(const DamagedBlock& damaged) {
   const auto& version = damaged.version;
-  if (const auto volume = group_.find_volume(version.volume)) {
-    auto entry = co_await entry_of(*volume, version.block);
+  for (const auto& candidate : candidates(version)) {
+    auto entry = co_await entry_of(*candidate.volume, version.block);
     if (entry && names(*entry, version) && entry->where == damaged.where) co_return true;
-  }
-  for (const auto& snapshot : snapshots_with(version)) {
-    const SnapshotPin pin(snapshot->readers);
-    for (const auto& volume : snapshot->volumes) {
-      if (volume->state.id != version.volume) continue;
-      auto entry = co_await entry_of(*volume, version.block);
-      if (entry && names(*entry, version) && entry->where == damaged.where) co_return true;
-    }
   }
   co_return false;
 }
@@ -172,12 +163,21 @@ Task<Result<MapEntry>> Repair::entry_of(Group::VolumeCore& volume, VolumeBlock b
 
 // --- what a peer asks for ------------------------------------------------------------------------
 
-/// Those that may map it, and are not being taken apart.
-std::vector<Group::SnapshotPtr> Repair::snapshots_with(BlockVersion version) const {
-  std::vector<Group::SnapshotPtr> out;
+/// The volume in the states that may map the version: the live one, then the first snapshots behind
+/// its record that are not being taken apart.
+std::vector<Repair::Candidate> Repair::candidates(const BlockVersion& version) const {
+  std::vector<Candidate> out;
+  if (auto volume = group_.find_volume(version.volume)) out.push_back({std::move(volume), {}, {}});
+  std::size_t snapshots = 0;
   for (auto it = group_.snapshots_.lower_bound(version.lsn);
-       it != group_.snapshots_.end() && out.size() < kSnapshotsMax; ++it) {
-    if (it->second->ready && !it->second->state.being_deleted) out.push_back(it->second);
+       it != group_.snapshots_.end() && snapshots < kSnapshotsMax; ++it) {
+    const auto& snapshot = it->second;
+    if (!snapshot->ready || snapshot->state.being_deleted) continue;
+    ++snapshots;
+    for (const auto& volume : snapshot->volumes) {
+      if (volume->state.id != version.volume) continue;
+      out.push_back({volume, snapshot, std::make_unique<SnapshotPin>(snapshot->readers)});
+    }
   }
   return out;
 }
@@ -185,19 +185,10 @@ std::vector<Group::SnapshotPtr> Repair::snapshots_with(BlockVersion version) con
 Task<Result<IoBuffer>> Repair::find(BlockVersion version) {
   auto hold = group_.gate_.hold();
   Error why = other_version();
-  if (const auto volume = group_.find_volume(version.volume)) {
-    auto found = co_await find_in(*volume, version);
+  for (const auto& candidate : candidates(version)) {
+    auto found = co_await find_in(*candidate.volume, version);
     if (found) co_return found;
     if (found.error().code != ErrorCode::kNotFound) why = std::move(found.error());
-  }
-  for (const auto& snapshot : snapshots_with(version)) {
-    const SnapshotPin pin(snapshot->readers);
-    for (const auto& volume : snapshot->volumes) {
-      if (volume->state.id != version.volume) continue;
-      auto found = co_await find_in(*volume, version);
-      if (found) co_return found;
-      if (found.error().code != ErrorCode::kNotFound) why = std::move(found.error());
-    }
   }
   auto found = co_await find_in_log(version);
   if (found) co_return found;
@@ -253,9 +244,9 @@ Task<Result<IoBuffer>> Group::find_block(BlockVersion version) {
 
 void Group::set_block_source(BlockSource source) { repair_->set_source(std::move(source)); }
 
-DamageReport Group::damage() const {
-  DamageReport report = repair_->report();
-  report.damaged_nodes = cache_.damaged_nodes(static_cast<std::uint16_t>(slot_));
+DamageStatus Group::damage() const {
+  DamageStatus report = repair_->report();
+  report.damaged_map_nodes = cache_.damaged_nodes(static_cast<std::uint16_t>(slot_));
   return report;
 }
 

@@ -15,10 +15,13 @@
 // Thread: the group's reactor. Memory: a place per block known to be lost, at most kLostMax.
 #pragma once
 
+#include <memory>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "store/group.h"
+#include "store/snapshot_pin.h"
 #include "tandem/replicated_log.h"
 
 namespace tandem::store {
@@ -40,7 +43,7 @@ class Repair {
   Task<Result<IoBuffer>> recover(DamagedBlock damaged);
   /// See ReplicatedLog::find_block.
   Task<Result<IoBuffer>> find(BlockVersion version);
-  const DamageReport& report() const { return report_; }
+  const DamageStatus& report() const { return report_; }
   /// Between the two everything was read: what was lost before, and not again, is lost no more.
   void begin_census() { census_.clear(); }
   void end_census();
@@ -49,6 +52,14 @@ class Repair {
   static constexpr std::size_t kLostMax = 4096;
   static constexpr std::size_t kRewritesMax = 64;
 
+  /// Where a version may be; while this lives, the snapshot keeps its blocks.
+  struct Candidate {
+    Group::VolumePtr volume;
+    Group::SnapshotPtr snapshot;  // null: live
+    std::unique_ptr<SnapshotPin> pin;
+  };
+  std::vector<Candidate> candidates(const BlockVersion& version) const;
+
   Task<Result<IoBuffer>> ask(const DamagedBlock& damaged);
   Task<void> rewrite(DamagedBlock damaged, IoBuffer right);
   Task<Result<bool>> write_back(const DamagedBlock& damaged, const IoBuffer& right);
@@ -56,12 +67,11 @@ class Repair {
   Task<Result<format::MapEntry>> entry_of(Group::VolumeCore& volume, VolumeBlock block);
   Task<Result<IoBuffer>> find_in(Group::VolumeCore& volume, BlockVersion version);
   Task<Result<IoBuffer>> find_in_log(BlockVersion version);
-  std::vector<Group::SnapshotPtr> snapshots_with(BlockVersion version) const;
   void note(const DamagedBlock& damaged, std::string outcome);
 
   Group& group_;
   BlockSource source_;
-  DamageReport report_;
+  DamageStatus report_;
   std::set<PoolBlock> lost_, census_;
   std::size_t rewrites_ = 0;  // under way
 };

@@ -27,13 +27,6 @@
 
 namespace tandem::store {
 
-struct ScrubFinding {
-  std::string volume;
-  std::string snapshot;  // "": live
-  std::uint64_t byte = 0;
-  std::string outcome;
-};
-
 struct ScrubReport {
   enum class State { kNever, kRunning, kFinished, kStopped };
   State state = State::kNever;

@@ -39,30 +39,30 @@ Task<Status> VolumeReader::read_entries(BlockRange range, std::vector<MapEntry>&
 /// Reads what the entries name, in runs as long as possible. Returns those that failed.
 Task<std::vector<std::uint64_t>> VolumeReader::read_data(const std::vector<MapEntry>& entries,
                                                          std::span<std::byte> out) {
+  // Lies right behind the entry in front, and is read with it.
+  const auto goes_on = [&entries](std::uint64_t i) {
+    return i != 0 && entries[i].has_data() && entries[i - 1].has_data() &&
+           entries[i].where.value == entries[i - 1].where.value + 1;
+  };
   IoBatch io(device_);
-  std::vector<BlockRange> runs;
-  for (std::uint64_t i = 0; i < entries.size();) {
-    std::uint64_t n = 1;
-    if (entries[i].has_data()) {
-      while (i + n < entries.size() && entries[i + n].has_data() &&
-             entries[i + n].where.value == entries[i].where.value + n) {
-        ++n;
-      }
-      io.read(entries[i].where.value * kBlockBytes, out.subspan(i * kBlockBytes, n * kBlockBytes));
-      runs.push_back({i, n});
-    } else {
+  for (std::uint64_t i = 0, n = 1; i < entries.size(); i += n) {
+    n = 1;
+    if (!entries[i].has_data()) {
       std::memset(out.data() + i * kBlockBytes, 0, kBlockBytes);
+      continue;
     }
-    i += n;
+    while (i + n < entries.size() && goes_on(i + n)) ++n;
+    io.read(entries[i].where.value * kBlockBytes, out.subspan(i * kBlockBytes, n * kBlockBytes));
   }
   const Status read = co_await io.run();
   std::vector<std::uint64_t> failed;
-  for (std::size_t run = 0; run < runs.size(); ++run) {
-    const bool refused = !read && io.error_of(run) != 0;
-    for (std::uint64_t i = runs[run].first; i < runs[run].first + runs[run].count; ++i) {
-      const auto block = out.subspan(i * kBlockBytes, kBlockBytes);
-      if (refused || format::crc32c(block) != entries[i].crc32c) failed.push_back(i);
-    }
+  std::size_t runs = 0;
+  for (std::uint64_t i = 0; i < entries.size(); ++i) {
+    if (!entries[i].has_data()) continue;
+    if (!goes_on(i)) ++runs;
+    const auto block = out.subspan(i * kBlockBytes, kBlockBytes);
+    const bool refused = !read && io.error_of(runs - 1) != 0;
+    if (refused || format::crc32c(block) != entries[i].crc32c) failed.push_back(i);
   }
   co_return failed;
 }

@@ -4,24 +4,11 @@ which record their histories are identical.
 """
 
 import harness
-from test_repair import BLOCK, COUNT, content, rot
+from damage_support import BLOCK, COUNT, DamageTest, content, rot
 
 
 @harness.needs_nbd
-class Scrub(harness.ClusterTest):
-    def setUp(self):
-        super().setUp()
-        self.a, self.b = self.start_pair()
-        self.replicated_volume(self.a, self.b, group="g")
-        self.wait_in_sync(self.a, "g")
-        self.fill(0)
-
-    def fill(self, generation):
-        with self.a.nbd("v") as disk:
-            for at in range(0, COUNT, 64):
-                disk.pwrite(b"".join(content(at + i, generation) for i in range(64)), at * BLOCK)
-            disk.flush()
-
+class Scrub(DamageTest):
     def scrub_of(self, node):
         return node.tandem("scrub", "status", "g", json_output=True)["scrubs"][0]
 

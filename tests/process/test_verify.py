@@ -3,21 +3,11 @@ said to be equal under load too, damage is named by node, volume and byte, and n
 """
 
 import harness
-from test_repair import BLOCK, COUNT, content, rot
+from damage_support import BLOCK, COUNT, DamageTest, content, rot
 
 
 @harness.needs_nbd
-class Verify(harness.ClusterTest):
-    def setUp(self):
-        super().setUp()
-        self.a, self.b = self.start_pair()
-        self.replicated_volume(self.a, self.b, group="g")
-        self.wait_in_sync(self.a, "g")
-        with self.a.nbd("v") as disk:
-            for at in range(0, COUNT, 64):
-                disk.pwrite(b"".join(content(at + i) for i in range(64)), at * BLOCK)
-            disk.flush()
-
+class Verify(DamageTest):
     def verify(self, *options, expect=0, node=None):
         done = (node or self.a).tandem("verify", "g", *options, check=False)
         self.assertEqual(done.returncode, expect, done.stdout + done.stderr)

@@ -10,37 +10,14 @@
 #include "rpc/link_codec.h"
 #include "rpc/wire.h"
 #include "tandem/v1/replication.pb.h"
+#include "tests/unit/rpc_codec_fixture.h"
 
 namespace tandem::rpc {
 namespace {
 
-std::string flat(const grpc::ByteBuffer& buffer) {
-  std::vector<grpc::Slice> slices;
-  EXPECT_TRUE(buffer.Dump(&slices).ok());
-  std::string bytes;
-  for (const auto& s : slices) bytes.append(reinterpret_cast<const char*>(s.begin()), s.size());
-  return bytes;
-}
-
 grpc::ByteBuffer buffer_of(const std::string& bytes) {
   grpc::Slice slice(bytes);
   return grpc::ByteBuffer(&slice, 1);
-}
-
-std::string hex(const std::string& bytes) {
-  std::string out;
-  char digits[3];
-  for (const char c : bytes) {
-    std::snprintf(digits, sizeof digits, "%02x", static_cast<unsigned char>(c));
-    out += digits;
-  }
-  return out;
-}
-
-std::string encoded(Message message) {
-  auto bytes = encode(std::move(message));
-  EXPECT_TRUE(bytes.has_value()) << (bytes ? "" : bytes.error().message);
-  return bytes ? flat(*bytes) : "";
 }
 
 Uuid uuid(std::uint8_t first) {
