@@ -3,8 +3,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/signal_set.hpp>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -18,7 +16,9 @@
 #include "daemon/hook_commands.h"
 #include "daemon/notify.h"
 #include "daemon/peer_control.h"
+#include "daemon/signals.h"
 #include "daemon/storage.h"
+#include "device/asio_thread.h"
 #include "frontend/nbd/server.h"
 #include "rpc/credentials.h"
 #include "rpc/service.h"
@@ -104,9 +104,8 @@ struct Node::Impl {
   Status start();
   Status start_front_ends();
   Task<void> stop();
-  void watch_signals();
+  void on_signal(int number);
   void watch_exports();
-  void watch_hangup();
   void watch_certificates();
   void reload_certificates();
 
@@ -114,6 +113,7 @@ struct Node::Impl {
 
   NodeOptions options;
   // Destroyed from the last to the first.
+  device::AsioThread asio;
   std::unique_ptr<Storage> storage;
   std::unique_ptr<rpc::Service> service;
   std::unique_ptr<PeerControl> peers;
@@ -121,7 +121,8 @@ struct Node::Impl {
   std::unique_ptr<HookCommands> hooks;
   std::unique_ptr<control::NodeControl> control;
   std::unique_ptr<nbd::Server> nbd;
-  std::unique_ptr<boost::asio::signal_set> signals, hangup;
+  std::unique_ptr<Signals> signals;
+  bool told_to_stop = false;
   std::string certificates;  // NBD's, as of the last look
   TimerId certificates_check = 0;
   std::set<std::string> exports;  // as of the last check
@@ -176,8 +177,9 @@ Status Node::Impl::start() {
   TANDEM_TRY(start_front_ends());
   control->start();
   watch_exports();
-  watch_signals();
-  watch_hangup();
+  const auto caught = {SIGTERM, SIGINT, SIGHUP};
+  signals = std::make_unique<Signals>(asio.io(), reactor(), caught,
+                                      [this](int number) { on_signal(number); });
   certificates = stamp_of(config.nbd.tls);
   watch_certificates();
   std::string endpoints;
@@ -191,35 +193,20 @@ Status Node::Impl::start() {
 }
 
 Status Node::Impl::start_front_ends() {
-  nbd = std::make_unique<nbd::Server>(reactor().io_context(), storage->buffers(), *control,
-                                      nbd_options(options.config));
+  nbd = std::make_unique<nbd::Server>(nbd::Loops{reactor(), reactor().readiness(), asio.io()},
+                                      storage->buffers(), *control, nbd_options(options.config));
   for (const auto& address : options.config.nbd.listen) TANDEM_TRY(nbd->listen(address.text()));
   return service->start(*control, control->acceptor());
 }
 
-void Node::Impl::watch_signals() {
-  signals = std::make_unique<boost::asio::signal_set>(reactor().io_context(), SIGTERM, SIGINT);
-  signals->async_wait([this](const boost::system::error_code& error, int number) {
-    if (error) return;
-    log_event(Level::kInfo, "node.signal", "signal={}", ::strsignal(number));
-    signals->async_wait([](const boost::system::error_code& again, int) {
-      if (again) return;
-      log_event(Level::kWarn, "node.killed", "reason=\"a second signal came while stopping\"");
-      ::_exit(1);
-    });
-    reactor().stop();
-  });
-}
-
-void Node::Impl::watch_hangup() {
-  if (!hangup) {
-    hangup = std::make_unique<boost::asio::signal_set>(reactor().io_context(), SIGHUP);
+void Node::Impl::on_signal(int number) {
+  if (number == SIGHUP) return reload_certificates();
+  if (std::exchange(told_to_stop, true)) {
+    log_event(Level::kWarn, "node.killed", "reason=\"a second signal came while stopping\"");
+    ::_exit(1);
   }
-  hangup->async_wait([this](const boost::system::error_code& error, int) {
-    if (error) return;
-    reload_certificates();
-    watch_hangup();
-  });
+  log_event(Level::kInfo, "node.signal", "signal={}", ::strsignal(number));
+  reactor().stop();
 }
 
 void Node::Impl::reload_certificates() {
@@ -265,8 +252,8 @@ Task<void> Node::Impl::stop() {
   if (service) service->stop();
   control.reset();
   if (storage) co_await storage->close();
+  asio.stop();
   signals.reset();
-  hangup.reset();
   reactor().cancel(limit);
 }
 

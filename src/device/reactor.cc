@@ -1,16 +1,8 @@
 #include "device/reactor.h"
 
-#include <fcntl.h>
 #include <sys/random.h>
-#include <unistd.h>
 
 #include <atomic>
-#include <boost/asio/executor_work_guard.hpp>
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/posix/stream_descriptor.hpp>
-#include <boost/asio/post.hpp>
-#include <cerrno>
-#include <cstring>
 #include <ctime>
 #include <map>
 #include <mutex>
@@ -20,17 +12,16 @@
 #include <vector>
 
 #include "device/ring.h"
+#include "device/ring_readiness.h"
 #include "tandem/base/check.h"
 #include "tandem/base/spin.h"
 
 namespace tandem::device {
-namespace asio = boost::asio;
 
 namespace {
 
-// So that busy sockets cannot starve the disk: at most this many handlers a turn.
-constexpr int kHandlersPerTurn = 64;
 constexpr Nanoseconds kLongestSleep = std::chrono::seconds(1);
+constexpr bool kNever = false;
 
 Nanoseconds steady_now() {
   timespec now{};
@@ -41,15 +32,13 @@ Nanoseconds steady_now() {
 }  // namespace
 
 struct Reactor::Impl {
-  explicit Impl(ReactorOptions options) : spin(options.spin) {}
+  Impl(ReactorOptions options, std::unique_ptr<Ring> made)
+      : spin(options.spin), ring(std::move(made)), readiness(*ring) {}
 
   AdaptiveSpin spin;
   std::unique_ptr<Ring> ring;
-  asio::io_context io{1};
-  asio::executor_work_guard<asio::io_context::executor_type> work{io.get_executor()};
-  asio::posix::stream_descriptor ring_events{io};
+  RingReadiness readiness;
   bool in_turn = false;
-  bool listening = false;  // an async_wait on ring_events is pending
 
   std::atomic<std::thread::id> owner{std::this_thread::get_id()};
   std::atomic<bool> stop_requested{false};
@@ -68,47 +57,18 @@ struct Reactor::Impl {
 
   std::uint64_t chance[32];
   std::size_t chance_left = 0;
-
-  void listen_to_ring();
-  void wake();
 };
-
-void Reactor::Impl::listen_to_ring() {
-  if (listening) return;
-  listening = true;
-  ring_events.async_wait(
-      asio::posix::stream_descriptor::wait_read, [this](const boost::system::error_code& error) {
-        listening = false;
-        if (error) return;
-        std::uint64_t count = 0;
-        // Only resets the counter; what completed is found by reap().
-        [[maybe_unused]] const auto n = ::read(ring->event_fd(), &count, sizeof count);
-      });
-}
-
-void Reactor::Impl::wake() {
-  asio::post(io, [] {});
-}
 
 Result<std::unique_ptr<Reactor>> Reactor::create(ReactorOptions options) {
   auto ring = Ring::create(options.ring_entries);
   if (!ring) return std::move(ring.error());
-  auto impl = std::make_unique<Impl>(options);
-  impl->ring = std::move(*ring);
-  // Asio owns (and closes) a duplicate.
-  const int fd = ::fcntl(impl->ring->event_fd(), F_DUPFD_CLOEXEC, 0);
-  if (fd < 0) {
-    return Error{ErrorCode::kIo, std::string("no descriptor is left for the reactor: ") +
-                                     std::strerror(errno) + "; raise LimitNOFILE"};
-  }
-  impl->ring_events.assign(fd);
-  return std::unique_ptr<Reactor>(new Reactor(std::move(impl)));
+  return std::unique_ptr<Reactor>(new Reactor(std::make_unique<Impl>(options, std::move(*ring))));
 }
 
 Reactor::Reactor(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-Reactor::~Reactor() = default;
+Reactor::~Reactor() { impl_->ring->close(); }
 
-boost::asio::io_context& Reactor::io_context() { return impl_->io; }
+Readiness& Reactor::readiness() { return impl_->readiness; }
 Ring& Reactor::ring() { return *impl_->ring; }
 void Reactor::adopt_thread() { impl_->owner.store(std::this_thread::get_id()); }
 bool Reactor::is_here() const {
@@ -117,7 +77,7 @@ bool Reactor::is_here() const {
 
 void Reactor::run() {
   adopt_thread();
-  while (!impl_->stop_requested.exchange(false, std::memory_order_acq_rel)) turn();
+  while (!impl_->stop_requested.exchange(false, std::memory_order_acq_rel)) turn(kNever);
 }
 
 void Reactor::stop() {
@@ -127,24 +87,24 @@ void Reactor::stop() {
 
 void Reactor::run_until(const bool& done) {
   adopt_thread();
-  while (!done) turn();
+  while (!done) turn(done);
 }
 
-void Reactor::turn() {
+/// One round; it does not sleep once `done` is true.
+void Reactor::turn(const bool& done) {
   CHECK(!std::exchange(impl_->in_turn, true));  // run_until() from within the reactor would nest
-  std::size_t ran = run_timers() + run_posted();
-  for (int i = 0; i < kHandlersPerTurn && impl_->io.poll_one() != 0; ++i) ++ran;
-  ran += impl_->ring->reap();
+  run_timers();
+  run_posted();
+  impl_->ring->reap();
   impl_->ring->submit();
-  if (ran == 0 && impl_->local.empty() && !spin_helped()) sleep_until_something_happens();
+  if (impl_->local.empty() && !done && !spin_helped()) sleep_until_something_happens();
   impl_->in_turn = false;
 }
 
-std::size_t Reactor::run_posted() {
+void Reactor::run_posted() {
   // What is posted while these run belongs to the next turn.
   auto& running = impl_->running;
   std::swap(running, impl_->local);
-  std::size_t ran = running.size();
   for (auto& work : running) work();
   running.clear();
   if (impl_->remote_waits.load(std::memory_order_acquire)) {
@@ -153,18 +113,15 @@ std::size_t Reactor::run_posted() {
       std::swap(running, impl_->remote);
       impl_->remote_waits.store(false, std::memory_order_relaxed);
     }
-    ran += running.size();
     for (auto& work : running) work();
     running.clear();
   }
-  return ran;
 }
 
-std::size_t Reactor::run_timers() {
+void Reactor::run_timers() {
   auto& timers = impl_->timers;
-  if (timers.empty()) return 0;
+  if (timers.empty()) return;
   const auto now = steady_now();
-  std::size_t ran = 0;
   // At most as many as there are now: timers that set timers must not keep the loop here.
   for (auto left = timers.size(); left > 0 && !timers.empty(); --left) {
     auto first = timers.begin();
@@ -173,36 +130,29 @@ std::size_t Reactor::run_timers() {
     impl_->deadlines.erase(first->first.second);
     timers.erase(first);
     work();
-    ++ran;
   }
-  return ran;
 }
 
 /// More work follows work: looks for it for a moment before the thread goes to sleep.
 bool Reactor::spin_helped() {
+  if (!impl_->spin.is_on()) return false;
+  impl_->ring->submit_all();
   return impl_->spin.wait_for([this] {
-    return impl_->ring->has_work() || impl_->remote_waits.load(std::memory_order_acquire) ||
-           impl_->io.poll_one() != 0;
+    return impl_->ring->has_work() || impl_->remote_waits.load(std::memory_order_acquire);
   });
 }
 
 void Reactor::sleep_until_something_happens() {
-  Ring& ring = *impl_->ring;
   {
     std::lock_guard lock(impl_->mutex);
     if (!impl_->remote.empty()) return;
     impl_->asleep = true;
   }
-  impl_->listen_to_ring();
-  ring.arm();
-  if (!ring.has_work()) {
-    auto longest = kLongestSleep;
-    if (!impl_->timers.empty()) {
-      longest = std::min(longest, impl_->timers.begin()->first.first - steady_now());
-    }
-    if (longest.count() > 0) impl_->io.run_one_for(longest);
+  auto longest = kLongestSleep;
+  if (!impl_->timers.empty()) {
+    longest = std::min(longest, impl_->timers.begin()->first.first - steady_now());
   }
-  ring.disarm();
+  impl_->ring->sleep(std::max(longest, Nanoseconds(0)));
   std::lock_guard lock(impl_->mutex);
   impl_->asleep = false;
 }
@@ -219,7 +169,7 @@ void Reactor::post(std::function<void()> work) {
     impl_->remote_waits.store(true, std::memory_order_release);
     wake = std::exchange(impl_->asleep, false);
   }
-  if (wake) impl_->wake();
+  if (wake) impl_->ring->wake();
 }
 
 TimerId Reactor::schedule_after(Nanoseconds delay, std::function<void()> work) {

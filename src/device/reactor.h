@@ -1,10 +1,10 @@
 // Reactor: the one thread on which a node's store, replication and sockets live.
 //
-// It serves, in one loop, the work posted to it, its timers, the sockets of a Boost.Asio io_context
-// and one io_uring. A turn runs what is ready, then hands every request of that turn to the kernel
-// in one system call; the thread sleeps (in epoll, with the ring's eventfd registered) only when
-// nothing was ready. A hop between threads costs more than anything else on a write's way, so
-// completions, sockets and the store all run here.
+// It serves, in one loop, the work posted to it, its timers and one io_uring, on which it waits for
+// sockets too. A turn runs what is ready, then hands every request of that turn to the kernel in
+// one system call; when nothing is left to do, that call is also the sleep. A hop between threads
+// costs more than anything else on a write's way, so completions, sockets and the store all run
+// here.
 //
 // Thread: run(), run_until() and wait_for() make the calling thread the reactor's thread; only one
 // thread may drive a reactor at a time. post() and stop() may be called from any thread.
@@ -19,10 +19,7 @@
 #include "tandem/base/result.h"
 #include "tandem/base/task.h"
 #include "tandem/port/executor.h"
-
-namespace boost::asio {
-class io_context;
-}
+#include "tandem/port/readiness.h"
 
 namespace tandem::device {
 
@@ -67,8 +64,9 @@ class Reactor final : public Executor, public Clock, public Random {
     run_until(done);
   }
 
-  /// For the sockets of the front ends; its handlers run on the reactor's thread. Never run it.
-  boost::asio::io_context& io_context();
+  /// For the sockets of the front ends, and signals. Every wait must have ended before the reactor
+  /// is destroyed.
+  Readiness& readiness();
 
   // Executor
   void post(std::function<void()> work) override;
@@ -101,9 +99,9 @@ class Reactor final : public Executor, public Clock, public Random {
     done = true;
   }
   void adopt_thread();
-  void turn();
-  std::size_t run_posted();
-  std::size_t run_timers();
+  void turn(const bool& done);
+  void run_posted();
+  void run_timers();
   void sleep_until_something_happens();
   bool spin_helped();
 

@@ -17,6 +17,7 @@ namespace {
 constexpr std::size_t kArenaPieceBytes = std::size_t{1} << 30;
 constexpr unsigned kFileSlots = 64;
 constexpr unsigned kReapBatch = 64;
+constexpr int kLastSleeps = 1000;
 
 int init_ring(io_uring& ring, unsigned entries) {
   io_uring_params params{};
@@ -33,6 +34,47 @@ int init_ring(io_uring& ring, unsigned entries) {
 }
 
 }  // namespace
+
+/// A read of an eventfd that is always under way: whoever writes to it ends the reactor's sleep,
+/// and the reactor needs no system call to see that.
+class Ring::Wakeup final : public RingOperation {
+ public:
+  explicit Wakeup(Ring& ring) : ring_(ring), fd_(::eventfd(0, EFD_CLOEXEC)) {}
+  ~Wakeup() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  bool usable() const { return fd_ >= 0; }
+  void begin() {
+    under_way_ = true;
+    ring_.queue_lazily(*this);
+  }
+  void write() const {
+    const std::uint64_t one = 1;
+    [[maybe_unused]] const auto n = ::write(fd_, &one, sizeof one);  // fails on no eventfd
+  }
+  /// It will not be begun again.
+  void retire() {
+    retired_ = true;
+    write();
+  }
+  bool under_way() const { return under_way_; }
+  void prepare(io_uring_sqe& sqe) override {
+    io_uring_prep_read(&sqe, fd_, &count_, sizeof count_, 0);
+  }
+  void finish(int) override {
+    under_way_ = false;
+    if (!retired_) begin();  // also when the thread that began it is gone, and the read with it
+  }
+
+ private:
+  Ring& ring_;
+  int fd_;
+  std::uint64_t count_ = 0;
+  bool under_way_ = false;
+  bool retired_ = false;
+};
+
+Ring::Ring() = default;
 
 Result<std::unique_ptr<Ring>> Ring::create(unsigned entries) {
   std::unique_ptr<Ring> ring(new Ring());
@@ -58,56 +100,94 @@ Status Ring::open(unsigned entries) {
   }
   open_ = true;
   in_flight_max_ = ring_.cq.ring_entries;
-  event_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (event_fd_ < 0 || io_uring_register_eventfd(&ring_, event_fd_) != 0) {
-    return Error{ErrorCode::kIo,
-                 std::string("the ring's eventfd cannot be set up: ") + std::strerror(errno)};
+  if ((ring_.features & IORING_FEAT_EXT_ARG) == 0) {
+    return Error{ErrorCode::kUnsupported,
+                 "io_uring of this kernel cannot wait with a time-out; Tandem needs Linux 5.15 or "
+                 "newer"};
   }
-  disarm();
+  wakeup_ = std::make_unique<Wakeup>(*this);
+  if (!wakeup_->usable()) {
+    return Error{ErrorCode::kIo, std::string("no descriptor is left for the reactor's eventfd: ") +
+                                     std::strerror(errno) + "; raise LimitNOFILE"};
+  }
   if (io_uring_register_files_sparse(&ring_, kFileSlots) == 0) {
     file_slots_.assign(kFileSlots, false);
   }
+  wakeup_->begin();
   return ok();
 }
 
-Ring::~Ring() {
-  if (open_) {
-    CHECK(unfinished() == 0);
-    io_uring_queue_exit(&ring_);
+void Ring::close() {
+  wakeup_->retire();
+  for (int i = 0; i < kLastSleeps && unfinished() != 0; ++i) {
+    sleep(std::chrono::milliseconds(1));
+    reap();
   }
-  if (event_fd_ >= 0) ::close(event_fd_);
 }
 
-void Ring::queue(RingOperation& operation) {
+Ring::~Ring() {
+  if (!open_) return;
+  CHECK(unfinished() == 0);
+  io_uring_queue_exit(&ring_);
+}
+
+void Ring::append(RingOperation& operation, bool lazy) {
   operation.next_ = nullptr;
+  operation.lazy_ = lazy;
   (last_ ? last_->next_ : first_) = &operation;
   last_ = &operation;
   ++waiting_;
 }
 
-void Ring::submit() {
-  bool full = false;
-  while (first_ != nullptr && in_flight_ < in_flight_max_ && !full) {
+void Ring::queue(RingOperation& operation) {
+  append(operation, false);
+  urgent_ = true;
+}
+
+void Ring::queue_lazily(RingOperation& operation) { append(operation, true); }
+
+/// Moves what waits to the submission queue, as far as it fits.
+void Ring::fill() {
+  while (first_ != nullptr && (first_->lazy_ || in_flight_ < in_flight_max_)) {
     io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
-    if (sqe == nullptr) {
-      full = true;
-      break;
-    }
+    if (sqe == nullptr) return;
     RingOperation* operation = first_;
     first_ = operation->next_;
     if (first_ == nullptr) last_ = nullptr;
     operation->prepare(*sqe);
     io_uring_sqe_set_data(sqe, operation);
     --waiting_;
-    ++in_flight_;
+    ++(operation->lazy_ ? lazy_in_flight_ : in_flight_);
   }
+  urgent_ = first_ != nullptr;
+}
+
+void Ring::submit() {
+  if (urgent_ || io_uring_sq_ready(&ring_) != 0) submit_all();
+}
+
+void Ring::submit_all() {
+  fill();
   if (io_uring_sq_ready(&ring_) == 0) return;
   const int rc = io_uring_submit(&ring_);
   // Out of memory or out of completion slots: the entries stay queued for the next turn.
   CHECK(rc >= 0 || rc == -EAGAIN || rc == -EBUSY || rc == -EINTR || rc == -ENOMEM);
 }
 
-std::size_t Ring::reap() {
+void Ring::sleep(std::chrono::nanoseconds longest) {
+  fill();
+  const bool more = first_ != nullptr && (first_->lazy_ || in_flight_ < in_flight_max_);
+  if (more) longest = {};  // the submission queue is full: come back with the rest
+  const auto whole = std::chrono::floor<std::chrono::seconds>(longest);
+  __kernel_timespec limit{whole.count(), (longest - whole).count()};
+  io_uring_cqe* cqe = nullptr;
+  const int rc = io_uring_submit_and_wait_timeout(&ring_, &cqe, 1, &limit, nullptr);
+  CHECK(rc >= 0 || rc == -ETIME || rc == -EAGAIN || rc == -EBUSY || rc == -EINTR || rc == -ENOMEM);
+}
+
+void Ring::wake() { wakeup_->write(); }
+
+void Ring::reap() {
   // Only what was there at the start: a completion may queue more, and sockets want their turn.
   std::size_t finished = 0;
   io_uring_cqe* cqes[kReapBatch];
@@ -122,22 +202,18 @@ std::size_t Ring::reap() {
       done[i] = {static_cast<RingOperation*>(io_uring_cqe_get_data(cqes[i])), cqes[i]->res};
     }
     io_uring_cq_advance(&ring_, n);
-    in_flight_ -= n;
+    for (unsigned i = 0; i < n; ++i) --(done[i].operation->lazy_ ? lazy_in_flight_ : in_flight_);
     for (unsigned i = 0; i < n; ++i) done[i].operation->finish(done[i].result);
     finished += n;
     if (n < kReapBatch || finished >= in_flight_max_) break;
   }
-  return finished;
 }
 
 bool Ring::has_work() {
   io_uring_cqe* cqe = nullptr;
-  if (in_flight_ > 0 && io_uring_peek_cqe(&ring_, &cqe) == 0) return true;
+  if (io_uring_peek_cqe(&ring_, &cqe) == 0) return true;
   return io_uring_sq_ready(&ring_) != 0 || (first_ != nullptr && in_flight_ < in_flight_max_);
 }
-
-void Ring::arm() { (void)io_uring_cq_eventfd_toggle(&ring_, true); }
-void Ring::disarm() { (void)io_uring_cq_eventfd_toggle(&ring_, false); }
 
 Status Ring::register_arena(std::span<std::byte> arena) {
   if (arena.data() == arena_.data() && arena.size() == arena_.size()) return ok();

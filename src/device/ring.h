@@ -1,12 +1,14 @@
 // Ring: one io_uring of one reactor. Only src/device knows that liburing exists.
 //
-// Operations queued in one turn go to the kernel together (submit()); completions are handed out by
-// reap(), never from within queue(). What does not fit waits here, in order.
-// Thread: the reactor's.
+// Operations queued in one turn go to the kernel together, in one system call: by submit(), or by
+// sleep(), which waits for a completion in the same call. Completions are handed out by reap(),
+// never from within queue(). What does not fit waits here, in order.
+// Thread: the reactor's, but for wake().
 #pragma once
 
 #include <liburing.h>
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -31,32 +33,37 @@ class RingOperation {
  private:
   friend class Ring;
   RingOperation* next_ = nullptr;
+  bool lazy_ = false;
 };
 
 class Ring {
  public:
   /// Errors: kUnsupported with what to change, kIo.
   static Result<std::unique_ptr<Ring>> create(unsigned entries);
-  /// CHECKs that nothing is in flight.
+  /// CHECKs that close() left nothing in flight.
   ~Ring();
   Ring(const Ring&) = delete;
   Ring& operator=(const Ring&) = delete;
 
+  /// For the device: the next submit() hands it over.
   void queue(RingOperation& operation);
-  /// Hands everything queued that fits to the kernel, in one system call when there is anything.
+  /// For what only waits for others (a socket's next request): it goes along with the next
+  /// submission, at the latest with sleep(), and may stay in the kernel for ever. In order with
+  /// what is queued otherwise.
+  void queue_lazily(RingOperation& operation);
+  /// Hands everything that waits and fits to the kernel, if that is more than lazy operations.
   void submit();
-  /// Finishes what has completed; returns how many.
-  std::size_t reap();
-  /// Queued or in the kernel.
-  std::size_t unfinished() const { return waiting_ + in_flight_; }
+  void submit_all();
+  /// Hands over everything, and waits at most `longest` for a completion or wake().
+  void sleep(std::chrono::nanoseconds longest);
+  /// Ends the sleep() of now, or the next one. Any thread.
+  void wake();
+  /// Finishes what has completed.
+  void reap();
+  /// Waits a moment for what ends by itself (removals of polls). Nothing may be queued afterwards.
+  void close();
   /// A completion is ready to be reaped, or requests still wait to be submitted.
   bool has_work();
-
-  /// Signalled on completions, but only between arm() and disarm(), so that a busy loop pays
-  /// nothing for it. After arm() check has_work() once more before sleeping.
-  int event_fd() const { return event_fd_; }
-  void arm();
-  void disarm();
 
   /// Pins `arena` so that transfers within it skip the mapping of their pages. One arena a ring;
   /// the same again is fine. Errors: kRefused (RLIMIT_MEMLOCK), kBusy (another arena), kIo.
@@ -68,15 +75,22 @@ class Ring {
   void unregister_file(int slot);
 
  private:
-  Ring() = default;
+  class Wakeup;
+
+  Ring();
   Status open(unsigned entries);
+  void append(RingOperation& operation, bool lazy);
+  void fill();
+  std::size_t unfinished() const { return waiting_ + in_flight_ + lazy_in_flight_; }
 
   io_uring ring_{};
   bool open_ = false;
-  int event_fd_ = -1;
+  std::unique_ptr<Wakeup> wakeup_;
   std::size_t in_flight_max_ = 0;
-  std::size_t in_flight_ = 0;
+  std::size_t in_flight_ = 0;       // bounded, so that completions never overflow
+  std::size_t lazy_in_flight_ = 0;  // as many as there are connections; the kernel keeps those
   std::size_t waiting_ = 0;
+  bool urgent_ = false;  // more than lazy operations wait
   RingOperation* first_ = nullptr;
   RingOperation* last_ = nullptr;
   std::span<std::byte> arena_;

@@ -3,9 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include <boost/asio/executor_work_guard.hpp>
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/post.hpp>
 #include <coroutine>
 #include <cstdlib>
 #include <filesystem>
@@ -15,6 +12,8 @@
 #include <thread>
 #include <vector>
 
+#include "device/asio_thread.h"
+#include "device/reactor.h"
 #include "frontend/nbd/server.h"
 #include "tandem/base/log.h"
 #include "tests/interop/memory_volume.h"
@@ -30,10 +29,10 @@ class NbdServerTest : public testing::Test {
   template <class Work>
   auto on_reactor(Work work) {
     using T = decltype(work());
-    if (!reactor_.joinable()) return work();
+    if (!thread_.joinable()) return work();
     std::promise<T> promise;
     auto future = promise.get_future();
-    boost::asio::post(io_, [&] {
+    reactor_->post([&] {
       if constexpr (std::is_void_v<T>) {
         work();
         promise.set_value();
@@ -44,7 +43,10 @@ class NbdServerTest : public testing::Test {
     return future.get();
   }
 
-  NbdServerTest() : work_(boost::asio::make_work_guard(io_)) {
+  NbdServerTest() {
+    auto reactor = device::Reactor::create();
+    if (!reactor) throw std::runtime_error(reactor.error().message);
+    reactor_ = std::move(*reactor);
     set_log_sink([](Level, std::string_view) {});
     std::string name = std::filesystem::temp_directory_path() / "tandem-nbd-XXXXXX";
     if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp");
@@ -56,8 +58,8 @@ class NbdServerTest : public testing::Test {
   ~NbdServerTest() override {
     if (server_) stop();
     on_reactor([this] { server_.reset(); });
-    work_.reset();
-    if (reactor_.joinable()) reactor_.join();
+    reactor_->stop();
+    if (thread_.joinable()) thread_.join();
     // A coroutine that still waits would hold a buffer: the pool's destructor checks that none is.
     volume_.reset();
     directory_ = MemoryDirectory();
@@ -72,13 +74,23 @@ class NbdServerTest : public testing::Test {
   }
 
   void start(nbd::Options options = {}) {
-    server_ = std::make_unique<nbd::Server>(io_, pool_, directory_, std::move(options));
+    make_server(std::move(options));
     const Status bound = server_->listen("unix:" + socket_path());
     ASSERT_TRUE(bound) << bound.error().message;
     run();
   }
+  void make_server(nbd::Options options = {}) {
+    server_ =
+        std::make_unique<nbd::Server>(nbd::Loops{*reactor_, reactor_->readiness(), asio_.io()},
+                                      pool_, directory_, std::move(options));
+  }
   void run() {
-    reactor_ = std::thread([this] { io_.run(); });
+    std::promise<void> running;
+    thread_ = std::thread([this, &running] {
+      reactor_->wait_for(announce(running));  // from here on it is this thread's
+      reactor_->run();
+    });
+    running.get_future().get();
   }
   std::string socket_path() const { return folder_ / "socket"; }
   RawClient connect() const { return RawClient(socket_path()); }
@@ -102,7 +114,7 @@ class NbdServerTest : public testing::Test {
   std::future<void> begin_stop() {
     auto done = std::make_shared<std::promise<void>>();
     auto future = done->get_future();
-    boost::asio::post(io_, [this, done] { spawn(stop_server(done)); });
+    reactor_->post([this, done] { spawn(stop_server(done)); });
     return future;
   }
   void stop() { begin_stop().get(); }
@@ -123,7 +135,8 @@ class NbdServerTest : public testing::Test {
     return on_reactor([this] { return held_.size(); });
   }
 
-  boost::asio::io_context io_{1};
+  device::AsioThread asio_;
+  std::unique_ptr<device::Reactor> reactor_;
   BufferPool pool_{std::size_t{16} << 20};
   MemoryDirectory directory_;
   std::shared_ptr<MemoryVolume> volume_;
@@ -131,13 +144,16 @@ class NbdServerTest : public testing::Test {
   std::filesystem::path folder_;
 
  private:
+  static Task<void> announce(std::promise<void>& running) {
+    running.set_value();
+    co_return;
+  }
   Task<void> stop_server(std::shared_ptr<std::promise<void>> done) {
     co_await server_->stop();
     done->set_value();
   }
 
-  boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_;
-  std::thread reactor_;
+  std::thread thread_;
   std::vector<std::coroutine_handle<>> held_;
 };
 

@@ -9,15 +9,14 @@
 #include <signal.h>
 #include <sys/signalfd.h>
 
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/posix/stream_descriptor.hpp>
-#include <boost/asio/post.hpp>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
 
+#include "device/asio_thread.h"
+#include "device/reactor.h"
 #include "frontend/nbd/server.h"
 #include "tandem/base/check.h"
 #include "tests/interop/memory_volume.h"
@@ -98,11 +97,6 @@ void add_exports(MemoryDirectory& directory, BufferPool& pool, std::uint64_t siz
   add("huge", {.size_bytes = kMiB << 20});
 }
 
-Task<void> stop_and_end(nbd::Server& server, boost::asio::io_context& io) {
-  co_await server.stop();
-  io.stop();
-}
-
 /// SIGTERM and SIGINT stay blocked for good: a second one must not kill a process that is stopping.
 int block_signals() {
   sigset_t stops;
@@ -115,37 +109,43 @@ int block_signals() {
   return descriptor;
 }
 
+Task<void> until_told(Readiness& readiness, int signal_descriptor) {
+  ReadinessWait told{.fd = signal_descriptor};
+  co_await until_ready(readiness, told);
+}
+
 int serve(const Arguments& arguments) {
   const int signal_descriptor = block_signals();
-  boost::asio::io_context io(1);
+  auto reactor = device::Reactor::create();
+  if (!reactor) {
+    std::fprintf(stderr, "%s\n", reactor.error().message.c_str());
+    return 1;
+  }
+  device::Reactor& executor = **reactor;
   BufferPool pool(64 * kMiB);
   MemoryDirectory directory;
   MemoryVolume::Later later;
   if (arguments.async) {
-    later = [&io](std::coroutine_handle<> call) {
-      boost::asio::post(io, [call] { call.resume(); });
-    };
+    later = [&executor](std::coroutine_handle<> call) { executor.post([call] { call.resume(); }); };
   }
   add_exports(directory, pool, arguments.size_bytes, later);
 
   nbd::Options options;
   if (!arguments.tls.certificate.empty()) options.tls = arguments.tls;
-  nbd::Server server(io, pool, directory, options);
+  device::AsioThread asio;
+  nbd::Server server({executor, executor.readiness(), asio.io()}, pool, directory, options);
   for (const auto& endpoint : arguments.endpoints) {
     if (const Status bound = server.listen(endpoint); !bound) {
       std::fprintf(stderr, "%s\n", bound.error().message.c_str());
-      spawn(stop_and_end(server, io));
-      io.run();
+      executor.wait_for(server.stop());
       return 1;
     }
   }
   for (const auto& endpoint : server.endpoints()) std::printf("listening %s\n", endpoint.c_str());
   std::fflush(stdout);
 
-  boost::asio::posix::stream_descriptor signals(io, signal_descriptor);
-  signals.async_wait(boost::asio::posix::stream_descriptor::wait_read,
-                     [&](const boost::system::error_code&) { spawn(stop_and_end(server, io)); });
-  io.run();
+  executor.wait_for(until_told(executor.readiness(), signal_descriptor));
+  executor.wait_for(server.stop());
   const nbd::Stats stats = server.stats();
   std::printf("connections=%llu reads=%llu writes=%llu flushes=%llu errors=%llu violations=%llu\n",
               static_cast<unsigned long long>(stats.connections_total),

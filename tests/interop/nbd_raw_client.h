@@ -87,7 +87,8 @@ class RawClient {
   /// Nobody may listen any more: false then.
   bool send(ByteView data) {
     while (!data.empty()) {
-      const ssize_t sent = ::send(fd_, data.data(), data.size(), MSG_NOSIGNAL);
+      const ssize_t sent =
+          uninterrupted([&] { return ::send(fd_, data.data(), data.size(), MSG_NOSIGNAL); });
       if (sent <= 0) return false;
       data = data.subspan(static_cast<std::size_t>(sent));
     }
@@ -97,7 +98,8 @@ class RawClient {
     Bytes data(bytes);
     std::size_t at = 0;
     while (at < bytes) {
-      const ssize_t got = ::recv(fd_, data.data() + at, bytes - at, 0);
+      const ssize_t got =
+          uninterrupted([&] { return ::recv(fd_, data.data() + at, bytes - at, 0); });
       if (got == 0) throw std::runtime_error("the server closed the connection");
       if (got < 0) throw std::runtime_error("receive: " + std::string(std::strerror(errno)));
       at += static_cast<std::size_t>(got);
@@ -107,7 +109,7 @@ class RawClient {
   /// The server closes without another byte.
   bool at_end() {
     std::byte one;
-    const ssize_t got = ::recv(fd_, &one, 1, 0);
+    const ssize_t got = uninterrupted([&] { return ::recv(fd_, &one, 1, 0); });
     return got == 0 || (got < 0 && errno == ECONNRESET);
   }
 
@@ -213,6 +215,13 @@ class RawClient {
   }
 
  private:
+  /// The kernel interrupts a thread of ours while it takes an io_uring of the test before apart.
+  template <class Call>
+  static ssize_t uninterrupted(Call call) {
+    ssize_t done = call();
+    while (done < 0 && errno == EINTR) done = call();
+    return done;
+  }
   void set_timeouts() {
     const timeval limit{.tv_sec = 20, .tv_usec = 0};
     ::setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);

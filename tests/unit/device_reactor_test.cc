@@ -1,22 +1,22 @@
 #include "device/reactor.h"
 
 #include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <boost/asio/buffer.hpp>
-#include <boost/asio/local/connect_pair.hpp>
-#include <boost/asio/local/stream_protocol.hpp>
+#include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/read.hpp>
-#include <boost/asio/write.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "device/asio_thread.h"
 #include "tandem/base/sync.h"
 
 namespace tandem::device {
@@ -163,32 +163,118 @@ TEST(Reactor, ATimerThatSetsItselfAgainDoesNotKeepTheLoop) {
   EXPECT_LT(rounds, 1000);
 }
 
-TEST(Reactor, ServesAsioSockets) {
-  namespace asio = boost::asio;
-  auto reactor = make_reactor();
-  asio::local::stream_protocol::socket left(reactor->io_context());
-  asio::local::stream_protocol::socket right(reactor->io_context());
-  asio::local::connect_pair(left, right);
-  std::string received(5, '\0');
-  bool done = false;
-  asio::async_read(right, asio::buffer(received),
-                   [&](const boost::system::error_code& error, std::size_t) {
-                     EXPECT_FALSE(error);
-                     EXPECT_TRUE(reactor->is_here());
-                     done = true;
-                   });
-  const std::string hello = "hello";
-  reactor->schedule_after(milliseconds(2), [&] {
-    asio::async_write(left, asio::buffer(hello), [](const auto&, std::size_t) {});
-  });
-  reactor->run_until(done);
-  EXPECT_EQ(received, "hello");
-}
-
 Task<int> add_later(Executor& executor, int a, int b) {
   co_await next_turn(executor);
   co_await sleep_for(executor, milliseconds(1));
   co_return a + b;
+}
+
+/// Two connected sockets.
+struct SocketPair {
+  SocketPair() { EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0); }
+  ~SocketPair() {
+    ::close(ends[0]);
+    ::close(ends[1]);
+  }
+  int ends[2];
+};
+
+/// Counts how often it was called, and how.
+struct CountedWait : ReadinessWait {
+  CountedWait(int descriptor, bool write) {
+    fd = descriptor;
+    for_write = write;
+    owner = this;
+    done = [](ReadinessWait& wait, bool ready) {
+      auto* self = static_cast<CountedWait*>(wait.owner);
+      ++(ready ? self->ready_count : self->cancelled_count);
+    };
+  }
+  int ready_count = 0;
+  int cancelled_count = 0;
+};
+
+Task<void> exchange_bytes(Reactor& reactor, const SocketPair& sockets, std::string& received) {
+  ReadinessWait wait{.fd = sockets.ends[0]};
+  while (received.size() < 5) {
+    const bool ready = co_await until_ready(reactor.readiness(), wait);
+    EXPECT_TRUE(ready);
+    EXPECT_TRUE(reactor.is_here());
+    char byte = 0;
+    EXPECT_EQ(::read(sockets.ends[0], &byte, 1), 1);
+    received += byte;
+  }
+}
+
+TEST(Reactor, SaysWhenASocketCanBeRead) {
+  auto reactor = make_reactor();
+  const SocketPair sockets;
+  std::string received;
+  const std::string hello = "hello";
+  for (int i = 0; i < 5; ++i) {
+    reactor->schedule_after(milliseconds(2 * i), [&, i] {
+      EXPECT_EQ(::write(sockets.ends[1], &hello[static_cast<std::size_t>(i)], 1), 1);
+    });
+  }
+  reactor->wait_for(exchange_bytes(*reactor, sockets, received));
+  EXPECT_EQ(received, "hello");
+}
+
+TEST(Reactor, ReadinessIsLevelTriggeredAndSeparateForBothDirections) {
+  auto reactor = make_reactor();
+  const SocketPair sockets;
+  CountedWait writable(sockets.ends[0], true), readable(sockets.ends[0], false);
+  reactor->readiness().wait(writable);
+  reactor->readiness().wait(readable);
+  EXPECT_EQ(writable.ready_count, 0) << "never from within";
+  reactor->wait_for(add_later(*reactor, 0, 0));
+  EXPECT_EQ(writable.ready_count, 1);
+  EXPECT_EQ(readable.ready_count, 0);
+  ASSERT_EQ(::shutdown(sockets.ends[1], SHUT_RDWR), 0);
+  for (int round = 1; round <= 3; ++round) {
+    while (readable.under_way != nullptr) reactor->wait_for(add_later(*reactor, 0, 0));
+    EXPECT_EQ(readable.ready_count, round) << "a closed connection can be read again and again";
+    if (round < 3) reactor->readiness().wait(readable);
+  }
+}
+
+TEST(Reactor, EndsCancelledWaitsOnceAndLetsThemBeginAgain) {
+  auto reactor = make_reactor();
+  const SocketPair sockets;
+  CountedWait wait(sockets.ends[0], false);
+  reactor->readiness().cancel(wait);  // not under way
+  for (int round = 1; round <= 100; ++round) {
+    reactor->readiness().wait(wait);
+    if (round % 2 == 0) reactor->wait_for(add_later(*reactor, 0, 0));  // it is in the kernel
+    reactor->readiness().cancel(wait);
+    reactor->readiness().cancel(wait);
+    EXPECT_EQ(wait.cancelled_count, round - 1) << "never from within";
+    while (wait.under_way != nullptr) reactor->wait_for(add_later(*reactor, 0, 0));
+    EXPECT_EQ(wait.cancelled_count, round);
+  }
+  EXPECT_EQ(wait.ready_count, 0);
+  reactor->readiness().wait(wait);
+  ASSERT_EQ(::write(sockets.ends[1], "x", 1), 1);
+  while (wait.under_way != nullptr) reactor->wait_for(add_later(*reactor, 0, 0));
+  EXPECT_EQ(wait.ready_count, 1);
+}
+
+// More waits than the submission queue, and than completions that may be in flight, has room for.
+TEST(Reactor, WaitsForAnyNumberOfSockets) {
+  auto reactor = make_reactor({.ring_entries = 16});
+  constexpr std::size_t kWaits = 300;
+  const SocketPair sockets;
+  std::vector<std::unique_ptr<CountedWait>> waits;
+  for (std::size_t i = 0; i < kWaits; ++i) {
+    waits.push_back(std::make_unique<CountedWait>(sockets.ends[0], false));
+    reactor->readiness().wait(*waits.back());
+  }
+  for (int i = 0; i < 50; ++i) reactor->wait_for(add_later(*reactor, 0, 0));
+  ASSERT_EQ(::write(sockets.ends[1], "x", 1), 1);
+  for (const auto& wait : waits) {
+    while (wait->under_way != nullptr) reactor->wait_for(add_later(*reactor, 0, 0));
+    EXPECT_EQ(wait->ready_count, 1);
+  }
 }
 
 TEST(Reactor, WaitsForTasks) {
@@ -198,19 +284,44 @@ TEST(Reactor, WaitsForTasks) {
 
 TEST(Reactor, ServesPostsAndSocketsWhileItPolls) {
   auto reactor = make_reactor({.spin = std::chrono::microseconds(50)});
-  bool done = false;
+  const SocketPair sockets;
+  std::string received;
   int handled = 0;
   std::thread other([&] {
     for (int i = 0; i < 100; ++i) {
       reactor->post([&] { ++handled; });
-      boost::asio::post(reactor->io_context(), [&] { ++handled; });
+      if (i % 20 != 0) continue;
+      EXPECT_EQ(::write(sockets.ends[1], "x", 1), 1);
     }
-    reactor->post([&] { done = true; });
+  });
+  reactor->wait_for(exchange_bytes(*reactor, sockets, received));
+  other.join();
+  reactor->wait_for(add_later(*reactor, 0, 0));
+  EXPECT_EQ(handled, 100);
+  EXPECT_EQ(received, "xxxxx");
+}
+
+TEST(AsioThread, ItsHandlersPostToTheReactor) {
+  auto reactor = make_reactor();
+  bool done = false;
+  AsioThread asio;
+  boost::asio::post(asio.io(), [&] {
+    EXPECT_FALSE(reactor->is_here());
+    reactor->post([&] { done = reactor->is_here(); });
   });
   reactor->run_until(done);
-  other.join();
-  for (int i = 0; i < 1000 && handled != 200; ++i) reactor->wait_for(add_later(*reactor, 0, 0));
-  EXPECT_EQ(handled, 200);
+}
+
+TEST(AsioThread, RunsNoHandlerOnceItHasStopped) {
+  AsioThread asio;
+  boost::asio::steady_timer timer(asio.io(), std::chrono::hours(1));
+  bool called = false;
+  timer.async_wait([&](const boost::system::error_code&) { called = true; });
+  asio.stop();
+  asio.stop();
+  timer.cancel();
+  boost::asio::post(asio.io(), [&] { called = true; });
+  EXPECT_FALSE(called);
 }
 
 TEST(Reactor, ClockAndChance) {

@@ -264,7 +264,7 @@ TEST_F(NbdLimits, GarbageOfAllKinds) {
 }
 
 TEST_F(NbdLimits, TcpAndSeveralEndpoints) {
-  server_ = std::make_unique<nbd::Server>(io_, pool_, directory_);
+  make_server();
   ASSERT_TRUE(server_->listen("unix:" + socket_path()));
   ASSERT_TRUE(server_->listen("127.0.0.1:0"));
   const auto endpoints = server_->endpoints();
@@ -285,7 +285,7 @@ TEST_F(NbdLimits, TcpAndSeveralEndpoints) {
 }
 
 TEST_F(NbdLimits, EndpointsThatAreNot) {
-  server_ = std::make_unique<nbd::Server>(io_, pool_, directory_);
+  make_server();
   for (const char* bad : {"", "localhost", "127.0.0.1:", ":10809", "127.0.0.1:70000", "1:2:3",
                           "127.0.0.1:http", "unix:", "[::1]"}) {
     const Status bound = server_->listen(bad);
@@ -322,7 +322,7 @@ TEST_F(NbdLimits, StaleSocketIsReplacedAndALiveOneIsNot) {
 TEST_F(NbdLimits, UnusableTlsFilesAreNamed) {
   nbd::Options options;
   options.tls = nbd::TlsOptions{.certificate = "/no/such/certificate.pem", .key = "/none"};
-  server_ = std::make_unique<nbd::Server>(io_, pool_, directory_, options);
+  make_server(options);
   const Status bound = server_->listen("unix:" + socket_path());
   ASSERT_FALSE(bound);
   EXPECT_EQ(bound.error().code, ErrorCode::kInvalid);

@@ -19,10 +19,11 @@ class AdaptiveSpin {
   /// Polls at most `longest`; zero: never.
   explicit AdaptiveSpin(std::chrono::nanoseconds longest) : longest_(longest) {}
 
+  bool is_on() const { return longest_.count() != 0; }
   /// True as soon as `ready()` says so, which is called again and again; false: go to sleep.
   template <class Ready>
   bool wait_for(Ready&& ready) {
-    if (longest_.count() == 0) return false;
+    if (!is_on()) return false;
     auto now = clock();
     if (now < resume_at_) return false;
     for (const auto end = now + longest_; now < end;) {

@@ -1,15 +1,13 @@
 #include "frontend/nbd/server.h"
 
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <list>
 #include <utility>
 
-#include "frontend/nbd/asio_support.h"
+#include "frontend/nbd/acceptor.h"
 #include "frontend/nbd/endpoint.h"
 #include "frontend/nbd/session.h"
 #include "tandem/base/check.h"
@@ -18,18 +16,11 @@
 
 namespace tandem::nbd {
 
-namespace {
-
-constexpr int kAcceptsInARow = 16;
-// After accept() failed for want of descriptors or memory.
-constexpr std::chrono::milliseconds kAcceptPause{100};
-
-}  // namespace
-
 class Server::Impl {
  public:
-  Impl(asio::io_context& io, BufferPool& pool, VolumeDirectory& directory, Options options)
-      : context_{io, pool, directory, std::move(options), nullptr, {}} {
+  Impl(const Loops& loops, BufferPool& pool, VolumeDirectory& directory, Options options)
+      : context_{loops.executor, loops.readiness, pool, directory, std::move(options), nullptr, {}},
+        accepting_(loops.accepting) {
     Options& bounds = context_.options;
     CHECK(bounds.connections_max > 0 && bounds.requests_max > 0);
     CHECK(bounds.payload_bytes_max >= 64 << 10);  // the specification demands reads of that size
@@ -37,7 +28,7 @@ class Server::Impl {
     bounds.bytes_max = std::max<std::size_t>(bounds.bytes_max, bounds.payload_bytes_max);
     bounds.input_bytes = std::max<std::size_t>(bounds.input_bytes, 128 << 10);
   }
-  ~Impl() { CHECK(listeners_.empty() && sessions_.empty()); }
+  ~Impl() { CHECK(acceptors_.empty() && sessions_.empty()); }
 
   Status listen(const std::string& endpoint);
   Status reload_tls();
@@ -47,24 +38,14 @@ class Server::Impl {
   const Stats& stats() const { return context_.stats; }
 
  private:
-  struct Port {
-    Port(asio::io_context& io, Listener made)
-        : listener(std::move(made)),
-          socket(io.get_executor(), listener.fd),
-          pause(io.get_executor()) {}
-    Listener listener;
-    AsioDescriptor socket;
-    AsioTimer pause;
-  };
-
-  Task<void> accept_loop(std::shared_ptr<Port> port);
-  bool accept_some(Port& port);
   void admit(int fd, bool local);
+  void cannot_accept(const std::string& endpoint, int error);
   bool make_room();
   Task<void> run_session(std::shared_ptr<Session> session);
 
   SessionContext context_;
-  std::vector<std::shared_ptr<Port>> listeners_;
+  boost::asio::io_context& accepting_;
+  std::vector<std::unique_ptr<Acceptor>> acceptors_;
   std::list<std::shared_ptr<Session>> sessions_;  // oldest first
   Gate work_;
   Condition session_ended_;
@@ -83,9 +64,12 @@ Status Server::Impl::listen(const std::string& endpoint) {
   if (!bound) return Error(std::move(bound.error()));
   log_event(Level::kInfo, "nbd.listening", "endpoint={} tls={}", bound->endpoint,
             context_.tls ? (context_.options.tls->required ? "required" : "offered") : "no");
-  auto port = std::make_shared<Port>(context_.io, std::move(*bound));
-  listeners_.push_back(port);
-  spawn(accept_loop(std::move(port)));
+  const bool local = !bound->path.empty();
+  Acceptor::Calls calls{
+      .accepted = [this, local](int fd) { admit(fd, local); },
+      .failed = [this, name = bound->endpoint](int error) { cannot_accept(name, error); }};
+  acceptors_.push_back(std::make_unique<Acceptor>(accepting_, context_.executor, std::move(*bound),
+                                                  std::move(calls)));
   return ok();
 }
 
@@ -99,39 +83,16 @@ Status Server::Impl::reload_tls() {
 
 std::vector<std::string> Server::Impl::endpoints() const {
   std::vector<std::string> names;
-  for (const auto& port : listeners_) names.push_back(port->listener.endpoint);
+  for (const auto& acceptor : acceptors_) names.push_back(acceptor->listener().endpoint);
   return names;
 }
 
-Task<void> Server::Impl::accept_loop(std::shared_ptr<Port> port) {
-  Gate::Holder hold(work_);
-  while (!stopping_) {
-    const bool ready = co_await DescriptorWait{port->socket, AsioDescriptor::wait_read};
-    if (stopping_ || !ready) continue;
-    const bool fine = accept_some(*port);
-    if (!fine && !stopping_) co_await TimerWait{port->pause, kAcceptPause};
-  }
-}
-
-/// False: accept() failed in a way that will not pass at once.
-bool Server::Impl::accept_some(Port& port) {
-  const bool local = !port.listener.path.empty();
-  for (int i = 0; i < kAcceptsInARow; ++i) {
-    const int fd = ::accept4(port.listener.fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd >= 0) {
-      admit(fd, local);
-      continue;
-    }
-    if (errno == EAGAIN) return true;
-    if (errno == EINTR || errno == ECONNABORTED) continue;
-    ++context_.stats.connections_refused_total;
-    if (!std::exchange(refusing_, true))
-      log_event(Level::kWarn, "nbd.accept_failed",
-                "endpoint={} reason=\"{}; raise the limit of open files or memory\"",
-                port.listener.endpoint, std::strerror(errno));
-    return false;
-  }
-  return true;
+void Server::Impl::cannot_accept(const std::string& endpoint, int error) {
+  ++context_.stats.connections_refused_total;
+  if (!std::exchange(refusing_, true))
+    log_event(Level::kWarn, "nbd.accept_failed",
+              "endpoint={} reason=\"{}; raise the limit of open files or memory\"", endpoint,
+              std::strerror(error));
 }
 
 /// Takes the place of the oldest client that has not chosen an export yet: one that is honest
@@ -146,6 +107,10 @@ bool Server::Impl::make_room() {
 }
 
 void Server::Impl::admit(int fd, bool local) {
+  if (stopping_) {
+    ::close(fd);
+    return;
+  }
   std::string peer = prepare_connection(fd, local);
   if (!make_room()) {
     ++context_.stats.connections_refused_total;
@@ -175,18 +140,14 @@ Task<void> Server::Impl::run_session(std::shared_ptr<Session> session) {
 
 Task<void> Server::Impl::stop() {
   stopping_ = true;
-  for (const auto& port : listeners_) {
-    boost::system::error_code ignored;
-    port->socket.cancel(ignored);
-    port->pause.cancel();
-    remove_socket_file(port->listener);
-  }
+  for (const auto& acceptor : acceptors_) remove_socket_file(acceptor->listener());
   // Stopping a session never ends it from within this call, so the list stays as it is.
   for (const auto& session : sessions_) session->stop();
+  for (const auto& acceptor : acceptors_) co_await acceptor->stop();
   co_await work_.close();
   // The last task may still be unwinding below us; let it, so that we may be destroyed after this.
-  co_await TurnWait{context_.io};
-  listeners_.clear();
+  co_await next_turn(context_.executor);
+  acceptors_.clear();
 }
 
 Task<void> Server::Impl::disconnect(std::string export_name) {
@@ -199,8 +160,8 @@ Task<void> Server::Impl::disconnect(std::string export_name) {
   while (std::any_of(sessions_.begin(), sessions_.end(), uses_it)) co_await session_ended_.wait();
 }
 
-Server::Server(asio::io_context& io, BufferPool& pool, VolumeDirectory& directory, Options options)
-    : impl_(std::make_unique<Impl>(io, pool, directory, std::move(options))) {}
+Server::Server(const Loops& loops, BufferPool& pool, VolumeDirectory& directory, Options options)
+    : impl_(std::make_unique<Impl>(loops, pool, directory, std::move(options))) {}
 Server::~Server() = default;
 Status Server::listen(std::string endpoint) { return impl_->listen(endpoint); }
 Status Server::reload_tls() { return impl_->reload_tls(); }

@@ -1,12 +1,13 @@
 // nbd::Server: serves the volumes of a VolumeDirectory to NBD clients.
 //
-//   nbd::Server server(io, pool, directory, {.connections_max = 64});
+//   nbd::Server server({reactor, reactor.readiness(), asio.io()}, pool, directory);
 //   Status bound = server.listen("unix:/run/tandem/nbd.sock");
 //   …
 //   co_await server.stop();
 //
-// Thread: every call, and everything it does, on the thread that runs `io`; it makes no thread.
-// Lifetime: `io`, `pool` and `directory` outlive the server; await stop() before destroying it.
+// Thread: every call, and everything it does, on the reactor's thread; only clients are accepted on
+// the one that runs Loops::accepting. Lifetime: all references outlive the server; await stop()
+// before destroying it.
 #pragma once
 
 #include <memory>
@@ -18,6 +19,8 @@
 #include "tandem/base/buffer.h"
 #include "tandem/base/result.h"
 #include "tandem/base/task.h"
+#include "tandem/port/executor.h"
+#include "tandem/port/readiness.h"
 #include "tandem/volume.h"
 
 namespace boost::asio {
@@ -26,10 +29,16 @@ class io_context;
 
 namespace tandem::nbd {
 
+/// What the server runs in.
+struct Loops {
+  Executor& executor;
+  Readiness& readiness;
+  boost::asio::io_context& accepting;
+};
+
 class Server {
  public:
-  Server(boost::asio::io_context& io, BufferPool& pool, VolumeDirectory& directory,
-         Options options = {});
+  Server(const Loops& loops, BufferPool& pool, VolumeDirectory& directory, Options options = {});
   ~Server();
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;

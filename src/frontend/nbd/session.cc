@@ -4,7 +4,6 @@
 #include <cstring>
 #include <utility>
 
-#include "frontend/nbd/asio_support.h"
 #include "tandem/base/check.h"
 #include "tandem/base/log.h"
 
@@ -25,7 +24,7 @@ constexpr std::size_t kGatherMax = 256;
 Session::Session(SessionContext& context, int fd, std::string peer, bool local)
     : context_(context),
       options_(context.options),
-      transport_(context.io, fd, std::move(peer), local),
+      transport_(context.readiness, fd, std::move(peer), local),
       input_(context.options.input_bytes) {}
 
 Session::~Session() { CHECK(requests_ == 0 && !writer_waits_); }
@@ -47,14 +46,11 @@ void Session::stop() {
 }
 
 Task<void> Session::negotiate() {
-  AsioTimer deadline(context_.io.get_executor(), options_.handshake_max);
-  // The timer may have fired, and its handler be queued, when it is destroyed here.
-  deadline.async_wait([weak = weak_from_this()](const boost::system::error_code& error) {
-    const auto self = weak.lock();
-    if (!error && self && self->negotiating_) self->transport_.shutdown();
-  });
+  const TimerId deadline =
+      context_.executor.schedule_after(options_.handshake_max, [this] { transport_.shutdown(); });
   Negotiation negotiation(transport_, input_, context_.directory, options_, context_.tls);
   std::optional<Agreement> agreed = co_await negotiation.run();
+  context_.executor.cancel(deadline);
   negotiating_ = false;
   if (agreed) {
     agreement_ = std::move(*agreed);
@@ -240,7 +236,7 @@ void Session::replied() {
 
 void Session::post_flush() {
   if (std::exchange(flush_posted_, true)) return;
-  asio::post(context_.io, [self = shared_from_this()] {
+  context_.executor.post([self = shared_from_this()] {
     self->flush_posted_ = false;
     if (!self->in_burst_) self->flush_replies();
   });
@@ -249,7 +245,7 @@ void Session::post_flush() {
 /// Resumes the waiters of progress_ in a turn of their own: this may be deep inside the volume.
 void Session::post_wake() {
   if (std::exchange(wake_posted_, true)) return;
-  asio::post(context_.io, [self = shared_from_this()] {
+  context_.executor.post([self = shared_from_this()] {
     self->wake_posted_ = false;
     self->progress_.notify_all();
   });
@@ -318,17 +314,15 @@ Task<void> Session::finish() {
   }
   co_await volume_tasks_.close();
   // The last task may still be unwinding below us; let it.
-  co_await TurnWait{context_.io};
-  AsioTimer deadline(context_.io.get_executor(), options_.drain_max);
-  deadline.async_wait([weak = weak_from_this()](const boost::system::error_code& error) {
-    const auto self = weak.lock();
-    if (!error && self) self->transport_.shutdown();
-  });
+  co_await next_turn(context_.executor);
+  const TimerId deadline =
+      context_.executor.schedule_after(options_.drain_max, [this] { transport_.shutdown(); });
   flush_replies();
   while (!replies_.empty() || writer_waits_) {
     co_await progress_.wait();
     flush_replies();
   }
+  context_.executor.cancel(deadline);
   transport_.close();
   if (!agreement_.volume) co_return;
   agreement_.volume.reset();

@@ -8,7 +8,7 @@
 // bytes_max of Options bound that, and with it all memory a client can hold; all_bytes_max what all
 // can hold together, but for one request each. Every task on the
 // volume is awaited to its end, also when the client is gone.
-// Thread: the io_context's. Lifetime: shared, because handlers that were posted may come late.
+// Thread: the reactor's. Lifetime: shared, because handlers that were posted may come late.
 #pragma once
 
 #include <memory>
@@ -25,13 +25,16 @@
 #include "tandem/base/buffer.h"
 #include "tandem/base/sync.h"
 #include "tandem/base/task.h"
+#include "tandem/port/executor.h"
+#include "tandem/port/readiness.h"
 #include "tandem/volume.h"
 
 namespace tandem::nbd {
 
 /// What all sessions of a server share; outlives them.
 struct SessionContext {
-  boost::asio::io_context& io;
+  Executor& executor;
+  Readiness& readiness;
   BufferPool& pool;
   VolumeDirectory& directory;
   Options options;

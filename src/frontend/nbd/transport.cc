@@ -1,23 +1,21 @@
 #include "frontend/nbd/transport.h"
 
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <utility>
 
-#include "frontend/nbd/asio_support.h"
 #include "frontend/nbd/codec.h"
+#include "tandem/base/check.h"
 
 namespace tandem::nbd {
 
-struct Transport::Descriptor {
-  Descriptor(asio::io_context& io, int fd) : stream(io.get_executor(), fd) {}
-  AsioDescriptor stream;
-};
-
-Transport::Transport(asio::io_context& io, int fd, std::string peer, bool local)
-    : descriptor_(std::make_unique<Descriptor>(io, fd)),
+Transport::Transport(Readiness& readiness, int fd, std::string peer, bool local)
+    : readiness_(readiness),
       fd_(fd),
+      read_wait_{.fd = fd},
+      write_wait_{.fd = fd, .for_write = true},
       peer_(std::move(peer)),
       local_(local) {}
 
@@ -53,19 +51,9 @@ IoResult Transport::send(std::span<const iovec> from) {
   }
 }
 
-void Transport::Wait::await_suspend(std::coroutine_handle<> waiter) {
-  const auto what = for_write ? AsioDescriptor::wait_write : AsioDescriptor::wait_read;
-  // The awaiter lives in the waiting coroutine's frame until the handler resumes it.
-  transport.descriptor_->stream.async_wait(what,
-                                           [this, waiter](const boost::system::error_code& error) {
-                                             ready = !error;
-                                             waiter.resume();
-                                           });
-}
-
 void Transport::interrupt() {
-  boost::system::error_code ignored;
-  descriptor_->stream.cancel(ignored);
+  readiness_.cancel(read_wait_);
+  readiness_.cancel(write_wait_);
 }
 
 void Transport::shutdown() {
@@ -75,11 +63,11 @@ void Transport::shutdown() {
 }
 
 void Transport::close() {
-  if (!descriptor_->stream.is_open()) return;
+  if (fd_ < 0) return;
+  CHECK(read_wait_.under_way == nullptr && write_wait_.under_way == nullptr);
   if (tls_ && !shut_down_) tls_->close_notify();
   shut_down_ = true;
-  boost::system::error_code ignored;
-  descriptor_->stream.close(ignored);
+  ::close(std::exchange(fd_, -1));
 }
 
 Task<bool> Transport::start_tls(std::shared_ptr<TlsContext> context, std::string& why) {

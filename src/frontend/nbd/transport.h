@@ -1,29 +1,25 @@
 // Transport: one accepted socket, plain or TLS; non-blocking transfers and waits for readiness.
 //
 // A transfer is always tried first; the awaiters are for kAgain. One reader and one writer may wait
-// at the same time. Everything runs on the io_context's thread.
+// at the same time. Everything runs on the reactor's thread.
 #pragma once
 
 #include <sys/uio.h>
 
-#include <coroutine>
 #include <memory>
 #include <span>
 #include <string>
 
 #include "frontend/nbd/tls.h"
 #include "tandem/base/task.h"
-
-namespace boost::asio {
-class io_context;
-}
+#include "tandem/port/readiness.h"
 
 namespace tandem::nbd {
 
 class Transport {
  public:
   /// Owns `fd`, a connected stream socket, from now on.
-  Transport(boost::asio::io_context& io, int fd, std::string peer, bool local);
+  Transport(Readiness& readiness, int fd, std::string peer, bool local);
   ~Transport();
   Transport(const Transport&) = delete;
   Transport& operator=(const Transport&) = delete;
@@ -32,17 +28,9 @@ class Transport {
   /// After kAgain the same bytes must be offered again, possibly followed by more.
   IoResult send(std::span<const iovec> from);
 
-  struct Wait {
-    Transport& transport;
-    bool for_write;
-    bool ready = false;
-    bool await_ready() const noexcept { return false; }
-    void await_suspend(std::coroutine_handle<> waiter);
-    /// False: interrupted, or the socket failed; the next transfer says which.
-    bool await_resume() const noexcept { return ready; }
-  };
-  Wait readable() { return {*this, false}; }
-  Wait writable() { return {*this, true}; }
+  /// False: interrupted, or the socket failed; the next transfer says which.
+  ReadyAwaiter readable() { return until_ready(readiness_, read_wait_); }
+  ReadyAwaiter writable() { return until_ready(readiness_, write_wait_); }
 
   /// Ends the waits of this moment; the connection stays.
   void interrupt();
@@ -60,9 +48,10 @@ class Transport {
   bool is_local() const { return local_; }           // a Unix socket
 
  private:
-  struct Descriptor;
-  std::unique_ptr<Descriptor> descriptor_;
+  Readiness& readiness_;
   int fd_;
+  ReadinessWait read_wait_;
+  ReadinessWait write_wait_;
   std::string peer_;
   bool local_;
   bool shut_down_ = false;
