@@ -11,15 +11,17 @@ constexpr std::uint32_t kDescriptorMagic = 0x47444454;  // "TDDG"
 constexpr std::uint32_t kChainMagic = 0x48434454;       // "TDCH"
 constexpr std::uint32_t kDeadMagic = 0x44444454;        // "TDDD"
 constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kDescriptorVersion = 2;             // 1: snapshots were a row
+constexpr std::uint64_t kNodeBit = std::uint64_t{1} << 63;  // of a dead block's death
 constexpr std::size_t kCrcOffset = 8;
 
 std::size_t bytes_needed(const Descriptor& d) {
-  std::size_t n =
-      512 + d.name.size() + 24 * d.history.size() + 12 * d.log_zones.size() + 16 * d.bitmap.size();
-  for (const auto& v : d.volumes) n += 64 + v.name.size();
+  std::size_t n = 512 + d.name.size() + 16 * d.skipped.size() + 24 * d.history.size() +
+                  12 * d.log_zones.size() + 16 * d.bitmap.size();
+  for (const auto& v : d.volumes) n += 88 + 8 * v.height + v.name.size();
   for (const auto& s : d.snapshots) {
-    n += 88 + s.name.size() + s.label.size();
-    for (const auto& v : s.volumes) n += 64 + v.name.size();
+    n += 140 + 16 * s.skipped.size() + s.name.size() + s.label.size();
+    for (const auto& v : s.volumes) n += 88 + 8 * v.height + v.name.size();
   }
   for (const auto& s : d.slots) n += 40 + s.address.size();
   for (const auto& [key, value] : d.settings) n += 4 + key.size() + value.size();
@@ -66,8 +68,20 @@ void encode_volumes(Encoder& out, const std::vector<VolumeState>& volumes) {
     out.u32(v.height);
     out.u64(v.allocated_blocks);
     out.u64(v.data_blocks);
+    out.u64(v.map_nodes);
+    out.u64(v.borrowed_data);
+    out.u64(v.borrowed_nodes);
+    for (std::uint32_t level = 0; level < v.height; ++level) out.u64(v.level_born[level].value);
     encode_entry(out, v.root);
     out.text(v.name);
+  }
+}
+
+void encode_ranges(Encoder& out, const std::vector<LsnRange>& ranges) {
+  out.u32(static_cast<std::uint32_t>(ranges.size()));
+  for (const auto& range : ranges) {
+    out.u64(range.after.value);
+    out.u64(range.upto.value);
   }
 }
 
@@ -90,10 +104,10 @@ Error impossible(const char* what) {
   return {ErrorCode::kCorrupt, std::string("group descriptor: ") + what};
 }
 
-Error newer(const char* what, std::uint32_t version) {
+Error newer(const char* what, std::uint32_t version, std::uint32_t known = kVersion) {
   return {ErrorCode::kUnsupported, std::string(what) + " has format version " +
-                                       std::to_string(version) +
-                                       ", this build knows version 1; upgrade this node"};
+                                       std::to_string(version) + ", this build knows version " +
+                                       std::to_string(known) + "; upgrade this node"};
 }
 
 /// Counts come from disk: refuse one that the remaining bytes cannot hold.
@@ -101,7 +115,17 @@ bool plausible(const Decoder& in, std::uint64_t count, std::size_t bytes_each) {
   return count <= in.remaining() / bytes_each;
 }
 
-Status decode_volumes(Decoder& in, std::vector<VolumeState>& volumes) {
+Status decode_ranges(Decoder& in, std::vector<LsnRange>& ranges) {
+  auto n = in.u32();
+  if (!plausible(in, n, 16)) return impossible("parts of the log that were abandoned");
+  while (n-- != 0) {
+    const Lsn after{in.u64()};
+    ranges.push_back({after, Lsn{in.u64()}});
+  }
+  return ok();
+}
+
+Status decode_volumes(Decoder& in, std::uint32_t version, std::vector<VolumeState>& volumes) {
   auto n = in.u32();
   if (!plausible(in, n, 66)) return impossible("volume list");
   while (n-- != 0) {
@@ -113,20 +137,70 @@ Status decode_volumes(Decoder& in, std::vector<VolumeState>& volumes) {
     v.height = in.u32();
     v.allocated_blocks = in.u64();
     v.data_blocks = in.u64();
+    if (v.height == 0 || v.height > kMapHeightMax) return impossible("height of a map");
+    if (version >= 2) {
+      v.map_nodes = in.u64();
+      v.borrowed_data = in.u64();
+      v.borrowed_nodes = in.u64();
+      for (std::uint32_t level = 0; level < v.height; ++level) v.level_born[level] = Lsn{in.u64()};
+    }
     v.root = decode_entry(in);
     v.name = in.text();
-    if (v.height == 0 || v.height > 6) return impossible("height of a map");
     volumes.push_back(std::move(v));
   }
   return ok();
 }
 
-Status decode_snapshots(Decoder& in, std::vector<SnapshotState>& snapshots) {
+/// Every state names a parent that is there, at a position that is not behind its own; of two at
+/// the same one, the parent was kept first. So every way up ends.
+Status check_tree(const Descriptor& d) {
+  std::map<SnapshotId, const SnapshotState*> by_id;
+  for (const auto& s : d.snapshots) {
+    const bool ascends = by_id.empty() || by_id.rbegin()->first < s.id;
+    if (!ascends || s.id == SnapshotId{} || s.id >= d.next_snapshot_id) {
+      return impossible("snapshots do not ascend");
+    }
+    by_id[s.id] = &s;
+  }
+  if (d.parent != SnapshotId{} && by_id.count(d.parent) == 0) {
+    return impossible("the live state's parent is missing");
+  }
+  for (const auto& s : d.snapshots) {
+    if (s.parent == SnapshotId{}) continue;
+    const auto parent = by_id.find(s.parent);
+    if (parent == by_id.end() || parent->second->at.lsn > s.at.lsn ||
+        (parent->second->at.lsn == s.at.lsn && s.parent >= s.id)) {
+      return impossible("parent of a snapshot");
+    }
+  }
+  return ok();
+}
+
+Status decode_snapshots(Decoder& in, std::uint32_t version, Descriptor& d) {
   auto n = in.u32();
   if (!plausible(in, n, 82)) return impossible("snapshot list");
   while (n-- != 0) {
     SnapshotState s;
+    if (version == 1) {
+      s.parent = d.parent;
+      s.id = d.parent = d.next_snapshot_id;
+      d.next_snapshot_id = d.next_snapshot_id.next();
+    } else {
+      s.id = SnapshotId{in.u32()};
+      s.parent = SnapshotId{in.u32()};
+      const auto kind = in.u8();
+      if (kind > 3) return impossible("kind of a snapshot");
+      s.kind = static_cast<SnapshotKind>(kind);
+      s.reaped.volume = in.u32();
+      s.reaped.level = in.u8();
+      s.reaped.next = in.u64();
+      s.reaped.freed_blocks = in.u64();
+      TANDEM_TRY(decode_ranges(in, s.skipped));
+      s.nodes_upto = Lsn{in.u64()};
+      s.clones = in.u32();
+    }
     s.at = decode_point(in);
+    if (version == 1) s.nodes_upto = s.at.lsn;
     const auto consistency = in.u8();
     if (consistency > 2) return impossible("consistency of a snapshot");
     s.consistency = static_cast<Consistency>(consistency);
@@ -134,23 +208,20 @@ Status decode_snapshots(Decoder& in, std::vector<SnapshotState>& snapshots) {
     s.held = decode_chain(in);
     s.name = in.text();
     s.label = in.text();
-    TANDEM_TRY(decode_volumes(in, s.volumes));
-    if (!snapshots.empty() && s.at.lsn <= snapshots.back().at.lsn) {
-      return impossible("snapshots do not ascend");
-    }
-    snapshots.push_back(std::move(s));
+    TANDEM_TRY(decode_volumes(in, version, s.volumes));
+    d.snapshots.push_back(std::move(s));
   }
-  return ok();
+  return check_tree(d);
 }
 
-Status decode_lists(Decoder& in, Descriptor& d) {
+Status decode_lists(Decoder& in, std::uint32_t version, Descriptor& d) {
   auto n = in.u32();
   if (!plausible(in, n, 24)) return impossible("timeline history");
   while (n-- != 0) {
     TimelineFork fork{Timeline{in.u64()}, Lsn{in.u64()}, UtcNs{in.u64()}};
     d.history.push_back(fork);
   }
-  TANDEM_TRY(decode_volumes(in, d.volumes));
+  TANDEM_TRY(decode_volumes(in, version, d.volumes));
   n = in.u32();
   if (!plausible(in, n, 30)) return impossible("slot list");
   while (n-- != 0) {
@@ -180,16 +251,22 @@ Status decode_lists(Decoder& in, Descriptor& d) {
     BitmapPage b{in.u32(), PoolBlock{in.u64()}, in.u32()};
     d.bitmap.push_back(b);
   }
-  return decode_snapshots(in, d.snapshots);
+  return decode_snapshots(in, version, d);
 }
 
 }  // namespace
+
+std::uint64_t SnapshotState::pool_blocks() const {
+  std::uint64_t blocks = 0;
+  for (const auto& v : volumes) blocks += v.pool_blocks();
+  return blocks;
+}
 
 std::vector<std::byte> encode_descriptor(const Descriptor& d) {
   std::vector<std::byte> bytes(bytes_needed(d));
   Encoder out(bytes);
   out.u32(kDescriptorMagic);
-  out.u32(kVersion);
+  out.u32(kDescriptorVersion);
   out.uuid(d.group);
   out.text(d.name);
   encode_point(out, d.point);
@@ -204,7 +281,11 @@ std::vector<std::byte> encode_descriptor(const Descriptor& d) {
   encode_chain(out, d.dead);
   encode_chain(out, d.held);
   out.u64(d.data_horizon.value);
-  out.u64(d.map_nodes);
+  out.u32(d.parent.value);
+  out.u32(d.next_snapshot_id.value);
+  encode_ranges(out, d.skipped);
+  out.uuid(d.origin);
+  out.u32(d.origin_state.value);
   out.u32(static_cast<std::uint32_t>(d.history.size()));
   for (const auto& f : d.history) {
     out.u64(f.timeline.value);
@@ -238,6 +319,16 @@ std::vector<std::byte> encode_descriptor(const Descriptor& d) {
   }
   out.u32(static_cast<std::uint32_t>(d.snapshots.size()));
   for (const auto& s : d.snapshots) {
+    out.u32(s.id.value);
+    out.u32(s.parent.value);
+    out.u8(static_cast<std::uint8_t>(s.kind));
+    out.u32(s.reaped.volume);
+    out.u8(static_cast<std::uint8_t>(s.reaped.level));
+    out.u64(s.reaped.next);
+    out.u64(s.reaped.freed_blocks);
+    encode_ranges(out, s.skipped);
+    out.u64(s.nodes_upto.value);
+    out.u32(s.clones);
     encode_point(out, s.at);
     out.u8(static_cast<std::uint8_t>(s.consistency));
     out.u8(s.being_deleted ? 1 : 0);
@@ -254,8 +345,9 @@ Result<Descriptor> decode_descriptor(std::span<const std::byte> bytes) {
   Decoder in(bytes);
   Descriptor d;
   if (in.u32() != kDescriptorMagic) return impossible("wrong magic");
-  if (const auto version = in.u32(); version != kVersion) {
-    return newer("group descriptor", version);
+  const auto version = in.u32();
+  if (version == 0 || version > kDescriptorVersion) {
+    return newer("group descriptor", version, kDescriptorVersion);
   }
   d.group = in.uuid();
   d.name = in.text();
@@ -273,8 +365,19 @@ Result<Descriptor> decode_descriptor(std::span<const std::byte> bytes) {
   d.dead = decode_chain(in);
   d.held = decode_chain(in);
   d.data_horizon = Lsn{in.u64()};
-  d.map_nodes = in.u64();
-  TANDEM_TRY(decode_lists(in, d));
+  std::uint64_t map_nodes = 0;
+  if (version == 1) {
+    map_nodes = in.u64();
+  } else {
+    d.parent = SnapshotId{in.u32()};
+    d.next_snapshot_id = SnapshotId{in.u32()};
+    TANDEM_TRY(decode_ranges(in, d.skipped));
+    d.origin = in.uuid();
+    d.origin_state = SnapshotId{in.u32()};
+  }
+  TANDEM_TRY(decode_lists(in, version, d));
+  // What is needed of it is the sum: rows of snapshots cancel each other out.
+  if (!d.volumes.empty()) d.volumes.front().map_nodes += map_nodes;
   if (in.failed() || d.history.empty() || d.log_zones.empty()) return impossible("cut short");
   return d;
 }
@@ -326,7 +429,7 @@ void encode_dead_chunk(Page page, const DeadChunk& chunk) {
   for (const auto& b : chunk.blocks) {
     out.number(b.where.value, 5);
     out.number(b.birth.value, 7);
-    out.number(b.death.value, 8);
+    out.number(b.death.value | (b.is_node ? kNodeBit : 0), 8);
   }
   out.zeroes(page.size() - out.position());
   seal_page(page, kCrcOffset);
@@ -351,7 +454,9 @@ Result<DeadChunk> decode_dead_chunk(ConstPage page) {
     DeadBlock b;
     b.where = PoolBlock{in.number(5)};
     b.birth = Lsn{in.number(7)};
-    b.death = Lsn{in.number(8)};
+    const std::uint64_t death = in.number(8);
+    b.death = Lsn{death & ~kNodeBit};
+    b.is_node = (death & kNodeBit) != 0;
     chunk.blocks.push_back(b);
   }
   return chunk;

@@ -5,6 +5,7 @@
 // of dead blocks).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -29,6 +30,14 @@ struct VolumeState {
   MapEntry root;             // the top node; a hole: empty volume
   std::uint64_t allocated_blocks = 0;
   std::uint64_t data_blocks = 0;  // of those, not merely zeroed: they have a place in the pool
+  std::uint64_t map_nodes = 0;    // on disk
+  // By level of the map: the resize that it came with; 0: it was there from the beginning.
+  std::array<Lsn, kMapHeightMax> level_born{};
+  // Of those, in a clone: that belong to the group it came from.
+  std::uint64_t borrowed_data = 0, borrowed_nodes = 0;
+  std::uint64_t pool_blocks() const {
+    return data_blocks - borrowed_data + map_nodes - borrowed_nodes;
+  }
   Lsn deleted_at;  // not 0: deleted by that record; its blocks are given back in the background
   bool being_deleted() const { return deleted_at != Lsn{}; }
   bool operator==(const VolumeState&) const = default;
@@ -70,15 +79,55 @@ struct DeadChain {
 /// What an operator set for a group on this node (limits, retention, …); keys ascend.
 using Settings = std::map<std::string, std::string>;
 
-/// A state of the group that is kept: all its volumes at one position.
+/// A kept state, within this copy of its group; never reused. 0: none.
+using SnapshotId = Named<struct SnapshotIdTag, std::uint32_t>;
+
+/// Records (after, upto] of the log.
+struct LsnRange {
+  Lsn after, upto;
+  bool has(Lsn lsn) const { return lsn > after && lsn <= upto; }
+  bool operator==(const LsnRange&) const = default;
+};
+
+/// Why a state is kept.
+enum class SnapshotKind : std::uint8_t {
+  kSnapshot = 0,  // a record said so
+  kBranch = 1,    // it was the newest state of a tail that was abandoned
+  kPoint = 2,     // made later, out of an older state and the log
+  kMark = 3,      // has no name: points between it and the next state are made from it
+};
+
+/// How far the taking apart of a state without successors has come: nodes of `level`, which are
+/// done in front of `next`, of volume `volume` of its list.
+struct ReapCursor {
+  std::uint32_t volume = 0;
+  std::uint32_t level = 0;
+  std::uint64_t next = 0;
+  std::uint64_t freed_blocks = 0;  // so far
+  bool has_begun() const { return !(*this == ReapCursor{}); }
+  bool operator==(const ReapCursor&) const = default;
+};
+
+/// A state of the group that is kept: all its volumes at one position. Kept states are a tree:
+/// each came out of an older one, and so did the live state.
 struct SnapshotState {
+  SnapshotId id;
+  SnapshotId parent;  // 0: none is kept in front of it
+  SnapshotKind kind = SnapshotKind::kSnapshot;
   LogPoint at;
+  // Of map nodes, it shares those born up to here: its own position, or of a point that was made
+  // from the log that of the state it was made from, since it has copies of all newer ones.
+  Lsn nodes_upto;
   std::string name;
   std::string label;
   Consistency consistency = Consistency::kCrash;
   bool being_deleted = false;
   std::vector<VolumeState> volumes;
-  DeadChain held;  // see Descriptor::held; here of the time between the snapshot before and this
+  DeadChain held;  // mapped by its parent, and not by it any more
+  ReapCursor reaped;
+  std::vector<LsnRange> skipped;      // see Descriptor::skipped
+  std::uint32_t clones = 0;           // groups of this pool that began as it, and need it
+  std::uint64_t pool_blocks() const;  // of the group that its maps name, shared ones included
   bool operator==(const SnapshotState&) const = default;
 };
 
@@ -92,6 +141,9 @@ struct Descriptor {
   Timeline fenced_by;           // of a fenced copy: the newer timeline it saw
   bool awaiting_image = false;  // a mirror that never got its first full copy
   std::uint32_t next_volume_id = 1;
+  // Of a clone: the state, of a group in this pool, that its volumes began as; nil: none.
+  Uuid origin;
+  SnapshotId origin_state;
   std::vector<VolumeState> volumes;
   std::vector<SlotState> slots;
   Settings settings;
@@ -100,10 +152,13 @@ struct Descriptor {
   std::uint64_t log_boot = 0;      // boot of the page in front of log_next
   std::vector<BitmapPage> bitmap;
   DeadChain dead;
-  std::vector<SnapshotState> snapshots;  // ascending
-  DeadChain held;    // died behind the newest snapshot, kept because a snapshot maps them
+  std::vector<SnapshotState> snapshots;  // by id
+  SnapshotId parent;                     // of the live state
+  // Records in front of the live state that do not lead to it: rollbacks abandoned them.
+  std::vector<LsnRange> skipped;
+  SnapshotId next_snapshot_id{1};
+  DeadChain held;    // mapped by the live state's parent, and not by it any more
   Lsn data_horizon;  // data of records up to here may have been reused
-  std::uint64_t map_nodes = 0;  // blocks held by maps
   bool operator==(const Descriptor&) const = default;
 };
 
@@ -123,11 +178,12 @@ Result<ChainBlock> decode_chain_block(ConstPage page);
 /// A block that no newer position maps: `birth` is the LSN that wrote it, `death` the one that
 /// replaced it. It may be reused once nobody can ask for a position in [birth, death).
 /// Of a map node, birth is the newest LSN below it and death that of the checkpoint which replaced
-/// it; since snapshots are checkpoints, the same rule holds.
+/// it; since kept states are checkpoints, the same rule holds for them.
 struct DeadBlock {
   PoolBlock where;
   Lsn birth;
   Lsn death;
+  bool is_node = false;  // no record names it, so no mirror needs it
   bool operator==(const DeadBlock&) const = default;
 };
 inline constexpr std::size_t kDeadPerChunk = 200;

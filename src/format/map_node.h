@@ -14,6 +14,7 @@
 namespace tandem::format {
 
 inline constexpr std::uint32_t kMapFanout = 256;
+inline constexpr std::uint32_t kMapHeightMax = 6;  // levels
 inline constexpr std::size_t kMapEntryBytes = 16;
 inline constexpr std::uint64_t kPoolBlockMax = 0xffffffffffull;
 /// `where` of a block that was written with zeroes and must count as allocated: it has no copy on

@@ -40,6 +40,8 @@ bool body_fits(const RecordHeader& h, std::size_t body_bytes) {
       return body_bytes == 8;
     case RecordType::kSnapshot:
       return body_bytes >= 6;
+    case RecordType::kRevert:
+      return body_bytes >= 11;
   }
   return false;
 }
@@ -79,6 +81,13 @@ void encode_snapshot(Encoder& out, const RecordHeader& header, const SnapshotBod
   out.u8(static_cast<std::uint8_t>(body.consistency));
   out.text(body.name);
   out.text(body.label);
+}
+
+void encode_revert(Encoder& out, const RecordHeader& header, const RevertBody& body) {
+  CHECK(!body.branch.empty() && body.branch.size() <= kSnapshotNameBytesMax);
+  encode_header(out, header, 8 + 2 + body.branch.size());
+  out.u64(body.to.value);
+  out.text(body.branch);
 }
 
 void set_consistency(std::span<std::byte> canonical, Consistency consistency) {
@@ -125,6 +134,18 @@ Result<SnapshotBody> decode_snapshot(const Record& record) {
   if (in.failed() || in.remaining() != 0 || consistency > 2 || body.name.empty() ||
       body.name.size() > kSnapshotNameBytesMax || body.label.size() > kSnapshotLabelBytesMax) {
     return corrupt(record.header, "snapshot description is wrong");
+  }
+  return body;
+}
+
+Result<RevertBody> decode_revert(const Record& record) {
+  Decoder in(record.body);
+  RevertBody body;
+  body.to = Lsn{in.u64()};
+  body.branch = in.text();
+  if (in.failed() || in.remaining() != 0 || body.to >= record.header.lsn || body.branch.empty() ||
+      body.branch.size() > kSnapshotNameBytesMax) {
+    return corrupt(record.header, "description of a rollback is wrong");
   }
   return body;
 }

@@ -25,6 +25,8 @@ enum class RecordType : std::uint8_t {
   kVolumeDelete = 6,
   kTimeline = 7,  // body: the new timeline; this record is its first
   kSnapshot = 8,  // body: consistency, name, label; keeps the state at its LSN; last of its page
+  kRevert = 9,    // body: position of a kept state, name; that is the newest state again, and the
+                  // one in front of this record a branch; alone in its page
 };
 
 inline constexpr std::size_t kRecordHeaderBytes = 40;
@@ -73,6 +75,11 @@ struct SnapshotBody {
   std::string label;
 };
 
+struct RevertBody {
+  Lsn to;              // a kept state of this log
+  std::string branch;  // name of what is abandoned
+};
+
 /// Changes the consistency of an encoded snapshot record.
 void set_consistency(std::span<std::byte> canonical, Consistency consistency);
 
@@ -88,6 +95,7 @@ void encode_volume_create(Encoder& out, const RecordHeader& header, const Volume
 void encode_volume_resize(Encoder& out, const RecordHeader& header, std::uint64_t size_bytes);
 void encode_timeline(Encoder& out, const RecordHeader& header, Timeline timeline);
 void encode_snapshot(Encoder& out, const RecordHeader& header, const SnapshotBody& body);
+void encode_revert(Encoder& out, const RecordHeader& header, const RevertBody& body);
 
 constexpr std::size_t write_record_bytes(std::uint32_t blocks) {
   return kRecordHeaderBytes + 4 * static_cast<std::size_t>(blocks);
@@ -99,5 +107,6 @@ Result<VolumeCreateBody> decode_volume_create(const Record& record);
 Result<std::uint64_t> decode_volume_resize(const Record& record);
 Result<Timeline> decode_timeline(const Record& record);
 Result<SnapshotBody> decode_snapshot(const Record& record);
+Result<RevertBody> decode_revert(const Record& record);
 
 }  // namespace tandem::format

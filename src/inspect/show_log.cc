@@ -28,6 +28,8 @@ const char* type_name(RecordType type) {
       return "timeline";
     case RecordType::kSnapshot:
       return "snapshot";
+    case RecordType::kRevert:
+      return "revert";
   }
   return "?";
 }
@@ -60,6 +62,12 @@ Json record_json(const LogPageView& page, const format::PlacedRecord& placed, Ls
       break;
     case RecordType::kSnapshot:
       if (auto body = format::decode_snapshot(placed.record)) out["name"] = body->name;
+      break;
+    case RecordType::kRevert:
+      if (auto body = format::decode_revert(placed.record)) {
+        out["to_lsn"] = body->to.value;
+        out["branch"] = body->branch;
+      }
       break;
     case RecordType::kVolumeDelete:
       out["volume"] = h.volume.value;

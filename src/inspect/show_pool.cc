@@ -9,6 +9,20 @@
 namespace tandem::inspect {
 namespace {
 
+const char* to_text(format::SnapshotKind kind) {
+  switch (kind) {
+    case format::SnapshotKind::kSnapshot:
+      return "snapshot";
+    case format::SnapshotKind::kBranch:
+      return "branch";
+    case format::SnapshotKind::kPoint:
+      return "point";
+    case format::SnapshotKind::kMark:
+      return "mark";
+  }
+  return "?";
+}
+
 template <class T>
 std::string state_of(const Copies<T>& copies, std::size_t i) {
   if (!copies.copy[i]) return copies.copy[i].error().message;
@@ -74,14 +88,20 @@ Json group_json(const PoolView& pool, std::uint32_t slot) {
   out["snapshots"] = Json::array();
   for (const auto& s : d.snapshots) {
     out["snapshots"].push_back({{"name", s.name},
+                                {"id", s.id.value},
+                                {"parent", s.parent.value},
+                                {"kind", to_text(s.kind)},
                                 {"label", s.label},
                                 {"at", to_json(s.at)},
                                 {"being_deleted", s.being_deleted},
                                 {"held_in_front", s.held.entries},
                                 {"volumes", s.volumes.size()}});
   }
+  out["parent"] = d.parent.value;
   out["held"] = {{"entries", d.held.entries}, {"chunks", d.held.chunks}};
-  out["map_nodes"] = d.map_nodes;
+  std::uint64_t map_nodes = 0;
+  for (const auto& v : d.volumes) map_nodes += v.map_nodes;
+  out["map_nodes"] = map_nodes;
   out["bitmap_pages"] = d.bitmap.size();
   out["descriptor"] = {{"first_block", group->chain.front().value},
                        {"blocks", group->chain.size()},
@@ -286,7 +306,9 @@ std::string groups_text(const Json& j) {
     out += "  dead        " + number(g["dead"], "entries") + " blocks wait in " +
            number(g["dead"], "chunks") + " chunks\n";
     for (const auto& s : g["snapshots"]) {
-      out += "  snapshot    " + s["name"].get<std::string>() + " at LSN " + number(s["at"], "lsn") +
+      std::string kind = s["kind"].get<std::string>();
+      kind.resize(12, ' ');
+      out += "  " + kind + s["name"].get<std::string>() + " at LSN " + number(s["at"], "lsn") +
              (s["being_deleted"].get<bool>() ? ", being deleted" : "") + "\n";
     }
     for (const auto& f : g["history"]) {

@@ -38,8 +38,7 @@ GroupBalance GroupVerifier::run() {
   balance_.slot = group_.slot;
   balance_.checkpoint = balance_.head = d.point;
   balance_.zone_blocks = group_.zones.size() * std::uint64_t{pool_.superblock().zone_blocks};
-  for (const auto& v : d.volumes) blocks_total_ += v.allocated_blocks;
-  blocks_total_ += d.map_nodes;
+  for (const auto& v : d.volumes) blocks_total_ += v.allocated_blocks + v.map_nodes;
   check_descriptor();
   read_bitmap();
   for (auto block : group_.chain) refer(block, "descriptor", "the descriptor");
@@ -47,8 +46,8 @@ GroupBalance GroupVerifier::run() {
   for (const auto& page : d.bitmap) refer(page.where, "bitmap", "a page of the bitmap");
   balance_.book_blocks += d.bitmap.size();
   check_maps();
-  check_dead();
   check_snapshots();
+  check_dead();
   check_kept_log();
   check_tail();
   check_leaks();
@@ -136,17 +135,18 @@ bool GroupVerifier::in_data_zone(PoolBlock block) const {
   return group_.zones.count(zone) != 0 && log_zones_.count(zone) == 0;
 }
 
+/// A clone's: it lies in a zone of another group, which verifies it.
+bool GroupVerifier::is_borrowed(PoolBlock block) const {
+  if (group_.descriptor.origin.is_nil() || block.value >= pool_.blocks()) return false;
+  const auto zone = pool_.zone(pool_.superblock().zone_of(block));
+  return zone && zone->owner != format::kZoneFree && zone->owner != group_.slot;
+}
+
 bool GroupVerifier::refer(PoolBlock block, const char* part, const std::string& by) {
   const std::string place = name_ + ", " + block_text(block);
-  if (snapshot_) {
-    if (block.value < pool_.blocks() && referred_.has(block)) return true;
-    if (!blind_) {
-      findings_.problem(part, place,
-                        by + " of snapshot " + snapshot_->name +
-                            " lies there, but nothing keeps it: it may be overwritten");
-    }
-    return false;
-  }
+  if (is_borrowed(block)) return true;
+  const bool may_share = sharing_ || snapshot_ != nullptr;
+  if (may_share && block.value < pool_.blocks() && referred_.has(block)) return true;
   if (block.value >= pool_.blocks() || !in_data_zone(block)) {
     findings_.problem(part, place, by + " lies there, outside of the group's data zones");
     return false;
@@ -159,6 +159,7 @@ bool GroupVerifier::refer(PoolBlock block, const char* part, const std::string& 
     findings_.problem("space", place,
                       by + " lies there, but the bitmap calls it free: it may be overwritten");
   }
+  balance_.snapshot_blocks += may_share ? 1 : 0;
   return true;
 }
 
@@ -185,7 +186,7 @@ void GroupVerifier::check_maps() {
     volume_ = &v;
     allocated_ = 0;
     incomplete_ = false;
-    const auto data_before = balance_.data_blocks;
+    const auto data_before = balance_.data_blocks + borrowed_data_;
     walk_map(pool_.reader(), v, *this);
     blind_ |= incomplete_;
     if (!incomplete_ && !v.being_deleted() && allocated_ != v.allocated_blocks) {
@@ -193,7 +194,7 @@ void GroupVerifier::check_maps() {
                         "maps " + std::to_string(allocated_) + " blocks, its description says " +
                             std::to_string(v.allocated_blocks));
     }
-    const auto data = balance_.data_blocks - data_before;
+    const auto data = balance_.data_blocks + borrowed_data_ - data_before;
     if (!incomplete_ && data != v.data_blocks) {
       findings_.problem("map", name_ + ", volume " + v.name,
                         "maps " + std::to_string(data) + " blocks of data, its description says " +
@@ -201,12 +202,12 @@ void GroupVerifier::check_maps() {
     }
   }
   volume_ = nullptr;
-  if (!blind_ && balance_.map_blocks != group_.descriptor.map_nodes) {
-    findings_.note("map", name_,
-                   "has " + std::to_string(balance_.map_blocks) +
-                       " map nodes, the checkpoint counted " +
-                       std::to_string(group_.descriptor.map_nodes) +
-                       "; a full copy that was being received explains more");
+  std::uint64_t nodes = 0;
+  for (const auto& v : group_.descriptor.volumes) nodes += v.map_nodes - v.borrowed_nodes;
+  if (!blind_ && balance_.map_blocks != nodes) {
+    findings_.problem("map", name_,
+                      "has " + std::to_string(balance_.map_blocks) +
+                          " map nodes, the checkpoint counted " + std::to_string(nodes));
   }
 }
 
@@ -219,13 +220,14 @@ bool GroupVerifier::enter(const MapEntry& entry, NodePlace place) {
     incomplete_ = true;
     return false;
   }
+  if (snapshot_ && is_taken_apart(place)) return false;
   if (!refer(entry.where, "map", by)) {
     incomplete_ = true;
     return false;
   }
   // What snapshots share is looked at once.
   if (!walked_.add(entry.where) && snapshot_) return false;
-  if (!snapshot_) ++balance_.map_blocks;
+  if (!snapshot_ && !is_borrowed(entry.where)) ++balance_.map_blocks;
   advance(1);
   return true;
 }
@@ -283,7 +285,9 @@ void GroupVerifier::leaf(NodePlace place, std::span<const std::byte> bytes) {
     if (!e.has_data()) continue;
     const bool readable =
         refer(e.where, "map", "block " + std::to_string(block) + " of volume " + volume_->name);
-    if (readable && !snapshot_) ++balance_.data_blocks;
+    if (readable && !snapshot_) {
+      ++(is_borrowed(e.where) ? borrowed_data_ : balance_.data_blocks);
+    }
     if (readable && !walked_.add(e.where)) continue;
     const bool follows = !run.empty() && run_start + run.size() == block &&
                          run.back().where.next() == e.where && run.size() < kRunBlocksMax;
@@ -321,18 +325,32 @@ void GroupVerifier::check_run(std::uint64_t first_block, std::span<const MapEntr
 
 void GroupVerifier::check_dead() {
   const auto& d = group_.descriptor;
-  check_chain(d.dead, "the dead list", balance_.dead_blocks);
+  balance_.dead_blocks += check_chain(d.dead, "the dead list", false);
+  std::map<format::SnapshotId, std::uint64_t> mapped;
+  for (const auto& s : d.snapshots) mapped[s.id] = s.pool_blocks();
+  // What each state adds to the one it came out of: what it maps, less what they share.
+  std::uint64_t kept = 0;
   for (const auto& s : d.snapshots) {
-    check_chain(s.held, "the list held in front of snapshot " + s.name, balance_.snapshot_blocks);
+    kept += check_chain(s.held, "the list held in front of snapshot " + s.name, true);
+    kept += mapped[s.id] - mapped[s.parent] - s.reaped.freed_blocks;
   }
-  check_chain(d.held, "the list held behind the newest snapshot", balance_.snapshot_blocks);
+  kept += check_chain(d.held, "the list held behind the newest snapshot", true);
+  kept -= mapped[d.parent];
+  if (blind_ || kept == balance_.snapshot_blocks) return;
+  findings_.problem("space", name_,
+                    "snapshots keep " + std::to_string(balance_.snapshot_blocks) +
+                        " blocks that the newest state does not map; their descriptions and lists "
+                        "say " +
+                        std::to_string(kept));
 }
 
-void GroupVerifier::check_chain(const format::DeadChain& chain, const std::string& list,
-                                std::uint64_t& blocks) {
+/// Of a list of blocks that are held, kept states map them too. Returns how many there are.
+std::uint64_t GroupVerifier::check_chain(const format::DeadChain& chain, const std::string& list,
+                                         bool held) {
   const auto bad = [&](PoolBlock at, const std::string& what) {
     blind_ = true;
     findings_.problem("dead", name_ + ", " + list + ", chunk at " + block_text(at), what);
+    return std::uint64_t{0};
   };
   PoolBlock at = chain.head;
   Lsn last;
@@ -340,7 +358,7 @@ void GroupVerifier::check_chain(const format::DeadChain& chain, const std::strin
   for (std::uint64_t i = 0; i < chain.chunks; ++i) {
     if (!refer(at, "dead", "a chunk of " + list)) {
       blind_ = true;
-      return;
+      return 0;
     }
     ++balance_.book_blocks;
     auto page = read_page(pool_.reader(), at);
@@ -352,7 +370,9 @@ void GroupVerifier::check_chain(const format::DeadChain& chain, const std::strin
     for (const auto& dead : chunk->blocks) {
       if (dead.birth > dead.death) bad(at, block_text(dead.where) + " died before it was born");
       last = std::max(last, dead.death);
+      sharing_ = held;
       if (refer(dead.where, "dead", "a block in " + list)) ++entries;
+      sharing_ = false;
     }
     at = chunk->next;
   }
@@ -366,27 +386,42 @@ void GroupVerifier::check_chain(const format::DeadChain& chain, const std::strin
                       "lists " + std::to_string(entries) + " blocks, the checkpoint counted " +
                           std::to_string(chain.entries));
   }
-  // A full copy may replace a state at the position of a snapshot; then deaths are one behind it.
-  if (last > group_.descriptor.point.lsn.next()) {
+  if (!held && last > group_.descriptor.point.lsn) {
     findings_.problem("dead", name_ + ", " + list, "a block died behind the checkpoint");
   }
-  blocks += entries;
+  return entries;
 }
 
 // --- snapshots -----------------------------------------------------------------------------------
 
-/// Whatever a snapshot's maps reach must lie in the live maps or in a list, or it would be reused.
+/// What kept states map and the newest one does not. One that is being deleted and has one
+/// successor may name blocks that are free by now; the others are in that one's list.
 void GroupVerifier::check_snapshots() {
-  for (const auto& s : group_.descriptor.snapshots) {
-    if (s.being_deleted) continue;
+  const auto& d = group_.descriptor;
+  std::map<format::SnapshotId, int> successors;
+  ++successors[d.parent];
+  for (const auto& s : d.snapshots) ++successors[s.parent];
+  for (const auto& s : d.snapshots) {
+    if (s.being_deleted && s.clones == 0 && successors[s.id] == 1) continue;
     snapshot_ = &s;
     for (const auto& v : s.volumes) {
       volume_ = &v;
+      incomplete_ = false;
       walk_map(pool_.reader(), v, *this);
+      blind_ |= incomplete_;
     }
   }
   snapshot_ = nullptr;
   volume_ = nullptr;
+}
+
+/// A node of a state that is being taken apart, whose blocks are given back already.
+bool GroupVerifier::is_taken_apart(NodePlace place) const {
+  const auto& done = snapshot_->reaped;
+  if (!done.has_begun()) return false;
+  const auto volume = static_cast<std::uint32_t>(volume_ - snapshot_->volumes.data());
+  if (volume != done.volume) return volume < done.volume;
+  return place.level < done.level || (place.level == done.level && place.index < done.next);
 }
 
 /// Every block of the group's zones is in one of these.

@@ -62,12 +62,14 @@ class GroupVerifier final : private MapVisitor {
   void read_bitmap();
   void check_maps();
   void check_dead();
-  void check_chain(const format::DeadChain& chain, const std::string& list, std::uint64_t& blocks);
+  std::uint64_t check_chain(const format::DeadChain& chain, const std::string& list, bool held);
   void check_snapshots();
+  bool is_taken_apart(NodePlace place) const;
   void check_leaks();
   void check_balance();
   /// Something of the checkpoint lives in `block`: it must be the group's, marked, and nobody
-  /// else's.
+  /// else's, but for what kept states share.
+  bool is_borrowed(PoolBlock block) const;
   bool refer(PoolBlock block, const char* part, const std::string& by);
   bool enter(const format::MapEntry& entry, NodePlace place) override;
   void node(const format::MapEntry& entry, NodePlace place,
@@ -98,7 +100,9 @@ class GroupVerifier final : private MapVisitor {
   // While a map is walked:
   const format::VolumeState* volume_ = nullptr;
   const format::SnapshotState* snapshot_ = nullptr;  // whose maps are walked; null: the live ones
+  bool sharing_ = false;                             // what is referred to may be mapped, too
   std::uint64_t allocated_ = 0;
+  std::uint64_t borrowed_data_ = 0;
   bool incomplete_ = false;  // a node of it is damaged: its counts mean nothing
   bool blind_ = false;       // something that refers to blocks cannot be read
   std::uint64_t blocks_done_ = 0, blocks_total_ = 0, blocks_shown_ = 0;

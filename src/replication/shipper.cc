@@ -281,7 +281,7 @@ Task<Result<Shipper::Plan>> Shipper::judge(const message::Hello& hello,
     case Kind::kImage:
     case Kind::kShip: {
       // Also before an image: what an image would replace must be ours, if that can still be told.
-      plan.image = verdict.kind == Kind::kImage;
+      plan.image = verdict.kind == Kind::kImage || image_wanted_;
       if (welcome.head.lsn == Lsn{0}) break;
       auto digest = co_await log_.digest_at(welcome.head.lsn);
       if (link_failed_) co_return Error{ErrorCode::kUnavailable, link_reason_};

@@ -188,6 +188,7 @@ class Shipper {
   std::deque<InFlight> in_flight_;
   std::size_t in_flight_bytes_ = 0;
   std::optional<Lsn> image_point_;
+  bool image_wanted_ = false;  // the mirror cannot follow the log; until it has a full copy
   Pace pace_;
   std::uint32_t peer_codecs_ = 0;
 

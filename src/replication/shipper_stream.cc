@@ -73,6 +73,8 @@ Task<void> Shipper::receive_loop() {
     if (const auto* ack = std::get_if<message::Ack>(&*received)) {
       on_ack(*ack);
     } else if (const auto* refusal = std::get_if<message::Refuse>(&*received)) {
+      // It cannot follow a rollback to what it does not keep.
+      image_wanted_ |= refusal->code == ErrorCode::kNotFound;
       // Before anything is released: the owner may have to fence first.
       heed_refusal(*refusal, node_);
       fail_link(refusal->reason);
@@ -283,7 +285,10 @@ void Shipper::on_ack(const message::Ack& ack) {
     in_flight_bytes_ -= in_flight_.front().bytes;
     in_flight_.pop_front();
   }
-  if (image_point_ && acked_.durable >= *image_point_) image_point_.reset();
+  if (image_point_ && acked_.durable >= *image_point_) {
+    image_point_.reset();
+    image_wanted_ = false;
+  }
   bool ask_again = false;
   if (flush_asked_ && acked_.durable >= *flush_asked_) {
     flush_asked_.reset();

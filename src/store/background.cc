@@ -20,16 +20,11 @@ Task<void> Group::tick() {
   auto hold = gate_.hold();
   supply_if_low();
   if (!stopped_ && durable_ < head_.lsn) (void)co_await flush_local_to(head_.lsn);
-  if (!stopped_ && checkpoint_is_due()) co_await checkpoint_in_background();
-  while (!stopped_ && !closing_ && (reaps_snapshots() || dead_.has_more())) {
+  if (!stopped_ && (checkpoint_is_due() || mark_is_due())) co_await checkpoint_in_background();
+  while (!stopped_ && !closing_ && reaps_snapshots()) {
     co_await checkpoint_in_background();
   }
-  bool doomed = false;
-  for (const auto& [id, volume] : volumes_) doomed |= volume->state.being_deleted();
-  if (doomed && !reaping_ && !stopped_ && !closing_) {
-    reaping_ = true;
-    spawn(reap_deleted());
-  }
+  if (has_doomed_volumes()) reap_deleted_soon();
   if (!closing_) schedule_tick();
 }
 

@@ -46,6 +46,12 @@ Task<Status> Checkpoint::run() {
 
 void Checkpoint::freeze() {
   auto& g = group_;
+  if (g.turn_) take_turn();
+  if (g.snapshot_due_) take_snapshot();
+  if (g.point_due_) take_point();
+  if (!turned_ && !new_snapshot_ && g.mark_is_due()) take_mark();
+  g.trim_history();
+  std::erase_if(g.skipped_, [&g](const auto& range) { return range.upto <= g.log_start(); });
   descriptor_.group = g.id_;
   descriptor_.name = g.name_;
   descriptor_.point = g.head_;
@@ -55,6 +61,8 @@ void Checkpoint::freeze() {
   descriptor_.fenced_by = g.fenced_by_;
   descriptor_.awaiting_image = g.awaiting_image();
   descriptor_.next_volume_id = g.next_volume_id_;
+  descriptor_.origin = g.origin_;
+  descriptor_.origin_state = g.origin_state_;
   descriptor_.slots = g.slots_;
   descriptor_.settings = g.settings_;
   descriptor_.log_boot = g.head_boot_;
@@ -70,6 +78,7 @@ void Checkpoint::freeze() {
   horizon_ = descriptor_.point.lsn;
   if (g.hold_) horizon_ = std::min(horizon_, *g.hold_);
   if (g.role_ == Role::kMirror) horizon_ = std::min(horizon_, g.primary_durable_);
+  if (const auto start = g.history_start()) horizon_ = std::min(horizon_, *start);
   if (g.release_all_dead_) horizon_ = Lsn{UINT64_MAX};
   g.data_horizon_ = std::max(g.data_horizon_, std::min(horizon_, descriptor_.point.lsn));
   descriptor_.data_horizon = g.data_horizon_;
@@ -80,20 +89,12 @@ void Checkpoint::freeze() {
           static_cast<std::ptrdiff_t>(std::min(trimmed_.size(), descriptor_.log_zones.size() - 1)));
   g.log_pages_since_checkpoint_ = g.in_flight_.size();
 
-  const auto add_tree = [this](const Group::VolumePtr& volume, bool in_descriptor) {
-    trees_.push_back({volume, in_descriptor, volume->tree.height, volume->tree.root, 0, Lsn{}});
-    if (!in_descriptor) return;
-    trees_.back().index = descriptor_.volumes.size();
-    trees_.back().deleted_at = volume->state.deleted_at;
-    descriptor_.volumes.push_back(volume->state);
-    descriptor_.volumes.back().height = volume->tree.height;
-  };
-  for (const auto& [id, volume] : g.volumes_) add_tree(volume, true);
-  target_ = g.image_target_;
-  if (target_) {
-    for (const auto& [id, volume] : target_->volumes) add_tree(volume, false);
-    excluded_ = target_->data;
-    for (auto node : target_->nodes) excluded_.push_back({node, 1});
+  if (g.image_target_) asides_.push_back(g.image_target_);
+  if (g.point_target_) asides_.push_back(g.point_target_);
+  add_trees();
+  for (const auto& aside : asides_) {
+    excluded_.insert(excluded_.end(), aside->data.begin(), aside->data.end());
+    for (const auto& [node, of] : aside->nodes) excluded_.push_back({node, 1});
   }
   for (auto& leaf : g.cache_.freeze(static_cast<std::uint16_t>(g.slot_))) {
     leaves_[leaf->key().volume].push_back(std::move(leaf));
@@ -111,27 +112,69 @@ void Checkpoint::freeze() {
   for (const auto& e : excluded_) g.space_.mark_dirty(e);
 }
 
-Result<PoolBlock> Checkpoint::take_block(bool in_descriptor) {
+/// Every map that may be dirty, with the state that it belongs to.
+void Checkpoint::add_trees() {
+  const auto add = [this](const Group::VolumePtr& volume, TreeState::Of of) {
+    trees_.push_back({volume, of, {}, volume->tree.height, volume->tree.root, 0, Lsn{}});
+    if (of == TreeState::Of::kAside) return;
+    trees_.back().deleted_at = volume->state.deleted_at;
+    auto& volumes = of == TreeState::Of::kLive ? descriptor_.volumes : branch_->state.volumes;
+    trees_.back().index = volumes.size();
+    volumes.push_back(volume->state);
+    volumes.back().height = volume->tree.height;
+  };
+  for (const auto& [id, volume] : group_.volumes_) add(volume, TreeState::Of::kLive);
+  if (branch_) {
+    for (const auto& volume : branch_->volumes) add(volume, TreeState::Of::kBranch);
+  }
+  for (const auto& aside : asides_) {
+    for (const auto& [id, volume] : aside->volumes) {
+      add(volume, TreeState::Of::kAside);
+      trees_.back().aside = aside;
+    }
+  }
+}
+
+/// The volume as the descriptor will have it.
+format::VolumeState& Checkpoint::entered(const TreeState& tree) {
+  return tree.of == TreeState::Of::kLive ? descriptor_.volumes[tree.index]
+                                         : descriptor_.snapshots.back().volumes[tree.index];
+}
+
+Result<PoolBlock> Checkpoint::take_block() {
   auto run = group_.space_.allocate(1);
   if (!run) {
     return Error{ErrorCode::kNoSpace, "no block left for the checkpoint of group " + group_.name_};
   }
-  if (in_descriptor) {
-    taken_.push_back(*run);
-  } else {
-    target_->nodes.insert(run->start);
-  }
+  taken_.push_back(*run);
   return run->start;
 }
 
+Result<PoolBlock> Checkpoint::take_node(const TreeState& tree, std::uint32_t level, Lsn newest) {
+  auto place = take_block();
+  if (!place || !tree.aside) return place;
+  taken_.pop_back();
+  const auto& state = tree.volume->state;
+  tree.aside->nodes[*place] = {state.id, std::max(newest, state.level_born[level])};
+  return place;
+}
+
 /// A map node that no newer state of its tree names.
-void Checkpoint::replace_node(const TreeState& tree, const MapEntry& before) {
-  --group_.map_nodes_;
-  if (tree.in_descriptor) {
-    const bool doomed = tree.deleted_at != Lsn{};
-    let_go({before.where, before.lsn, doomed ? tree.deleted_at : descriptor_.point.lsn});
-  } else if (target_->nodes.erase(before.where) != 0) {
+void Checkpoint::replace_node(const TreeState& tree, std::uint32_t level, const MapEntry& before) {
+  --tree.volume->state.map_nodes;
+  if (group_.is_borrowed(before.where)) {
+    --tree.volume->state.borrowed_nodes;
+  } else if (tree.of == TreeState::Of::kLive && turned_) {
+    release(before.where);  // of a full copy: no kept state has it
+  } else if (tree.of != TreeState::Of::kAside) {
+    Lsn death = tree.of == TreeState::Of::kBranch ? left_ : descriptor_.point.lsn;
+    if (tree.deleted_at != Lsn{}) death = tree.deleted_at;
+    const Lsn birth = std::max(before.lsn, tree.volume->state.level_born[level]);
+    bury({before.where, birth, death, true});
+  } else if (tree.aside->nodes.erase(before.where) != 0) {
     group_.space_.undo_allocate({before.where, 1});
+  } else {
+    tree.aside->replaced.insert(before.where);
   }
 }
 
@@ -139,7 +182,8 @@ Task<Status> Checkpoint::write_maps() {
   for (auto& tree : trees_) {
     auto leaves = leaves_.find(tree.volume->tree.volume.value);
     if (leaves != leaves_.end()) {
-      Status done = co_await write_level(tree, 0, std::move(leaves->second));
+      const auto nodes = std::exchange(leaves->second, {});
+      Status done = co_await write_level(tree, 0, nodes);
       if (!done) co_return done;
     }
     for (std::uint32_t level = 1; level < tree.height; ++level) {
@@ -147,10 +191,16 @@ Task<Status> Checkpoint::write_maps() {
       Status done = co_await write_level(tree, level, std::move(nodes));
       if (!done) co_return done;
     }
-    if (tree.in_descriptor) descriptor_.volumes[tree.index].root = tree.root;
+    if (tree.of == TreeState::Of::kAside) continue;
+    entered(tree).root = tree.root;
+    entered(tree).map_nodes = tree.volume->state.map_nodes;
+    entered(tree).borrowed_nodes = tree.volume->state.borrowed_nodes;
+  }
+  // Of volumes of kept states: a write that came too late pinned them, empty.
+  for (const auto& [volume, nodes] : leaves_) {
+    for (const auto& node : nodes) group_.cache_.written(node);
   }
   enter_snapshot_roots();
-  descriptor_.map_nodes = group_.map_nodes_ - (target_ ? target_->nodes.size() : 0);
   co_return ok();
 }
 
@@ -166,10 +216,10 @@ Task<Status> Checkpoint::write_level(TreeState& tree, std::uint32_t level,
         entries.push_back(MapEntry{});
         continue;
       }
-      auto place = take_block(tree.in_descriptor);
-      if (!place) co_return Error(std::move(place.error()));
       // No snapshot maps what is written of a volume behind its deletion.
       const Lsn newest = std::max(nodes[i]->newest(), tree.deleted_at);
+      auto place = take_node(tree, level, newest);
+      if (!place) co_return Error(std::move(place.error()));
       entries.push_back({*place, newest, format::crc32c(nodes[i]->bytes())});
       io.write(place->value * kBlockBytes, nodes[i]->bytes());
     }
@@ -204,8 +254,8 @@ Task<Status> Checkpoint::link(TreeState& tree, const NodeRef& node, std::uint32_
     before = group_.cache_.change(live, level + 1, parent, i, entry);
   }
   if (level + 1 == tree.height) tree.root = entry;
-  if (before.has_data()) replace_node(tree, before);
-  if (entry.has_data()) ++group_.map_nodes_;
+  if (before.has_data()) replace_node(tree, level, before);
+  if (entry.has_data()) ++tree.volume->state.map_nodes;
   co_return ok();
 }
 
@@ -216,7 +266,7 @@ Status Checkpoint::place_bitmap_pages(std::set<std::uint32_t>& pages) {
     const std::vector<std::uint32_t> now(pages.begin(), pages.end());
     for (auto index : now) {
       if (bitmap_.count(index) != 0) continue;
-      auto place = take_block(true);
+      auto place = take_block();
       if (!place) return place.error();
       bitmap_[index] = {index, *place, 0};
       pages.insert(SpaceMap::page_of(*place));
@@ -259,7 +309,7 @@ Task<Status> Checkpoint::write_bitmap_and_descriptor() {
       format::encode_descriptor(descriptor_).size() + 16 * (g.bitmap_.size() + pages.size() + 16);
   const auto chain_blocks = bytes_at_most / format::kChainPayloadBytes + 2;
   for (std::size_t i = 0; i < chain_blocks; ++i) {
-    auto place = take_block(true);
+    auto place = take_block();
     if (!place) co_return Error(std::move(place.error()));
     chain_.push_back(*place);
     pages.insert(SpaceMap::page_of(*place));

@@ -3,7 +3,8 @@
 //
 //   freeze    the position, dirty leaves, allocation bits, dead list, snapshots: no I/O, no await
 //   nodes     frozen leaves, then the inner nodes above them, level by level
-//   dead      what may be reused is released, the rest is listed (checkpoint_space.cc)
+//   dead      what may be reused is released, the rest is listed (checkpoint_space.cc); a step of
+//             what is being deleted (checkpoint_reap.cc)
 //   bitmap    every page that changed, with what this checkpoint itself took and gave back
 //   chain     the descriptor
 //   commit    flush, anchor, flush: from here on it counts; the anchor's other copy, flush
@@ -19,6 +20,7 @@
 #include <vector>
 
 #include "format/checkpoint.h"
+#include "store/aside.h"
 #include "store/group.h"
 
 namespace tandem::store {
@@ -32,14 +34,16 @@ class Checkpoint {
  private:
   struct TreeState {
     Group::VolumePtr volume;
-    bool in_descriptor = true;  // false: a full copy that is still being received
+    enum class Of { kLive, kBranch, kAside } of = Of::kLive;
+    std::shared_ptr<Group::Aside> aside;  // of kAside
     std::uint32_t height = 1;
     format::MapEntry root;
-    std::size_t index = 0;  // in descriptor_.volumes
+    std::size_t index = 0;  // in the volumes of the state
     Lsn deleted_at;         // as of the frozen position
   };
 
   void freeze();
+  void add_trees();
   Task<Status> write_maps();
   Task<Status> write_level(TreeState& tree, std::uint32_t level, std::vector<NodeRef> nodes);
   Task<Status> link(TreeState& tree, const NodeRef& node, std::uint32_t level,
@@ -51,33 +55,67 @@ class Checkpoint {
   Task<Status> commit();
 
   // checkpoint_space.cc
+  void take_turn();
+  void take_snapshot();
+  void take_mark();
+  void keep_live(format::SnapshotState state);
+  void take_point();
+  Task<Status> split_lists();
   void freeze_snapshots();
   void enter_snapshot_roots();
   void release(PoolBlock block);
   void let_go(const DeadBlock& dead);
-  DeadChain& interval_behind(std::size_t snapshot);
-  Task<Status> reap_snapshot();
+  static Lsn mapped_upto(const format::SnapshotState& state, const DeadBlock& dead);
+  void bury(const DeadBlock& dead);
+  DeadChain& list(std::size_t state);
   Task<Status> settle_dead();
   void commit_snapshots();
 
-  Result<PoolBlock> take_block(bool in_descriptor);
-  void replace_node(const TreeState& tree, const format::MapEntry& before);
+  // checkpoint_reap.cc
+  struct Unshared;
+  void choose_reaped();
+  Task<Status> reap();
+  std::size_t successor_of(std::size_t k) const;
+  Task<Status> merge(std::size_t k, std::size_t next);
+  Task<Status> reap_ended(format::SnapshotState& state);
+  Task<Status> let_go_data(Unshared& walk, std::uint64_t index, const format::SnapshotState& state,
+                           std::uint64_t& freed);
+  Task<Status> find_unshared(Unshared& walk);
+  Task<Status> find_unshared(Unshared& walk, std::uint32_t level, std::uint64_t index,
+                             format::MapEntry entry);
+
+  Result<PoolBlock> take_block();
+  Result<PoolBlock> take_node(const TreeState& tree, std::uint32_t level, Lsn newest);
+  void replace_node(const TreeState& tree, std::uint32_t level, const format::MapEntry& before);
+  format::VolumeState& entered(const TreeState& tree);
   void patch(std::uint32_t index, std::span<std::byte> bits) const;
 
   Group& group_;
   format::Descriptor descriptor_;
   Lsn horizon_;                  // what died up to here may be reused
   std::vector<ZoneId> trimmed_;  // log zones that nobody needs any more
-  std::shared_ptr<Group::ImageTarget> target_;
+  std::vector<std::shared_ptr<Group::Aside>> asides_;
   std::vector<TreeState> trees_;
   std::map<std::uint32_t, std::vector<NodeRef>> leaves_;  // frozen, by cache volume id
   std::vector<std::uint32_t> dirty_pages_;
-  std::vector<Extent> excluded_;              // taken by records behind the frozen position
-  std::vector<Extent> taken_;                 // by this checkpoint
-  std::vector<PoolBlock> released_;           // by this checkpoint
-  std::vector<bool> gone_;                    // by snapshot: deleted, and nobody reads it
-  std::vector<std::vector<DeadBlock>> held_;  // by interval: joins its list
-  Lsn reaped_;                                // the snapshot of which nothing is left
+  std::vector<Extent> excluded_;     // taken by records behind the frozen position
+  std::vector<Extent> taken_;        // by this checkpoint
+  std::vector<PoolBlock> released_;  // by this checkpoint
+
+  // Kept states, by their index in the descriptor; the live one is behind the last.
+  bool turned_ = false;                        // the live state is another one from here on
+  Lsn left_;                                   // where the one so far ended
+  Group::SnapshotPtr branch_, new_snapshot_;   // kept by this checkpoint
+  std::shared_ptr<Group::PointTarget> point_;  // likewise, in front of another one
+  std::size_t point_index_ = 0, behind_point_ = 0;
+  std::vector<Group::VolumePtr> forgotten_;   // of a state that is kept already
+  std::vector<std::size_t> line_;             // states that lead to where blocks died, root first
+  std::size_t tip_ = 0;                       // the end of the line
+  std::vector<std::vector<DeadBlock>> held_;  // by state: joins its list
+  std::vector<DeadBlock> waiting_;            // joins the queue
+  std::vector<bool> gone_;                    // being deleted: it holds nothing any more
+  std::optional<std::size_t> ended_;          // being deleted: without successors
+  std::set<format::SnapshotId> dropped_;      // of which nothing is left
   std::map<std::uint32_t, format::BitmapPage> bitmap_;
   std::vector<PoolBlock> chain_;
   format::Anchor anchor_;

@@ -1,61 +1,125 @@
-// What becomes free with a checkpoint, and what a snapshot keeps.
+// What becomes free with a checkpoint, and what a kept state holds.
 //
-// A block is mapped by the positions in [birth, death). Snapshots ascend, so the newest one in
-// front of its death tells whether any needs it: when that one is older than its birth, none does.
-// Otherwise the block is *held*: listed with the interval it died in, that is with the snapshot
-// behind it, or with the group for what died behind the newest. (ZFS's dead lists; Ahrens, "ZFS
-// snapshot delete performance". There is no tree of clones here yet, so intervals are a row.)
+// A block is mapped by the positions in [birth, death) of the line of states it was written in:
+// kept states are a tree, a line is the way from one of them, or from the live one, to the root,
+// and positions descend on it. A block that dies on the live line is *held* when the newest kept
+// state in front of its death is not older than its birth: then that state maps it, and it is
+// listed with the next state on the line, whose list holds exactly what its parent maps and it does
+// not. (ZFS's dead lists; Ahrens, "ZFS snapshot delete performance".) What no state holds is free,
+// once no mirror can ask for it.
 //
-// Deleting snapshot k looks at one list, that of the interval behind it. What was born behind
-// snapshot k-1 was mapped by k alone, and is free; the rest is still mapped by k-1 and joins the
-// interval in front. Then the two intervals are one.
+// Taking a kept state apart (checkpoint_reap.cc) looks at one list, or at one map.
 #include "store/checkpoint.h"
 
 namespace tandem::store {
 
-namespace {
-
-/// Chunks of one list that a checkpoint works off when a snapshot is deleted: bounds its length.
-constexpr std::uint64_t kReapChunksMax = 512;
-
-}  // namespace
-
-void Checkpoint::freeze_snapshots() {
+/// The live state becomes another one; the one so far stays as a branch.
+void Checkpoint::take_turn() {
   auto& g = group_;
-  const auto held_lists = g.snapshots_.size() + 2;
-  descriptor_.held = g.held_;
-  if (g.snapshot_due_) {
+  auto turn = *std::exchange(g.turn_, std::nullopt);
+  turned_ = true;
+  left_ = turn.left.lsn;
+  auto old = std::exchange(g.volumes_, {});
+  for (const auto& volume : turn.volumes) g.volumes_[volume->state.id] = volume;
+  for (const auto& [id, volume] : old) volume->left = true;
+  const auto parent = g.snapshots_.find(g.parent_);
+  // Nothing happened since the state in front of it, or ever.
+  const Lsn before = parent == g.snapshots_.end() ? Lsn{} : parent->second->state.at.lsn;
+  const bool is_kept = before == turn.left.lsn;
+  if (is_kept) {
+    for (const auto& [id, volume] : old) forgotten_.push_back(volume);
+  } else {
     format::SnapshotState state;
-    state.at = g.head_;
-    state.name = std::move(g.snapshot_due_->name);
-    state.label = std::move(g.snapshot_due_->label);
-    state.consistency = g.snapshot_due_->consistency;
-    for (const auto& [id, volume] : g.volumes_) {
-      if (volume->state.being_deleted()) continue;
-      state.volumes.push_back(volume->state);
-      state.volumes.back().height = volume->tree.height;
-    }
-    // What was held so far died in front of it.
-    state.held = std::exchange(descriptor_.held, DeadChain{});
-    g.snapshot_due_.reset();
-    g.add_snapshot(std::move(state));
-    g.runtime_.executor.post([&g, hold = std::make_shared<Gate::Holder>(g.gate_)] { g.advance(); });
+    state.id = std::exchange(g.next_snapshot_id_, g.next_snapshot_id_.next());
+    state.parent = g.parent_;
+    state.kind = format::SnapshotKind::kBranch;
+    state.at = turn.left;
+    state.being_deleted = turn.branch.empty();
+    state.name = turn.branch.empty() ? "~" + std::to_string(turn.left.lsn.value) : turn.branch;
+    state.held = std::exchange(g.held_, DeadChain{});
+    state.skipped = g.skipped_;
+    state.nodes_upto = turn.left.lsn;
+    branch_ = g.add_snapshot(std::move(state));
+    for (const auto& [id, volume] : old) branch_->volumes.push_back(volume);
   }
-  for (const auto& [at, snapshot] : g.snapshots_) {
-    descriptor_.snapshots.push_back(snapshot->state);
-    gone_.push_back(snapshot->state.being_deleted && snapshot->readers == 0);
-  }
-  held_.resize(held_lists);
+  g.parent_ = turn.parent;
+  g.skipped_ = std::move(turn.skipped);
 }
 
-/// The maps are written: a new snapshot's roots are those of the frozen state.
+/// A snapshot of this very position.
+void Checkpoint::take_snapshot() {
+  auto due = *std::exchange(group_.snapshot_due_, std::nullopt);
+  format::SnapshotState state;
+  state.kind = due.kind;
+  state.name = std::move(due.body.name);
+  state.label = std::move(due.body.label);
+  state.consistency = due.body.consistency;
+  keep_live(std::move(state));
+}
+
+/// A beginning for points between here and the next one.
+void Checkpoint::take_mark() {
+  format::SnapshotState state;
+  state.kind = format::SnapshotKind::kMark;
+  keep_live(std::move(state));
+}
+
+void Checkpoint::keep_live(format::SnapshotState state) {
+  auto& g = group_;
+  state.id = std::exchange(g.next_snapshot_id_, g.next_snapshot_id_.next());
+  state.parent = std::exchange(g.parent_, state.id);
+  state.at = g.head_;
+  state.nodes_upto = g.head_.lsn;
+  state.skipped = g.skipped_;
+  // What was held so far died in front of it.
+  state.held = std::exchange(g.held_, DeadChain{});
+  for (const auto& [id, volume] : g.volumes_) {
+    if (volume->state.being_deleted()) continue;
+    state.volumes.push_back(volume->state);
+    state.volumes.back().height = volume->tree.height;
+  }
+  new_snapshot_ = g.add_snapshot(std::move(state));
+}
+
+/// The kept states as of now, and the line on which everything died that this checkpoint settles.
+void Checkpoint::freeze_snapshots() {
+  auto& g = group_;
+  descriptor_.held = g.held_;
+  descriptor_.parent = g.parent_;
+  descriptor_.next_snapshot_id = g.next_snapshot_id_;
+  descriptor_.skipped = g.skipped_;
+  std::map<format::SnapshotId, std::size_t> index;
+  for (const auto& [id, snapshot] : g.snapshots_) {
+    index[id] = descriptor_.snapshots.size();
+    descriptor_.snapshots.push_back(snapshot->state);
+  }
+  tip_ = descriptor_.snapshots.size();
+  auto up = g.parent_;
+  if (branch_) {
+    tip_ = index.at(branch_->state.id);
+    up = branch_->state.parent;
+  }
+  for (; up != format::SnapshotId{}; up = descriptor_.snapshots[line_.front()].parent) {
+    line_.insert(line_.begin(), index.at(up));
+  }
+  held_.resize(descriptor_.snapshots.size() + 1);
+  if (point_) {
+    point_index_ = index.at(point_->state.id);
+    behind_point_ = successor_of(point_index_);
+  }
+  choose_reaped();
+  if (new_snapshot_ || turned_) g.advance_soon();
+}
+
+/// The maps are written: a new state's roots are those of the frozen one.
 void Checkpoint::enter_snapshot_roots() {
-  if (descriptor_.snapshots.empty()) return;
-  auto& newest = descriptor_.snapshots.back();
-  if (group_.snapshots_.at(newest.at.lsn)->ready) return;
-  for (auto& v : newest.volumes) {
+  if (!new_snapshot_) return;
+  const auto id = new_snapshot_->state.id;
+  const auto entry = std::find_if(descriptor_.snapshots.begin(), descriptor_.snapshots.end(),
+                                  [id](const auto& s) { return s.id == id; });
+  for (auto& v : entry->volumes) {
     for (const auto& now : descriptor_.volumes) {
-      if (now.id == v.id) v.root = now.root;
+      if (now.id == v.id) v = now;
     }
   }
 }
@@ -65,82 +129,59 @@ void Checkpoint::release(PoolBlock block) {
   released_.push_back(block);
 }
 
-/// No position of the log needs it any more.
+/// No state maps it: free as soon as no position of the log that a mirror may ask for needs it.
 void Checkpoint::let_go(const DeadBlock& dead) {
+  if (dead.is_node || dead.death <= horizon_) {
+    release(dead.where);
+  } else {
+    waiting_.push_back(dead);
+  }
+}
+
+/// Of what died behind the state, it maps what was born up to there.
+Lsn Checkpoint::mapped_upto(const format::SnapshotState& state, const DeadBlock& dead) {
+  return dead.is_node ? state.nodes_upto : state.at.lsn;
+}
+
+/// It died on the line.
+void Checkpoint::bury(const DeadBlock& dead) {
   const auto& all = descriptor_.snapshots;
-  auto it = std::lower_bound(all.begin(), all.end(), dead.death,
-                             [](const auto& s, Lsn death) { return s.at.lsn < death; });
-  while (it != all.begin()) {
+  auto it = std::lower_bound(line_.begin(), line_.end(), dead.death,
+                             [&](std::size_t i, Lsn death) { return all[i].at.lsn < death; });
+  while (it != line_.begin()) {
+    const std::size_t next = it == line_.end() ? tip_ : *it;
     --it;
-    if (it->at.lsn < dead.birth) break;
-    const auto index = static_cast<std::size_t>(it - all.begin());
-    if (gone_[index]) continue;
-    held_[index + 1].push_back(dead);
+    if (mapped_upto(all[*it], dead) < dead.birth) break;
+    if (gone_[*it]) continue;
+    held_[next].push_back(dead);
     return;
   }
-  release(dead.where);
+  let_go(dead);
 }
 
-DeadChain& Checkpoint::interval_behind(std::size_t snapshot) {
-  return snapshot + 1 < descriptor_.snapshots.size() ? descriptor_.snapshots[snapshot + 1].held
-                                                     : descriptor_.held;
+DeadChain& Checkpoint::list(std::size_t state) {
+  return state < descriptor_.snapshots.size() ? descriptor_.snapshots[state].held
+                                              : descriptor_.held;
 }
 
-/// A step of deleting the oldest snapshot that is to be deleted: whole in any checkpoint, so a
-/// crash frees nothing twice and loses nothing.
-Task<Status> Checkpoint::reap_snapshot() {
-  const auto first_gone = std::find(gone_.begin(), gone_.end(), true);
-  if (first_gone == gone_.end()) co_return ok();
-  const auto k = static_cast<std::size_t>(first_gone - gone_.begin());
-  auto& all = descriptor_.snapshots;
-  DeadChain& behind = interval_behind(k);
-  const Lsn before = k == 0 ? Lsn{} : all[k - 1].at.lsn;
-  std::vector<DeadBlock> keep;
-  for (std::uint64_t n = 0; n < kReapChunksMax && behind.chunks != 0; ++n) {
-    // The list that grows takes new blocks before the other's come free.
-    if (keep.size() / format::kDeadPerChunk + 4 > Group::kReapReserve) break;
-    auto chunk = co_await group_.dead_chunks_.first(behind);
-    if (!chunk) co_return Error(std::move(chunk.error()));
-    for (const auto& dead : chunk->blocks) {
-      if (dead.birth > before) {
-        release(dead.where);
-      } else {
-        keep.push_back(dead);
-      }
-    }
-    group_.dead_chunks_.drop_first(behind, *chunk, released_);
-  }
-  Status kept = co_await group_.dead_chunks_.append(all[k].held, std::move(keep), taken_);
-  if (!kept) co_return kept;
-  if (behind.chunks != 0) co_return ok();
-  group_.dead_chunks_.dissolve(behind, released_);
-  behind = all[k].held;
-  reaped_ = all[k].at.lsn;
-  all.erase(all.begin() + static_cast<std::ptrdiff_t>(k));
-  gone_.erase(gone_.begin() + static_cast<std::ptrdiff_t>(k));
-  auto& merged = held_[k + 1];
-  merged.insert(merged.end(), held_[k].begin(), held_[k].end());
-  held_.erase(held_.begin() + static_cast<std::ptrdiff_t>(k));
-  co_return ok();
-}
-
-/// Settles everything that died up to the frozen position.
+/// Settles everything that died up to the frozen position, and a step of what is taken apart.
 Task<Status> Checkpoint::settle_dead() {
-  const auto go = [this](const DeadBlock& dead) { let_go(dead); };
-  // What snapshots map moves to other lists, and takes new blocks before the old come free.
-  const auto chunks_max = descriptor_.snapshots.empty() ? UINT64_MAX : Group::kSettleChunksMax;
-  auto queue = co_await group_.dead_.settle(horizon_, chunks_max, go, taken_, released_);
-  if (!queue) co_return Error(std::move(queue.error()));
-  descriptor_.dead = *queue;
-  Status reaped = co_await reap_snapshot();
+  for (const auto& dead : group_.dead_.take_frozen()) bury(dead);
+  if (point_) {
+    Status split = co_await split_lists();
+    if (!split) co_return split;
+  }
+  Status reaped = co_await reap();
   if (!reaped) co_return reaped;
-  const std::size_t count = descriptor_.snapshots.size();
-  for (std::size_t i = 0; i <= count; ++i) {
-    DeadChain& list = i < count ? descriptor_.snapshots[i].held : descriptor_.held;
+  for (std::size_t i = 0; i < held_.size(); ++i) {
     Status appended =
-        co_await group_.dead_chunks_.append(list, std::exchange(held_[i], {}), taken_);
+        co_await group_.dead_chunks_.append(list(i), std::exchange(held_[i], {}), taken_);
     if (!appended) co_return appended;
   }
+  auto queue = co_await group_.dead_.settle(horizon_, std::move(waiting_), taken_, released_);
+  if (!queue) co_return Error(std::move(queue.error()));
+  descriptor_.dead = *queue;
+  std::erase_if(descriptor_.snapshots, [this](const auto& s) { return dropped_.count(s.id) != 0; });
   co_return ok();
 }
 
@@ -148,14 +189,19 @@ Task<Status> Checkpoint::settle_dead() {
 void Checkpoint::commit_snapshots() {
   auto& g = group_;
   g.held_ = descriptor_.held;
-  if (reaped_ != Lsn{}) g.drop_snapshot(reaped_);
+  g.parent_ = descriptor_.parent;
+  for (auto id : dropped_) g.drop_snapshot(id);
   for (const auto& state : descriptor_.snapshots) {
-    const auto snapshot = g.snapshots_.at(state.at.lsn);
+    const auto snapshot = g.snapshots_.at(state.id);
     snapshot->state.held = state.held;
+    snapshot->state.parent = state.parent;
+    snapshot->state.reaped = state.reaped;
     if (snapshot->ready) continue;
     snapshot->state.volumes = state.volumes;
     g.snapshot_is_ready(*snapshot);
   }
+  g.advance_soon();  // a rollback may wait for a state to be ready
+  for (const auto& volume : forgotten_) g.cache_.drop_volume(volume->tree);
 }
 
 }  // namespace tandem::store

@@ -46,55 +46,76 @@ Task<Result<format::DeadChunk>> DeadChunks::first(const DeadChain& chain) const 
   co_return chunk;
 }
 
+void DeadChunks::release(PoolBlock block, std::vector<PoolBlock>& released) {
+  space_.release(block);
+  released.push_back(block);
+}
+
 void DeadChunks::drop_first(DeadChain& chain, const format::DeadChunk& first,
                             std::vector<PoolBlock>& released) {
-  space_.release(chain.head);
-  released.push_back(chain.head);
+  release(chain.head, released);
   chain.entries -= first.blocks.size();
   --chain.chunks;
   chain.head = first.next;
 }
 
+Task<Result<std::vector<DeadBlock>>> DeadChunks::take_all(DeadChain& chain,
+                                                          std::vector<PoolBlock>& released) {
+  std::vector<DeadBlock> all;
+  while (chain.chunks != 0) {
+    auto chunk = co_await first(chain);
+    if (!chunk) co_return Error(std::move(chunk.error()));
+    all.insert(all.end(), chunk->blocks.begin(), chunk->blocks.end());
+    drop_first(chain, *chunk, released);
+  }
+  dissolve(chain, released);
+  co_return all;
+}
+
 void DeadChunks::dissolve(DeadChain& chain, std::vector<PoolBlock>& released) {
   CHECK(chain.chunks == 0);
   if (chain.tail.value != 0) {
-    space_.release(chain.tail);
-    released.push_back(chain.tail);
+    release(chain.tail, released);
   }
   chain = DeadChain{};
 }
 
+std::vector<DeadBlock> DeadList::take_frozen() {
+  std::vector<DeadBlock> frozen(recent_.begin(),
+                                recent_.begin() + static_cast<std::ptrdiff_t>(frozen_));
+  recent_.erase(recent_.begin(), recent_.begin() + static_cast<std::ptrdiff_t>(frozen_));
+  frozen_ = 0;
+  return frozen;
+}
+
 /// Of the first chunk that must stay, nothing is let go: chunks are small.
-Task<Result<DeadChain>> DeadList::settle(Lsn horizon, std::uint64_t chunks_max,
-                                         const std::function<void(const DeadBlock&)>& let_go,
+Task<Result<DeadChain>> DeadList::settle(Lsn horizon, std::vector<DeadBlock> waiting,
                                          std::vector<Extent>& taken,
                                          std::vector<PoolBlock>& released) {
   const auto may_go = [horizon](const DeadBlock& dead) { return dead.death <= horizon; };
-  more_ = false;
-  for (std::uint64_t done = 0; queue_.chunks != 0; ++done) {
+  while (queue_.chunks != 0) {
     auto chunk = co_await chunks_.first(queue_);
     if (!chunk) co_return Error(std::move(chunk.error()));
     if (!std::all_of(chunk->blocks.begin(), chunk->blocks.end(), may_go)) break;
-    if (done == chunks_max) {
-      more_ = true;
-      break;
-    }
-    for (const auto& dead : chunk->blocks) let_go(dead);
+    for (const auto& dead : chunk->blocks) chunks_.release(dead.where, released);
     chunks_.drop_first(queue_, *chunk, released);
   }
-  std::vector<DeadBlock> keep;
-  for (; frozen_ != 0; --frozen_) {
-    const DeadBlock dead = recent_.front();
-    recent_.pop_front();
-    if (may_go(dead)) {
-      let_go(dead);
-    } else {
-      keep.push_back(dead);
-    }
-  }
-  Status appended = co_await chunks_.append(queue_, std::move(keep), taken);
+  Status appended = co_await chunks_.append(queue_, std::move(waiting), taken);
   if (!appended) co_return Error(std::move(appended.error()));
   co_return queue_;
+}
+
+Task<Result<std::vector<DeadBlock>>> DeadList::take_if(
+    const std::function<bool(const DeadBlock&)>& moves, std::vector<Extent>& taken,
+    std::vector<PoolBlock>& released) {
+  auto all = co_await chunks_.take_all(queue_, released);
+  if (!all) co_return Error(std::move(all.error()));
+  const auto stays = std::stable_partition(all->begin(), all->end(), moves);
+  Status appended =
+      co_await chunks_.append(queue_, std::vector<DeadBlock>(stays, all->end()), taken);
+  if (!appended) co_return Error(std::move(appended.error()));
+  all->erase(stays, all->end());
+  co_return all;
 }
 
 }  // namespace tandem::store

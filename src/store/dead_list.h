@@ -1,9 +1,8 @@
 // Blocks that no newer position maps, waiting until nobody can ask for an older one.
 //
-// DeadList: the queue in log order. What the running checkpoint may let go at once never touches
-// the disk; the rest (kept for a mirror that lags) is appended to a chain of chunks on disk, so
-// memory stays bounded by what died since the last checkpoint.
-// What leaves it is free, unless a snapshot still maps it: see checkpoint_space.cc.
+// DeadList: what died since the last checkpoint, and behind it, in a chain of chunks on disk, what
+// no kept state maps and a mirror that lags may still ask for. So memory stays bounded.
+// What a kept state maps goes to its list instead: see checkpoint_space.cc.
 //
 // Thread: the group's reactor.
 #pragma once
@@ -32,8 +31,12 @@ class DeadChunks {
   Task<Status> append(DeadChain& chain, std::vector<DeadBlock> blocks, std::vector<Extent>& taken);
   /// The first chunk of a chain that has one. Errors: kIo, kCorrupt.
   Task<Result<format::DeadChunk>> first(const DeadChain& chain) const;
+  /// All of a chain, which is empty then.
+  Task<Result<std::vector<DeadBlock>>> take_all(DeadChain& chain, std::vector<PoolBlock>& released);
   void drop_first(DeadChain& chain, const format::DeadChunk& first,
                   std::vector<PoolBlock>& released);
+  /// A block that a chunk listed is free.
+  void release(PoolBlock block, std::vector<PoolBlock>& released);
   /// Gives back the place reserved for the next chunk of a chain that has none.
   void dissolve(DeadChain& chain, std::vector<PoolBlock>& released);
 
@@ -57,15 +60,16 @@ class DeadList {
 
   /// A checkpoint begins: what is in the list now belongs to it, what comes later does not.
   void freeze() { frozen_ = recent_.size(); }
-  /// Part of that checkpoint: of the frozen blocks, hands those that died at or before `horizon` to
-  /// `let_go` and appends the others to the chain; of the chain, works off at most `chunks_max`
-  /// chunks. The returned queue goes into the descriptor.
-  Task<Result<DeadChain>> settle(Lsn horizon, std::uint64_t chunks_max,
-                                 const std::function<void(const DeadBlock&)>& let_go,
+  /// Part of that checkpoint: those blocks; it decides which of them nothing holds.
+  std::vector<DeadBlock> take_frozen();
+  /// Part of that checkpoint: releases what waits on disk and died at or before `horizon`, and
+  /// appends `waiting`, which nothing holds. The returned queue goes into the descriptor.
+  Task<Result<DeadChain>> settle(Lsn horizon, std::vector<DeadBlock> waiting,
                                  std::vector<Extent>& taken, std::vector<PoolBlock>& released);
-  /// The last settle() left chunks that it could have let go.
-  bool has_more() const { return more_; }
-  std::uint64_t chunks() const { return queue_.chunks; }
+  /// Part of that checkpoint: takes those out of what waits on disk for which `moves` is true.
+  Task<Result<std::vector<DeadBlock>>> take_if(const std::function<bool(const DeadBlock&)>& moves,
+                                               std::vector<Extent>& taken,
+                                               std::vector<PoolBlock>& released);
   const DeadChain& queue() const { return queue_; }
 
  private:
@@ -73,7 +77,6 @@ class DeadList {
   std::deque<DeadBlock> recent_;
   std::size_t frozen_ = 0;
   DeadChain queue_;
-  bool more_ = false;
 };
 
 }  // namespace tandem::store

@@ -42,8 +42,14 @@ Task<Result<std::shared_ptr<Group>>> Group::create(Pool& pool, format::Anchor an
   group->name_ = std::move(name);
   group->role_ = role;
   group->mode_ = mode;
-  group->anchor_sequence_ = anchor.sequence;
   group->history_.push_back({Timeline{1}, Lsn{0}, pool.runtime().clock.utc()});
+  co_return co_await create(pool, std::move(group), anchor);
+}
+
+/// Gives it space, and its first checkpoint.
+Task<Result<std::shared_ptr<Group>>> Group::create(Pool& pool, std::shared_ptr<Group> group,
+                                                   const format::Anchor& anchor) {
+  group->anchor_sequence_ = anchor.sequence;
   // One zone for the log, one to go on in, one for data and maps.
   std::vector<ZoneId> zones;
   Status failed = ok();
@@ -56,7 +62,8 @@ Task<Result<std::shared_ptr<Group>>> Group::create(Pool& pool, format::Anchor an
     }
   }
   if (failed) {
-    group->log_.restore({{zones[0], Lsn{1}}}, pool.superblock().zone_start(zones[0]));
+    group->log_.restore({{zones[0], group->head_.lsn.next()}},
+                        pool.superblock().zone_start(zones[0]));
     group->log_.give_spare(zones[1]);
     group->space_.add_zone(zones[2]);
     failed = co_await group->checkpoint();
@@ -179,16 +186,19 @@ GroupUse Group::use() const {
   GroupUse use;
   const std::uint64_t zone = pool_.superblock().zone_blocks;
   const auto books_of = [](const DeadChain& c) { return c.chunks + (c.tail.value != 0 ? 1 : 0); };
-  for (const auto& [id, volume] : volumes_) use.data_blocks += volume->state.data_blocks;
+  for (const auto& [id, volume] : volumes_) {
+    use.data_blocks += volume->state.data_blocks - volume->state.borrowed_data;
+    use.map_blocks += volume->state.map_nodes - volume->state.borrowed_nodes;
+  }
   use.dead_blocks = dead_.waiting();
-  use.snapshot_blocks = held_.entries;
+  use.snapshot_blocks = kept_blocks();
   use.book_blocks =
       descriptor_blocks_.size() + bitmap_.size() + books_of(dead_.queue()) + books_of(held_);
-  for (const auto& [at, snapshot] : snapshots_) {
-    use.snapshot_blocks += snapshot->state.held.entries;
+  if (image_target_) use.map_blocks += image_target_->nodes.size();
+  if (point_target_) use.map_blocks += point_target_->nodes.size();
+  for (const auto& [id, snapshot] : snapshots_) {
     use.book_blocks += books_of(snapshot->state.held);
   }
-  use.map_blocks = map_nodes_;
   // What a running checkpoint has released already and these still count is among the freed ones.
   const auto known =
       use.data_blocks + use.dead_blocks + use.snapshot_blocks + use.book_blocks + use.map_blocks;

@@ -26,6 +26,7 @@
 #include "store/map.h"
 #include "store/pool.h"
 #include "store/recent_records.h"
+#include "store/snapshot_pin.h"
 #include "store/space_map.h"
 #include "store/volume_reader.h"
 #include "tandem/integrity.h"
@@ -73,13 +74,14 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   std::vector<format::VolumeState> volumes() const;
   Result<std::shared_ptr<Volume>> open_volume(std::string_view name);
 
-  // --- snapshots (snapshots.cc): states of the whole group, kept by what each node decides ------
+  // --- kept states (snapshots.cc, history.cc): of the whole group, as each node decides ---------
   /// A record in the log, so that every copy keeps the same state. Primary. Durable here when it
   /// returns. What gets its position behind `consistent_until` (monotonic) says that its hook
   /// failed. Errors: kExists, kInvalid, or why nothing can be written.
   Task<Result<LogPoint>> create_snapshot(
       format::SnapshotBody body, std::optional<Nanoseconds> consistent_until = std::nullopt);
-  /// Ascending; without those being deleted.
+  /// Those that have a name (snapshots, branches, points), without those being deleted; in the
+  /// order in which they were kept.
   std::vector<format::SnapshotState> snapshots() const;
   /// On this node only. Its exports answer kNotFound from then on; space comes back in the
   /// background. Durable when it returns.
@@ -91,6 +93,38 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   Result<std::shared_ptr<Volume>> open_snapshot(std::string_view snapshot, std::string_view volume);
   /// Blocks that deleting the snapshot would give back.
   Task<Result<std::uint64_t>> blocks_unique_to(std::string snapshot);
+  /// Makes a kept state the newest: a record in the log, so that every copy does the same. The
+  /// state so far stays as a branch, named `branch` ("": by its position), unless nothing happened
+  /// since the kept one. Primary that serves. Volumes opened before answer kNotFound from then on;
+  /// open them anew. Nothing is copied. Durable here when it returns; returns where the branch
+  /// ends. Errors: kNotFound; kExists: a state has the branch's name; kRefused: that state is not
+  /// part of this log (the tail of a former primary), so a mirror cannot have it.
+  Task<Result<LogPoint>> rollback(std::string snapshot, std::string branch);
+
+  // --- history (history.cc): every position in a window behind the head can be had again --------
+  /// Keeps the log, and what is needed to make any state of the last `window` out of it, but no
+  /// more than `bytes_max` of it. Zero: no history. In force at once; kept in the settings by
+  /// control, which says it again after every start.
+  struct HistoryPolicy {
+    Nanoseconds window{0};
+    std::uint64_t bytes_max = UINT64_MAX;
+  };
+  void set_history_policy(HistoryPolicy policy);
+  /// What there is: any position from `start` to the head can be kept as a point.
+  struct HistoryStatus {
+    std::optional<LogPoint> start;  // nullopt: no history is kept here
+    std::uint64_t bytes = 0;        // log and blocks that are kept for it
+    /// One of many positions in it, oldest first: for rates over time.
+    std::vector<LogPoint> marks;
+  };
+  HistoryStatus history_status() const;
+  /// The last record not behind `time`. Errors: kNotFound: outside of the history; says what it is.
+  Task<Result<LogPoint>> position_at(UtcNs time);
+  /// Keeps the state at `at`, which is in the history, as a point: a kept state like a snapshot, on
+  /// this node only. Takes as long as replaying the log from the mark in front of it. Durable when
+  /// it returns. Errors: kNotFound (outside of the history; says what it is), kExists, kNoSpace.
+  Task<Result<LogPoint>> keep_point(Lsn at, std::string name, std::string label);
+
   /// See content_check.h. Errors: kNotFound.
   Task<Result<ContentReport>> check_content(ContentRequest request);
 
@@ -164,7 +198,23 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   static Task<Result<std::shared_ptr<Group>>> create(Pool& pool, format::Anchor anchor,
                                                      std::string name, Role role,
                                                      ReplicationMode mode);
+  /// What a clone begins as.
+  struct Origin {
+    Uuid group;
+    std::uint32_t next_volume_id = 1;
+    format::SnapshotState state;
+  };
+  static Task<Result<std::shared_ptr<Group>>> create_clone(Pool& pool, format::Anchor anchor,
+                                                           std::string name, Origin origin);
   static Task<Result<std::shared_ptr<Group>>> open(Pool& pool, format::Anchor anchor);
+  /// Clones that need a kept state: it stays, also without its name. Durable when it returns.
+  Task<Result<Origin>> lend(std::string snapshot);
+  Task<Status> take_back(format::SnapshotId state);
+  /// As the pool's groups have it: a crash may have left other counts.
+  void set_clones(std::map<format::SnapshotId, std::uint32_t> clones);
+  bool has_clones() const;
+  Uuid origin() const { return origin_; }
+  format::SnapshotId origin_state() const { return origin_state_; }
   Task<void> close(Close how);
   format::Anchor anchor_of_nothing() const;
   /// Serves nothing from now on: the device lost data, or refuses it. Sticky until a restart.
@@ -174,8 +224,6 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
  private:
   /// Blocks that deleting a snapshot may take for a while.
   static constexpr std::uint64_t kReapReserve = 16;
-  /// Chunks of the dead list that a checkpoint works off while there are snapshots.
-  static constexpr std::uint64_t kSettleChunksMax = 256;
 
   friend class VolumeHandle;
   friend class SnapshotHandle;
@@ -191,17 +239,33 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
     // Writes under way, and blocks that a partial write has locked: see volume_handle.cc.
     std::list<BlockRange> writing, locked;
     Condition range_freed;
+    bool left = false;  // the live state became another: this is a branch's now
   };
   using VolumePtr = std::shared_ptr<VolumeCore>;
   struct Snapshot {
     format::SnapshotState state;
     std::vector<VolumePtr> volumes;  // with trees of their own
     bool ready = false;              // its maps are on disk
+    bool became_mark = false;        // its name was deleted, but the history needs it
+    bool reaping = false;            // some of what only it maps may be gone
     Condition became_ready;
     std::size_t readers = 0;  // operations under way; it is not taken apart under them
     std::optional<std::size_t> index_of(std::string_view volume) const;  // in state's volumes
   };
   using SnapshotPtr = std::shared_ptr<Snapshot>;
+
+  /// The live state is to become another one: with the next checkpoint, and nothing is applied in
+  /// between. The one so far becomes a branch, unless it is what is kept in front of it.
+  struct Turn {
+    format::SnapshotId parent;              // of the new live state
+    std::vector<VolumePtr> volumes;         // of it
+    LogPoint left;                          // where the one so far ends
+    std::string branch;                     // "": it is not kept but given back in the background
+    std::vector<format::LsnRange> skipped;  // of the new live state
+  };
+
+  struct Aside;        // aside.h
+  struct PointTarget;  // aside.h
 
   /// What a caller of submit() waits for.
   struct Completion {
@@ -226,6 +290,8 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
     std::uint64_t request_blocks = 0;  // on the first record: blocks that the whole request needs
     bool discards = false;             // nothing to do when it pins nothing
     bool replicated = false;           // comes with LSN and time from the primary
+    SnapshotPtr target;                // of a rollback: where it goes
+    std::unique_ptr<SnapshotPin> pin;  // of it
     std::optional<Nanoseconds> consistent_until;  // of a snapshot
   };
   /// One log page on its way to the device.
@@ -242,6 +308,11 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   };
 
   Group(Pool& pool, const format::Anchor& anchor);
+  static Task<Result<std::shared_ptr<Group>>> create(Pool& pool, std::shared_ptr<Group> group,
+                                                     const format::Anchor& anchor);
+
+  // clones.cc
+  bool is_borrowed(PoolBlock block) const;
 
   // write.cc
   static format::RecordType type_of(const Pending& pending);
@@ -254,11 +325,17 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   void stage_data(PageInFlight& page);
   Task<void> run_page(PageInFlight& page);
   void advance();
+  void advance_soon();
+  bool may_apply(const PageInFlight& page);
+  bool state_is_due() const { return snapshot_due_ || turn_; }
   void apply_page(PageInFlight& page);
   void apply_record(const format::Record& record, const std::vector<Extent>& places);
+  VolumePtr core_of(const format::Record& record) const;
   void apply_write(VolumeCore& volume, const format::Record& record,
-                   const std::vector<Extent>& places);
-  void apply_range(VolumeCore& volume, const format::Record& record);
+                   const std::vector<Extent>& places, DeadList* dead);
+  void apply_range(VolumeCore& volume, const format::Record& record, DeadList* dead);
+  void apply_resize(VolumeCore& volume, const format::Record& record);
+  void let_die(VolumeCore& volume, const format::MapEntry& entry, Lsn death, DeadList* dead);
   void release_acks();
   void fail_waiting(const Error& error);
   Error refusal() const;  // why a write cannot be taken now
@@ -281,21 +358,36 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   // volumes.cc
   Task<Result<Lsn>> append_control(std::vector<std::byte> canonical,
                                    std::optional<Nanoseconds> consistent_until = std::nullopt);
+  Task<Result<Lsn>> append_control(Pending pending);
   VolumePtr find_volume(std::string_view name) const;
   VolumePtr find_volume(VolumeId id) const;
   VolumeReader reader(VolumeCore& volume);
   Task<Status> pin_leaves(VolumeCore& volume, const format::Record& record,
                           std::vector<NodeRef>& pins);
+  bool has_doomed_volumes() const;
+  void reap_deleted_soon();
   Task<void> reap_deleted();
+  Task<void> wait_doomed_gone();
 
   // snapshots.cc
+  static Status check_names(std::string_view name, std::string_view label);
   SnapshotPtr find_snapshot(std::string_view name) const;
   Result<SnapshotHandle> handle_of(std::string_view snapshot, std::string_view volume);
   std::vector<std::string> snapshots_with(std::string_view volume) const;
-  void add_snapshot(format::SnapshotState state);
+  SnapshotPtr snapshot_at(Lsn at) const;
+  SnapshotPtr add_snapshot(format::SnapshotState state);
+  std::vector<VolumePtr> cores_of(const std::vector<format::VolumeState>& volumes);
   void snapshot_is_ready(Snapshot& snapshot);
-  void drop_snapshot(Lsn at);
+  void drop_snapshot(format::SnapshotId id);
+  std::uint64_t kept_blocks() const;
+
+  // rollback.cc
+  bool is_in_log(const LogPoint& point) const;
+  void turn_back(const format::RevertBody& body);
+
   void wake_snapshot_readers();  // the group stopped or closes
+  bool is_given_up(const Snapshot& snapshot) const;
+  std::size_t successors_of(format::SnapshotId id) const;
   bool reaps_snapshots() const;
 
   // background.cc
@@ -311,6 +403,20 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   Status check_incoming(const format::Record& record) const;
   Task<Status> queue_incoming(RecordBatch& batch, Completion& completion);
   Task<void> wait_queue_applied();
+
+  // history.cc
+  bool mark_is_due() const;
+  void trim_history();
+  void give_up_history();
+  std::vector<SnapshotPtr> line() const;
+  SnapshotPtr base_for(Lsn at) const;
+  std::optional<Lsn> history_start() const;
+  bool is_skipped(Lsn lsn) const;
+  Error outside_of_history(std::string what) const;
+  struct LogReader;
+  Task<Status> replay_into(PointTarget& target, Lsn upto);
+  Task<Status> replay_one(PointTarget& target, const format::PlacedRecord& placed);
+  Task<void> drop_point(std::shared_ptr<PointTarget> target);
 
   // image.cc
   struct ImageSource;
@@ -350,15 +456,33 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   DeadChunks dead_chunks_;
   DeadList dead_;
   DeadChain held_;  // see format::Descriptor::held
-  std::map<Lsn, SnapshotPtr> snapshots_;
-  // The snapshot whose record is head_: nothing more is applied until a checkpoint has frozen it.
-  std::optional<format::SnapshotBody> snapshot_due_;
+  std::map<format::SnapshotId, SnapshotPtr> snapshots_;
+  format::SnapshotId parent_;  // of the live state
+  format::SnapshotId next_snapshot_id_{1};
+  // The snapshot, or the rollback, whose record is head_: nothing more is applied until a
+  // checkpoint has frozen it.
+  struct SnapshotDue {
+    format::SnapshotBody body;
+    format::SnapshotKind kind = format::SnapshotKind::kSnapshot;
+  };
+  std::optional<SnapshotDue> snapshot_due_;
+  std::optional<Turn> turn_;
+  std::vector<format::LsnRange> skipped_;        // see format::Descriptor
+  std::optional<HistoryPolicy> history_policy_;  // nullopt: not said since the start
+  Lsn history_floor_;                            // what is in front was given up for space
+  std::shared_ptr<PointTarget> point_target_;
+  bool point_due_ = false;           // the next checkpoint keeps it
+  std::uint64_t point_reserve_ = 0;  // blocks that this takes
+  AsyncMutex point_lock_;            // one is made at a time
+  bool reverting_ = false;           // a rollback is on its way: no new writes
+  bool recovering_ = false;  // a record that is still to be replayed may need any kept state
   std::vector<Extent> not_replayed_;  // recovery: places of records behind head_
   LogZones log_;
   RecentRecords recent_;
   std::map<VolumeId, VolumePtr> volumes_;
   std::uint32_t next_volume_id_ = 1;
-  std::uint64_t map_nodes_ = 0;
+  Uuid origin_;  // of a clone, see format::Descriptor
+  format::SnapshotId origin_state_;
 
   std::deque<Pending> queue_;
   LogPoint queued_;                    // behind the last replicated record in queue_
@@ -397,15 +521,16 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
 
   std::shared_ptr<ImageSource> image_source_;
   std::shared_ptr<ImageTarget> image_target_;
-  std::uint32_t next_snapshot_id_ = 0;  // cache ids of snapshots' volumes
-  std::uint32_t next_image_id_ = 0;     // cache ids of volumes that are being received
-  bool release_all_dead_ = false;       // the next checkpoint replaces everything
+  std::uint32_t next_cache_id_ = 0;  // cache ids of volumes of kept states
+  std::uint32_t next_image_id_ = 0;  // cache ids of volumes that are being received
+  bool release_all_dead_ = false;    // the next checkpoint replaces everything
 
   std::unique_ptr<Repair> repair_;
   std::unique_ptr<Scrub> scrub_;
   TimerId tick_timer_ = 0;
   bool reaping_ = false;
-  Gate gate_;  // every coroutine of this group that runs on its own
+  Condition doomed_gone_;  // volumes that were deleted, or reaping them has ended
+  Gate gate_;              // every coroutine of this group that runs on its own
 };
 
 }  // namespace tandem::store

@@ -14,8 +14,6 @@ namespace {
 
 /// Volumes that are being received have ids of their own in the map cache.
 constexpr std::uint32_t kImageCacheIds = 0x40000000;
-/// Ids under which replaced volumes are deleted; no record ever names them.
-constexpr std::uint32_t kReplacedIds = 0x80000000;
 
 }  // namespace
 
@@ -236,6 +234,8 @@ Task<Status> Group::finish_install(message::ImageEnd end) {
     co_return Error{ErrorCode::kInvalid, "full copy ends at another point than it began with"};
   }
   co_await wait_queue_applied();
+  co_await wait_doomed_gone();
+  const auto no_point = co_await point_lock_.lock();
   while (!log_.has_spare() && !stopped_) {
     auto zone = co_await pool_.take_zone(slot_);
     if (!zone) co_return Error(std::move(zone.error()));
@@ -268,16 +268,9 @@ Task<Status> Group::finish_install(message::ImageEnd end) {
 
 /// Makes the received state the group's, in memory; the next checkpoint makes it so on disk.
 void Group::replace_by(ImageTarget& target) {
-  // A snapshot at this very position has the old blocks.
-  const Lsn at = target.begin.point.lsn;
-  const Lsn gone_at = snapshots_.count(at) != 0 ? at.next() : at;
-  auto old = std::exchange(volumes_, {});
-  volumes_ = std::move(target.volumes);
-  for (auto& [id, volume] : old) {
-    volume->state.id = VolumeId{kReplacedIds + next_image_id_++};
-    if (!volume->state.being_deleted()) volume->state.deleted_at = gone_at;
-    volumes_.emplace(volume->state.id, volume);
-  }
+  // What it replaces is given back like a branch; kept states stay.
+  turn_ = Turn{.left = head_};
+  for (const auto& [id, volume] : target.volumes) turn_->volumes.push_back(volume);
   history_ = target.begin.history;
   head_ = tail_ = target.begin.point;
   next_volume_id_ = target.begin.next_volume_id;
@@ -304,8 +297,7 @@ Task<void> Group::drop_target() {
   if (!target) co_return;
   for (auto& [id, volume] : target->volumes) cache_.drop_volume(volume->tree);
   for (const auto& e : target->data) space_.undo_allocate(e);
-  for (auto node : target->nodes) space_.undo_allocate({node, 1});
-  map_nodes_ -= target->nodes.size();
+  for (const auto& [node, of] : target->nodes) space_.undo_allocate({node, 1});
 }
 
 }  // namespace tandem::store

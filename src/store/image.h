@@ -1,10 +1,9 @@
 // Both ends of a full copy of a group.
 #pragma once
 
-#include <set>
 #include <vector>
 
-#include "store/group.h"
+#include "store/aside.h"
 
 namespace tandem::store {
 
@@ -22,14 +21,10 @@ struct Group::ImageSource {
   std::uint32_t entry = 0;
 };
 
-/// The receiving end: volumes that no descriptor names yet. Their blocks are left out of every
-/// checkpoint's bitmap, so a crash forgets them without a trace.
-struct Group::ImageTarget {
+/// The receiving end.
+struct Group::ImageTarget : Group::Aside {
   message::ImageBegin begin;
-  std::map<VolumeId, VolumePtr> volumes;
-  std::vector<Extent> data;   // blocks taken for data
-  std::set<PoolBlock> nodes;  // blocks taken for map nodes
-  bool abandoned = false;     // its blocks are about to be given back
+  bool abandoned = false;  // its blocks are about to be given back
 };
 
 }  // namespace tandem::store

@@ -233,7 +233,20 @@ Task<Status> Pool::open_groups() {
     }
     groups_.push_back(std::move(*group));
   }
+  // What a group that cannot be opened was cloned from is not known.
+  if (broken_.empty()) count_clones();
   co_return ok();
+}
+
+/// A crash between a clone and the count of its origin leaves that too high.
+void Pool::count_clones() {
+  for (const auto& origin : groups_) {
+    std::map<format::SnapshotId, std::uint32_t> clones;
+    for (const auto& group : groups_) {
+      if (group->origin() == origin->identity().group) ++clones[group->origin_state()];
+    }
+    origin->set_clones(std::move(clones));
+  }
 }
 
 PoolUse Pool::use() const {
@@ -423,10 +436,10 @@ Task<Status> Pool::write_anchor(format::Anchor anchor) {
   co_return ok();
 }
 
-Task<Result<Group*>> Pool::create_group(std::string name, Uuid id, Role role,
-                                        ReplicationMode mode) {
+/// Takes a slot that no group uses; its anchor, to be written over.
+Task<Result<format::Anchor>> Pool::free_anchor(std::string_view name) {
   if (find(name) != nullptr) {
-    co_return Error{ErrorCode::kExists, "group " + name + " exists already"};
+    co_return Error{ErrorCode::kExists, "group " + std::string(name) + " exists already"};
   }
   std::uint32_t slot = 0;
   while (slots_used_.count(slot) != 0) ++slot;
@@ -435,15 +448,41 @@ Task<Result<Group*>> Pool::create_group(std::string name, Uuid id, Role role,
                                              " groups already; put the volume into one of them"};
   }
   slots_used_.insert(slot);
-  if (id.is_nil()) id = Uuid::from_random(runtime_.random.next(), runtime_.random.next());
   auto previous = co_await read_anchor(slot);
   format::Anchor anchor;
   anchor.slot = slot;
   anchor.sequence = previous ? previous->sequence : 0;
-  anchor.group = id;
-  auto group = co_await Group::create(*this, anchor, std::move(name), role, mode);
+  anchor.group = Uuid::from_random(runtime_.random.next(), runtime_.random.next());
+  co_return anchor;
+}
+
+Task<Result<Group*>> Pool::create_group(std::string name, Uuid id, Role role,
+                                        ReplicationMode mode) {
+  auto anchor = co_await free_anchor(name);
+  if (!anchor) co_return Error(std::move(anchor.error()));
+  if (!id.is_nil()) anchor->group = id;
+  auto group = co_await Group::create(*this, *anchor, std::move(name), role, mode);
   if (!group) {
-    slots_used_.erase(slot);
+    slots_used_.erase(anchor->slot);
+    co_return Error(std::move(group.error()));
+  }
+  groups_.push_back(std::move(*group));
+  co_return groups_.back().get();
+}
+
+Task<Result<Group*>> Pool::clone_group(Group& origin, std::string snapshot, std::string name) {
+  auto anchor = co_await free_anchor(name);
+  if (!anchor) co_return Error(std::move(anchor.error()));
+  auto lent = co_await origin.lend(std::move(snapshot));
+  if (!lent) {
+    slots_used_.erase(anchor->slot);
+    co_return Error(std::move(lent.error()));
+  }
+  const auto state = lent->state.id;
+  auto group = co_await Group::create_clone(*this, *anchor, std::move(name), std::move(*lent));
+  if (!group) {
+    slots_used_.erase(anchor->slot);
+    (void)co_await origin.take_back(state);
     co_return Error(std::move(group.error()));
   }
   groups_.push_back(std::move(*group));
@@ -453,7 +492,17 @@ Task<Result<Group*>> Pool::create_group(std::string name, Uuid id, Role role,
 Task<Status> Pool::delete_group(std::string name) {
   Group* group = find(name);
   if (group == nullptr) co_return Error{ErrorCode::kNotFound, "no group " + name + " here"};
+  if (group->has_clones()) {
+    std::string clones;
+    for (const auto& g : groups_) {
+      if (g->origin() == group->identity().group) clones += " " + g->identity().name;
+    }
+    co_return Error{ErrorCode::kRefused, "group " + name + " has clones that need its blocks:" +
+                                             clones + "; delete them first"};
+  }
   const std::uint32_t slot = group->slot();
+  const Uuid origin = group->origin();
+  const auto origin_state = group->origin_state();
   co_await group->close(Group::Close::kAbandon);
   Status erased = co_await write_anchor(group->anchor_of_nothing());
   if (!erased) co_return erased;
@@ -463,7 +512,10 @@ Task<Status> Pool::delete_group(std::string name) {
   groups_.erase(it);
   Status returned = co_await return_zones(slot, zones_of(slot));
   slots_used_.erase(slot);
-  co_return returned;
+  if (!returned) co_return returned;
+  Group* lender = find(origin);
+  if (lender == nullptr) co_return ok();
+  co_return co_await lender->take_back(origin_state);
 }
 
 Group* Pool::find(std::string_view name) const {

@@ -62,7 +62,13 @@ class Pool {
 
   /// Makes an empty group with head 0; durable when it returns. `id` nil: a new identity.
   Task<Result<Group*>> create_group(std::string name, Uuid id, Role role, ReplicationMode mode);
+  /// A clone: a new group, primary, whose volumes begin as a kept state of `origin` (a snapshot, a
+  /// branch, a point) has them; in any role of the origin. Nothing is copied: blocks are shared
+  /// until the clone overwrites them, and the state stays until the clone is deleted, also when
+  /// its name is. Durable when it returns. Errors: kNotFound, kExists, kNoSpace.
+  Task<Result<Group*>> clone_group(Group& origin, std::string snapshot, std::string name);
   /// Destroys a group's copy here; it must not serve. Its zones are free when this returns.
+  /// kRefused: clones need it; says which.
   Task<Status> delete_group(std::string name);
   Group* find(std::string_view name) const;
   Group* find(const Uuid& id) const;
@@ -108,6 +114,8 @@ class Pool {
  private:
   Pool(Runtime runtime, BlockDevice& device, BufferPool& buffers, StoreOptions options,
        const format::Superblock& superblock);
+  Task<Result<format::Anchor>> free_anchor(std::string_view name);
+  void count_clones();
   Task<Status> load_zone_table();
   Task<Status> open_groups();
   Task<Status> write_table_pages(std::set<std::uint32_t> pages);

@@ -82,12 +82,13 @@ Status Recovery::adopt_descriptor() {
   g.mode_ = d.mode;
   g.fenced_by_ = d.fenced_by;
   g.next_volume_id_ = d.next_volume_id;
+  g.origin_ = d.origin;
+  g.origin_state_ = d.origin_state;
   g.slots_ = d.slots;
   g.settings_ = d.settings;
   g.anchor_sequence_ = anchor_.sequence;
   g.checkpoint_lsn_ = d.point.lsn;
   g.data_horizon_ = d.data_horizon;
-  g.map_nodes_ = d.map_nodes;
   g.head_boot_ = d.log_boot;
   for (const auto& s : d.slots) {
     if (s.needs_image) continue;
@@ -95,9 +96,13 @@ Status Recovery::adopt_descriptor() {
   }
   g.dead_.restore(d.dead);
   g.held_ = d.held;
+  g.parent_ = d.parent;
+  g.next_snapshot_id_ = d.next_snapshot_id;
+  g.skipped_ = d.skipped;
   for (const auto& s : d.snapshots) {
-    g.add_snapshot(s);
-    g.snapshot_is_ready(*g.snapshots_.at(s.at.lsn));
+    const auto snapshot = g.add_snapshot(s);
+    snapshot->reaping = s.being_deleted;
+    g.snapshot_is_ready(*snapshot);
   }
   for (const auto& v : d.volumes) {
     auto volume = std::make_shared<Group::VolumeCore>();
@@ -297,12 +302,15 @@ Task<Status> Recovery::replay() {
   Status marked = mark_places();
   if (!marked) co_return marked;
   std::size_t places_done = 0;
+  g.recovering_ = true;
   for (const auto& scanned : pages_) {
     auto records = format::decode_log_page_body(scanned.page, scanned.header);
     CHECK(records.has_value());
     for (const auto& placed : *records) {
-      if (g.snapshot_due_) co_return corrupt("a snapshot's record is not the last of its page");
+      if (g.state_is_due()) co_return corrupt("a snapshot's record is not the last of its page");
       places_done += placed.extents.size();
+      Status possible = co_await prepare_revert(placed.record, places_done);
+      if (!possible) co_return possible;
       Status applied = co_await replay_record(placed);
       if (!applied) co_return applied;
       auto& head = g.head_;
@@ -320,16 +328,34 @@ Task<Status> Recovery::replay() {
     if (!g.log_.follow(scanned.header.next_zone, g.head_.lsn)) {
       co_return corrupt("the last log page of a zone names no successor");
     }
-    if (!g.snapshot_due_) continue;
-    // The snapshot's state is now or never.
+    if (!g.state_is_due()) continue;
+    // The state is now or never.
     g.not_replayed_.assign(places_.begin() + static_cast<std::ptrdiff_t>(places_done),
                            places_.end());
     Status kept = co_await g.checkpoint();
     g.not_replayed_.clear();
     if (!kept) co_return kept;
   }
+  g.recovering_ = false;
   g.log_pages_since_checkpoint_ = pages_.size();
   co_return ok();
+}
+
+/// What a rollback needs: its target, and nothing left of volumes that were deleted.
+Task<Status> Recovery::prepare_revert(const format::Record& record, std::size_t places_done) {
+  auto& g = group_;
+  if (record.header.type != format::RecordType::kRevert) co_return ok();
+  const auto body = format::decode_revert(record);
+  if (!body) co_return body.error();
+  if (!g.snapshot_at(body->to)) {
+    co_return corrupt("LSN " + std::to_string(record.header.lsn.value) +
+                      " goes back to a state that is not kept here");
+  }
+  if (!g.has_doomed_volumes()) co_return ok();
+  g.not_replayed_.assign(places_.begin() + static_cast<std::ptrdiff_t>(places_done), places_.end());
+  co_await g.reap_deleted();
+  g.not_replayed_.clear();
+  co_return g.has_doomed_volumes() ? corrupt("a deleted volume cannot be taken apart") : ok();
 }
 
 /// Before anything is written, so that nothing lands on data that is still to be replayed.

@@ -9,7 +9,8 @@
 //   4. replay                apply what is left to map, space and dead list
 //   5. flush                 what we now stand on must survive a power cut
 //
-// A snapshot's record makes step 4 write a checkpoint right there, because its state must be kept.
+// The record of a snapshot or a rollback makes step 4 write a checkpoint right there, because that
+// state must be kept.
 // Otherwise nothing is written before step 5. A crash anywhere in here changes nothing: a
 // checkpoint goes to blocks that neither the old one nor any whole page uses.
 //
@@ -43,6 +44,7 @@ class Recovery {
   Task<Result<bool>> data_is_whole(const std::vector<format::PlacedRecord>& records);
   Task<Status> replay();
   Status mark_places();
+  Task<Status> prepare_revert(const format::Record& record, std::size_t places_done);
   Task<Status> replay_record(const format::PlacedRecord& placed);
 
   Group& group_;

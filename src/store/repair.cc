@@ -169,11 +169,10 @@ std::vector<Repair::Candidate> Repair::candidates(const BlockVersion& version) c
   std::vector<Candidate> out;
   if (auto volume = group_.find_volume(version.volume)) out.push_back({std::move(volume), {}, {}});
   std::size_t snapshots = 0;
-  for (auto it = group_.snapshots_.lower_bound(version.lsn);
-       it != group_.snapshots_.end() && snapshots < kSnapshotsMax; ++it) {
-    const auto& snapshot = it->second;
-    if (!snapshot->ready || snapshot->state.being_deleted) continue;
-    ++snapshots;
+  for (const auto& [id, snapshot] : group_.snapshots_) {
+    const auto& state = snapshot->state;
+    if (!snapshot->ready || state.being_deleted || state.at.lsn < version.lsn) continue;
+    if (++snapshots > kSnapshotsMax) break;
     for (const auto& volume : snapshot->volumes) {
       if (volume->state.id != version.volume) continue;
       out.push_back({volume, snapshot, std::make_unique<SnapshotPin>(snapshot->readers)});

@@ -19,6 +19,7 @@ constexpr const char* kNote = "state/scrub";
 constexpr Nanoseconds kKeepEvery = std::chrono::minutes(1);
 /// Read at once: short, so that what guests read meanwhile does not wait for long.
 constexpr std::uint64_t kBlocksPerRead = 64;
+constexpr std::uint64_t kNoteVersion = 2;  // 1 named states by their position
 
 }  // namespace
 
@@ -82,7 +83,7 @@ Task<void> Scrub::run(bool anew) {
     // So that the inner nodes on disk lead to all that was written before.
     Status written = co_await group_.checkpoint();
     if (!written) stopping_ = true;
-    cursor_.began = group_.head_.lsn;
+    cursor_.began = group_.next_snapshot_id_;
   }
   auto& clock = group_.runtime_.clock;
   Nanoseconds kept_at = clock.monotonic();
@@ -131,13 +132,13 @@ Task<void> Scrub::keep_pace(std::uint64_t blocks) {
 
 // --- which state, which volume -------------------------------------------------------------------
 
-/// The newest snapshot in front of `state` that was walked, and is still there.
-Group::SnapshotPtr Scrub::base_of(Lsn state) const {
+/// The newest state on the way up from `parent` that was walked, and is still there.
+Group::SnapshotPtr Scrub::base_of(format::SnapshotId parent) const {
   const auto& all = group_.snapshots_;
-  for (auto it = all.lower_bound(state); it != all.begin();) {
-    --it;
-    const bool walked = cursor_.phase != Phase::kLive || it->first <= cursor_.began;
-    if (walked && it->second->ready && !it->second->state.being_deleted) return it->second;
+  const auto walked_below = cursor_.phase == Phase::kLive ? cursor_.began : cursor_.state;
+  for (auto it = all.find(parent); it != all.end(); it = all.find(it->second->state.parent)) {
+    const bool is_whole = it->second->ready && !it->second->state.being_deleted;
+    if (it->first < walked_below && is_whole) return it->second;
   }
   return nullptr;
 }
@@ -156,13 +157,13 @@ bool Scrub::choose_state() {
     cursor_.inside = true;
     return !entered || cursor_.volume.value != UINT32_MAX;
   }
-  const Lsn last = cursor_.phase == Phase::kSnapshots ? cursor_.began : cursor_.live_ended;
+  const auto end = cursor_.phase == Phase::kSnapshots ? cursor_.began : cursor_.live_ended;
   if (cursor_.inside) {
     const auto now = all.find(cursor_.state);
     if (now != all.end() && !now->second->state.being_deleted) return true;
     leave_state();  // it was deleted under our hands
   }
-  for (auto it = all.upper_bound(cursor_.state); it != all.end() && it->first <= last; ++it) {
+  for (auto it = all.upper_bound(cursor_.state); it != all.end() && it->first < end; ++it) {
     if (!it->second->ready || it->second->state.being_deleted) continue;
     cursor_.state = it->first;
     cursor_.inside = true;
@@ -187,11 +188,11 @@ std::optional<Scrub::Walk> Scrub::choose_volume() {
   };
   if (cursor_.phase == Phase::kLive) {
     for (const auto& [id, volume] : group_.volumes_) take(volume);
-    walk.base_snapshot = base_of(Lsn{UINT64_MAX});
+    walk.base_snapshot = base_of(group_.parent_);
   } else {
     walk.snapshot = group_.snapshots_.at(cursor_.state);
     for (const auto& volume : walk.snapshot->volumes) take(volume);
-    walk.base_snapshot = base_of(cursor_.state);
+    walk.base_snapshot = base_of(walk.snapshot->state.parent);
   }
   if (!walk.volume) return std::nullopt;
   if (walk.volume->state.id != cursor_.volume) {
@@ -213,8 +214,7 @@ Task<void> Scrub::step() {
       cursor_.phase = Phase::kLive;
     } else if (cursor_.phase == Phase::kLive) {
       cursor_.phase = Phase::kLate;
-      cursor_.state = cursor_.began;
-      cursor_.live_ended = group_.head_.lsn;
+      cursor_.live_ended = group_.next_snapshot_id_;
     } else {
       cursor_.phase = Phase::kDone;
     }
@@ -396,11 +396,12 @@ void Scrub::note() {
   const auto& r = report_;
   std::string text;
   for (const std::uint64_t number :
-       {std::uint64_t{1}, static_cast<std::uint64_t>(r.state), r.started.value, r.ended.value,
+       {kNoteVersion, static_cast<std::uint64_t>(r.state), r.started.value, r.ended.value,
         r.blocks_total, r.blocks_read, r.nodes_read, r.bad_blocks, r.repaired_blocks, r.bad_nodes,
-        r.repaired_nodes, static_cast<std::uint64_t>(cursor_.phase), cursor_.state.value,
-        std::uint64_t{cursor_.inside}, std::uint64_t{cursor_.volume.value}, cursor_.leaf,
-        cursor_.began.value, cursor_.live_ended.value}) {
+        r.repaired_nodes, static_cast<std::uint64_t>(cursor_.phase),
+        std::uint64_t{cursor_.state.value}, std::uint64_t{cursor_.inside},
+        std::uint64_t{cursor_.volume.value}, cursor_.leaf, std::uint64_t{cursor_.began.value},
+        std::uint64_t{cursor_.live_ended.value}}) {
     text += std::to_string(number) + " ";
   }
   for (const auto& finding : r.findings) {
@@ -439,7 +440,7 @@ bool Scrub::recall() {
   std::string_view line = cut(text, '\n');
   std::vector<std::uint64_t> n;
   while (!line.empty()) n.push_back(number(cut(line, ' ')));
-  if (n.size() != 18 || n[0] != 1 || n[1] > 3 || n[11] > 3) return false;
+  if (n.size() != 18 || n[0] != kNoteVersion || n[1] > 3 || n[11] > 3) return false;
   report_.state = static_cast<ScrubReport::State>(n[1]);
   report_.started = UtcNs{n[2]};
   report_.ended = UtcNs{n[3]};
@@ -451,12 +452,12 @@ bool Scrub::recall() {
   report_.bad_nodes = n[9];
   report_.repaired_nodes = n[10];
   cursor_ = {.phase = static_cast<Phase>(n[11]),
-             .state = Lsn{n[12]},
+             .state = format::SnapshotId{static_cast<std::uint32_t>(n[12])},
              .inside = n[13] != 0,
              .volume = VolumeId{static_cast<std::uint32_t>(n[14])},
              .leaf = n[15],
-             .began = Lsn{n[16]},
-             .live_ended = Lsn{n[17]}};
+             .began = format::SnapshotId{static_cast<std::uint32_t>(n[16])},
+             .live_ended = format::SnapshotId{static_cast<std::uint32_t>(n[17])}};
   report_.findings.clear();
   while (!text.empty() && report_.findings.size() < kFindingsMax) {
     std::string_view finding = cut(text, '\n');

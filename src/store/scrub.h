@@ -1,15 +1,15 @@
 // Scrub: reads, in the background and at a modest rate, every block that this copy can reach, and
 // has repaired what is damaged (repair.h).
 //
-//   snapshots   ascending, as there were when it began
+//   snapshots   kept states in the order in which they were kept, as there were when it began
 //   live        the volumes, as a checkpoint at the beginning wrote them; what was written since
 //   may
 //               be passed over: it is the next one's
-//   late        snapshots taken meanwhile: they keep what was overwritten before it was reached
+//   late        those kept meanwhile: they have what was overwritten before it was reached
 //
-// Each state is walked beside an older one that was walked before: where both name the same place,
-// nothing below it is read again. So a thousand snapshots cost what is different in them, and it
-// does not matter how states came to share blocks.
+// Each state is walked beside one it came out of that was walked before: where both name the same
+// place, nothing below it is read again. So a thousand snapshots cost what is different in them,
+// and it does not matter how states came to share blocks.
 //
 // The place that was reached is noted with every checkpoint (format::Settings, "state/scrub"), and
 // there is one every minute: a restart goes on from there. Map nodes are checked too: one that is
@@ -66,11 +66,11 @@ class Scrub {
   /// Where it is: everything in front of it was looked at.
   struct Cursor {
     Phase phase = Phase::kSnapshots;
-    Lsn state;            // the snapshot that is being walked, or the last one that was
-    bool inside = false;  // of `state`, or of the live volumes
+    format::SnapshotId state;  // that is being walked, or the last one that was
+    bool inside = false;       // of `state`, or of the live volumes
     VolumeId volume;
     std::uint64_t leaf = 0;
-    Lsn began, live_ended;  // positions
+    format::SnapshotId began, live_ended;  // the first that were kept later
   };
   /// One volume of one state, and the same volume of an older one.
   struct Walk {
@@ -82,7 +82,7 @@ class Scrub {
   Task<void> step();
   bool choose_state();
   std::optional<Walk> choose_volume();
-  Group::SnapshotPtr base_of(Lsn state) const;
+  Group::SnapshotPtr base_of(format::SnapshotId parent) const;
   void leave_state();
 
   Task<std::optional<std::uint64_t>> next_leaf(Walk& walk, std::uint32_t level, std::uint64_t index,

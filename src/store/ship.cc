@@ -248,6 +248,15 @@ Status Group::check_incoming(const format::Record& record) const {
       auto body = format::decode_snapshot(record);
       return body ? ok() : Status(std::move(body.error()));
     }
+    case RecordType::kRevert: {
+      const auto body = format::decode_revert(record);
+      if (!body) return body.error();
+      const auto target = snapshot_at(body->to);
+      if (target && !target->state.being_deleted) return ok();
+      return Error{ErrorCode::kNotFound, "the primary went back to LSN " +
+                                             std::to_string(body->to.value) +
+                                             ", which this copy does not keep"};
+    }
     default:
       break;
   }
@@ -267,7 +276,7 @@ Status Group::check_incoming(const format::Record& record) const {
 }
 
 Task<void> Group::wait_queue_applied() {
-  while ((!queue_.empty() || head_.lsn < tail_.lsn) && !stopped_ && !closing_) {
+  while ((!queue_.empty() || head_.lsn < tail_.lsn || turn_) && !stopped_ && !closing_) {
     co_await applied_.wait();
   }
 }
@@ -325,6 +334,10 @@ Task<Status> Group::queue_incoming(RecordBatch& batch, Completion& completion) {
       const VolumePtr volume = find_volume(in.record.header.volume);
       Status pinned = co_await pin_leaves(*volume, in.record, pending.pins);
       if (!pinned) co_return pinned;
+    }
+    if (in.record.header.type == RecordType::kRevert) {
+      pending.target = snapshot_at(format::decode_revert(in.record)->to);
+      pending.pin = std::make_unique<SnapshotPin>(pending.target->readers);
     }
     if (i + 1 == incoming->size()) pending.completion = &completion;
     pendings.push_back(std::move(pending));

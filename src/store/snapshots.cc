@@ -1,6 +1,8 @@
-// Snapshots: states of a group that are kept. A snapshot is a record; the checkpoint that freezes
-// exactly its position writes the maps, and what it maps is not reused while it exists (which
-// blocks those are: checkpoint_space.cc).
+// Kept states of a group. A snapshot is a record; the checkpoint that freezes exactly its position
+// writes the maps, and what it maps is not reused while it exists (which blocks those are:
+// checkpoint_space.cc). Branches come from rollbacks (rollback.cc) and rejoins.
+#include <algorithm>
+
 #include "store/snapshot_handle.h"
 #include "tandem/base/log.h"
 
@@ -11,10 +13,12 @@ using format::RecordType;
 
 namespace {
 
-/// Snapshots' volumes have ids of their own in the map cache; see also image.cc.
+/// Volumes of kept states have ids of their own in the map cache; see also image.cc.
 constexpr std::uint32_t kSnapshotCacheIds = 0xc0000000;
 
-Status check_names(std::string_view name, std::string_view label) {
+}  // namespace
+
+Status Group::check_names(std::string_view name, std::string_view label) {
   if (name.empty() || name.size() > format::kSnapshotNameBytesMax ||
       name.find('@') != std::string_view::npos) {
     return Error{ErrorCode::kInvalid, "a snapshot's name must have 1 to 128 bytes, none of them @"};
@@ -25,19 +29,19 @@ Status check_names(std::string_view name, std::string_view label) {
   return ok();
 }
 
-}  // namespace
-
 Group::SnapshotPtr Group::find_snapshot(std::string_view name) const {
-  for (const auto& [at, snapshot] : snapshots_) {
-    if (snapshot->state.name == name && !snapshot->state.being_deleted) return snapshot;
+  for (const auto& [id, snapshot] : snapshots_) {
+    const bool has_name = snapshot->state.kind != format::SnapshotKind::kMark;
+    if (has_name && snapshot->state.name == name && !snapshot->state.being_deleted) return snapshot;
   }
   return nullptr;
 }
 
 std::vector<format::SnapshotState> Group::snapshots() const {
   std::vector<format::SnapshotState> out;
-  for (const auto& [at, snapshot] : snapshots_) {
-    if (!snapshot->state.being_deleted) out.push_back(snapshot->state);
+  for (const auto& [id, snapshot] : snapshots_) {
+    const bool has_name = snapshot->state.kind != format::SnapshotKind::kMark;
+    if (has_name && !snapshot->state.being_deleted) out.push_back(snapshot->state);
   }
   return out;
 }
@@ -58,53 +62,77 @@ Task<Result<LogPoint>> Group::create_snapshot(format::SnapshotBody body,
   auto logged = co_await append_control(std::move(canonical), consistent_until);
   if (!logged) co_return Error(std::move(logged.error()));
   // The record is applied; the checkpoint that freezes its state has begun, or waits for another.
-  while (snapshots_.count(*logged) == 0 && !stopped_ && !closing_) co_await applied_.wait();
-  if (snapshots_.count(*logged) == 0) co_return refusal();
-  co_return snapshots_.at(*logged)->state.at;
+  while (!snapshot_at(*logged) && !stopped_ && !closing_) co_await applied_.wait();
+  const auto kept = snapshot_at(*logged);
+  if (!kept) co_return refusal();
+  co_return kept->state.at;
 }
 
 /// Enters a snapshot in memory; another of its name moves aside. (Names are unique where they are
 /// given, but another copy may keep what the primary has deleted. One being deleted has no name.)
-void Group::add_snapshot(format::SnapshotState state) {
-  if (auto older = state.being_deleted ? nullptr : find_snapshot(state.name)) {
+Group::SnapshotPtr Group::add_snapshot(format::SnapshotState state) {
+  const bool has_name = !state.being_deleted && state.kind != format::SnapshotKind::kMark;
+  if (auto older = has_name ? find_snapshot(state.name) : nullptr) {
     older->state.name += "~" + std::to_string(older->state.at.lsn.value);
   }
   auto snapshot = std::make_shared<Snapshot>();
   snapshot->state = std::move(state);
-  snapshots_[snapshot->state.at.lsn] = snapshot;
+  snapshots_[snapshot->state.id] = snapshot;
+  return snapshot;
+}
+
+/// With trees of their own, as they are on disk.
+std::vector<Group::VolumePtr> Group::cores_of(const std::vector<format::VolumeState>& volumes) {
+  std::vector<VolumePtr> out;
+  for (const auto& v : volumes) {
+    auto volume = std::make_shared<VolumeCore>();
+    volume->state = v;
+    volume->tree = {static_cast<std::uint16_t>(slot_),
+                    VolumeId{kSnapshotCacheIds + next_cache_id_++}, v.height, v.root, 0};
+    out.push_back(std::move(volume));
+  }
+  return out;
 }
 
 /// The roots in its state are on disk.
 void Group::snapshot_is_ready(Snapshot& snapshot) {
-  for (const auto& v : snapshot.state.volumes) {
-    auto volume = std::make_shared<VolumeCore>();
-    volume->state = v;
-    volume->tree = {static_cast<std::uint16_t>(slot_),
-                    VolumeId{kSnapshotCacheIds + next_snapshot_id_++}, v.height, v.root, 0};
-    snapshot.volumes.push_back(std::move(volume));
-  }
+  // A branch has those of the state that was live, with what is cached of them.
+  if (snapshot.volumes.empty()) snapshot.volumes = cores_of(snapshot.state.volumes);
   snapshot.ready = true;
   snapshot.became_ready.notify_all();
 }
 
-void Group::drop_snapshot(Lsn at) {
-  auto found = snapshots_.find(at);
+void Group::drop_snapshot(format::SnapshotId id) {
+  auto found = snapshots_.find(id);
   CHECK(found != snapshots_.end() && found->second->readers == 0);
   for (const auto& volume : found->second->volumes) cache_.drop_volume(volume->tree);
   log_event(Level::kInfo, "snapshot.deleted", "group={} snapshot={} lsn={}", name_,
-            found->second->state.name, at.value);
+            found->second->state.name, found->second->state.at.lsn.value);
   snapshots_.erase(found);
 }
 
 void Group::wake_snapshot_readers() {
-  for (const auto& [at, snapshot] : snapshots_) snapshot->became_ready.notify_all();
+  for (const auto& [id, snapshot] : snapshots_) snapshot->became_ready.notify_all();
+}
+
+/// Deleted, and nobody needs it any more.
+bool Group::is_given_up(const Snapshot& snapshot) const {
+  return snapshot.ready && snapshot.state.being_deleted && snapshot.readers == 0 &&
+         snapshot.state.clones == 0;
+}
+
+/// States that came out of it, the live one included.
+std::size_t Group::successors_of(format::SnapshotId id) const {
+  std::size_t successors = parent_ == id ? 1 : 0;
+  for (const auto& [other, snapshot] : snapshots_)
+    successors += snapshot->state.parent == id ? 1 : 0;
+  return successors;
 }
 
 bool Group::reaps_snapshots() const {
-  for (const auto& [at, snapshot] : snapshots_) {
-    if (snapshot->state.being_deleted && snapshot->readers == 0) return true;
-  }
-  return false;
+  return std::any_of(snapshots_.begin(), snapshots_.end(), [this](const auto& entry) {
+    return is_given_up(*entry.second) && successors_of(entry.first) <= 1;
+  });
 }
 
 Task<Status> Group::delete_snapshot(std::string name) {
@@ -114,7 +142,18 @@ Task<Status> Group::delete_snapshot(std::string name) {
   if (!snapshot) {
     co_return Error{ErrorCode::kNotFound, "group " + name_ + " has no snapshot " + name};
   }
-  snapshot->state.being_deleted = true;
+  auto& state = snapshot->state;
+  const auto start = history_start();
+  const auto on_line = base_for(state.at.lsn);
+  if (start && state.at.lsn >= *start && on_line == snapshot) {
+    // The history needs it: it goes with that.
+    state.kind = format::SnapshotKind::kMark;
+    state.name.clear();
+    state.label.clear();
+    snapshot->became_mark = true;
+  } else {
+    state.being_deleted = true;
+  }
   co_return co_await checkpoint();
 }
 
@@ -159,9 +198,9 @@ Result<SnapshotHandle> Group::handle_of(std::string_view snapshot, std::string_v
 Task<Status> Group::doubt_snapshot(Lsn at) {
   auto hold = gate_.hold();
   if (stopped_ || closing_) co_return refusal();
-  const auto found = snapshots_.find(at);
-  if (found == snapshots_.end()) co_return Error{ErrorCode::kNotFound, "the snapshot is gone"};
-  found->second->state.consistency = format::Consistency::kHookFailed;
+  const auto found = snapshot_at(at);
+  if (!found) co_return Error{ErrorCode::kNotFound, "the snapshot is gone"};
+  found->state.consistency = format::Consistency::kHookFailed;
   co_return co_await checkpoint();
 }
 
@@ -173,7 +212,9 @@ Result<std::shared_ptr<Volume>> Group::open_snapshot(std::string_view name,
   return std::shared_ptr<Volume>(std::make_shared<SnapshotHandle>(std::move(*handle)));
 }
 
-/// Unique to a snapshot is what died right behind it and was born behind the one in front of it.
+/// Unique to a state with one successor is what died right behind it and was born behind its
+/// parent; to one without, what it maps and its parent does not. With more of them, nothing comes
+/// free before all but one are gone.
 Task<Result<std::uint64_t>> Group::blocks_unique_to(std::string name) {
   auto hold = gate_.hold();
   const auto lock = co_await checkpoint_lock_.lock();  // chains stay as they are
@@ -181,18 +222,51 @@ Task<Result<std::uint64_t>> Group::blocks_unique_to(std::string name) {
   if (!snapshot) {
     co_return Error{ErrorCode::kNotFound, "group " + name_ + " has no snapshot " + name};
   }
-  const auto at = snapshots_.find(snapshot->state.at.lsn);
-  const Lsn before = at == snapshots_.begin() ? Lsn{} : std::prev(at)->first;
-  DeadChain rest = std::next(at) == snapshots_.end() ? held_ : std::next(at)->second->state.held;
+  const auto& state = snapshot->state;
+  const auto successors = successors_of(state.id);
+  const auto parent = snapshots_.find(state.parent);
+  if (successors > 1) co_return 0;
+  if (successors == 0) {
+    const std::uint64_t shared =
+        parent == snapshots_.end() ? 0 : parent->second->state.pool_blocks() - state.held.entries;
+    co_return state.pool_blocks() - shared;
+  }
+  const format::SnapshotState before =
+      parent == snapshots_.end() ? format::SnapshotState{} : parent->second->state;
+  DeadChain rest = held_;
+  for (const auto& [id, other] : snapshots_) {
+    if (other->state.parent == state.id) rest = other->state.held;
+  }
   std::uint64_t unique = 0;
   while (rest.chunks != 0) {
     auto chunk = co_await dead_chunks_.first(rest);
     if (!chunk) co_return Error(std::move(chunk.error()));
-    for (const auto& dead : chunk->blocks) unique += dead.birth > before ? 1 : 0;
+    for (const auto& dead : chunk->blocks) {
+      unique += dead.birth > (dead.is_node ? before.nodes_upto : before.at.lsn) ? 1 : 0;
+    }
     rest.head = chunk->next;
     --rest.chunks;
   }
   co_return unique;
+}
+
+/// What kept states map and the live one does not. Each adds to its parent what it maps more: what
+/// it maps, less what they share, which is what the parent maps less what is listed as dead.
+std::uint64_t Group::kept_blocks() const {
+  std::int64_t blocks = static_cast<std::int64_t>(held_.entries);
+  const auto mapped = [this](format::SnapshotId id) {
+    const auto found = snapshots_.find(id);
+    return found == snapshots_.end()
+               ? std::int64_t{0}
+               : static_cast<std::int64_t>(found->second->state.pool_blocks());
+  };
+  blocks -= mapped(parent_);
+  for (const auto& [id, snapshot] : snapshots_) {
+    const auto& state = snapshot->state;
+    blocks += mapped(id) - mapped(state.parent) + static_cast<std::int64_t>(state.held.entries) -
+              static_cast<std::int64_t>(state.reaped.freed_blocks);
+  }
+  return blocks > 0 ? static_cast<std::uint64_t>(blocks) : 0;
 }
 
 // --- SnapshotHandle ------------------------------------------------------------------------------
@@ -220,7 +294,7 @@ Task<Status> SnapshotHandle::ready(std::uint64_t offset, std::uint64_t length) {
 
 Status SnapshotHandle::still_there() const {
   if (group_.stopped_ || group_.closing_) return group_.refusal();
-  if (snapshot_->state.being_deleted) {
+  if (snapshot_->state.being_deleted || snapshot_->became_mark) {
     return Error{ErrorCode::kNotFound, "snapshot " + snapshot_->state.name + " was deleted"};
   }
   return ok();

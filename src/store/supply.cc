@@ -27,12 +27,10 @@ std::uint64_t Group::reserve() const {
                               pool_.superblock().blocks / format::kBitsPerBitmapPage + 1) +
       bitmap_.size() + 4;
   // Lists of what snapshots hold, one per interval at most; and a snapshot being deleted.
-  const std::uint64_t snapshots = snapshots_.empty()
-                                      ? 0
-                                      : snapshots_.size() + leaves * height / 64 + kReapReserve +
-                                            std::min(dead_.chunks(), kSettleChunksMax);
+  const std::uint64_t snapshots =
+      snapshots_.empty() ? 0 : snapshots_.size() + leaves * height / 64 + kReapReserve;
   return maps + bitmap + dead_.chunk_blocks_needed() + snapshots + descriptor_blocks_.size() + 4 +
-         checkpoint_reserve_;
+         checkpoint_reserve_ + point_reserve_;
 }
 
 std::uint64_t Group::available() const {
@@ -89,7 +87,8 @@ Task<void> Group::supply() {
 }
 
 /// The order of giving way: what is merely not written yet (a checkpoint frees dead blocks and
-/// log), then the log kept for a mirror that lags, then the write that asks.
+/// log), then history, from its beginning on, then the log kept for a mirror that lags, then the
+/// write that asks.
 Task<bool> Group::relieve() {
   if (log_.can_place() && available() >= blocks_asked()) co_return false;  // enough for it now
   if (!log_.has_spare()) {
@@ -106,9 +105,16 @@ Task<bool> Group::relieve() {
     const auto pages = log_.pages();
     Status done = co_await checkpoint();
     if (!done) co_return false;
-    if (available() <= before && log_.pages() >= pages) {
+    if (available() <= before && log_.pages() >= pages && !reaps_snapshots()) {
       futile_ = std::pair(head_.lsn, dead_.waiting() + log_.pages());
     }
+    co_return true;
+  }
+  if (const auto start = history_start(); start && *start < checkpoint_lsn_) {
+    log_event(Level::kWarn, "history.given-up", "group={} behind={} reason=\"the pool is full\"",
+              name_, start->value);
+    give_up_history();
+    futile_.reset();
     co_return true;
   }
   if (hold_ && *hold_ < checkpoint_lsn_) {

@@ -44,11 +44,22 @@ VolumeInfo VolumeHandle::info() const {
           .read_only = false};
 }
 
-Status VolumeHandle::check(std::uint64_t offset, std::uint64_t length) const {
-  if (!group_.serving()) return group_.refusal();
+/// Whether its volume is still the group's, and the group serves.
+Status VolumeHandle::check() const {
+  if (!group_.serving() || group_.reverting_) return group_.refusal();
   if (core_->state.being_deleted()) {
     return Error{ErrorCode::kNotFound, "volume " + core_->state.name + " was deleted"};
   }
+  if (core_->left) {
+    return Error{ErrorCode::kNotFound, "volume " + core_->state.name +
+                                           " was rolled back to another state; open it again"};
+  }
+  return ok();
+}
+
+Status VolumeHandle::check(std::uint64_t offset, std::uint64_t length) const {
+  Status there = check();
+  if (!there) return there;
   const std::uint64_t size = core_->state.size_bytes;
   if (length == 0 || offset > size || length > size - offset) {
     return Error{ErrorCode::kInvalid, "bytes " + std::to_string(offset) + "+" +
@@ -143,8 +154,8 @@ Task<Status> VolumeHandle::submit(std::vector<Group::Pending> records) {
   }
   // A discard of what was never written needs no record.
   std::erase_if(records, [](const auto& r) { return r.discards && r.pins.empty(); });
-  if (!group_.serving()) co_return group_.refusal();
-  if (records.empty()) co_return ok();
+  Status there = check();
+  if (!there || records.empty()) co_return there;
   Group::Completion completion;
   records.front().request_blocks = blocks;
   records.back().completion = &completion;
@@ -205,7 +216,8 @@ Task<Status> VolumeHandle::write(std::uint64_t offset, IoBuffer data, WriteOptio
 
 Task<Status> VolumeHandle::flush() {
   auto hold = group_.gate_.hold();
-  if (!group_.serving()) co_return group_.refusal();
+  Status there = check();
+  if (!there) co_return there;
   co_return co_await group_.flush_to(group_.head_.lsn, true);
 }
 

@@ -37,6 +37,7 @@ class VolumeHandle final : public Volume {
   using Range = BlockRange;
   class RangeEntry;
 
+  Status check() const;
   Status check(std::uint64_t offset, std::uint64_t length) const;
   Task<Result<IoBuffer>> read_edge(std::uint64_t block);
   Task<Status> write_unaligned(std::uint64_t offset, IoBuffer data);

@@ -66,11 +66,16 @@ Result<std::shared_ptr<Volume>> Group::open_volume(std::string_view name) {
 /// Appends one record; durable on this node when it returns, with its LSN.
 Task<Result<Lsn>> Group::append_control(std::vector<std::byte> canonical,
                                         std::optional<Nanoseconds> consistent_until) {
-  auto hold = gate_.hold();
-  Completion completion;
   Pending pending;
   pending.canonical = std::move(canonical);
   pending.consistent_until = consistent_until;
+  auto appending = append_control(std::move(pending));
+  co_return co_await std::move(appending);
+}
+
+Task<Result<Lsn>> Group::append_control(Pending pending) {
+  auto hold = gate_.hold();
+  Completion completion;
   pending.completion = &completion;
   enqueue(std::move(pending));
   Status logged = co_await completion;
@@ -186,6 +191,25 @@ Task<Result<std::uint64_t>> Group::blocks_newer_than(Lsn since) {
   co_return blocks;
 }
 
+bool Group::has_doomed_volumes() const {
+  return std::any_of(volumes_.begin(), volumes_.end(),
+                     [](const auto& v) { return v.second->state.being_deleted(); });
+}
+
+void Group::reap_deleted_soon() {
+  if (reaping_ || stopped_ || closing_) return;
+  reaping_ = true;
+  spawn(reap_deleted());
+}
+
+/// Nothing is left of volumes that were deleted.
+Task<void> Group::wait_doomed_gone() {
+  while (has_doomed_volumes() && !stopped_ && !closing_) {
+    reap_deleted_soon();
+    co_await doomed_gone_.wait();
+  }
+}
+
 /// Empties the maps of deleted volumes leaf by leaf. Each step is whole in any checkpoint, so a
 /// crash loses no block and frees none twice; it goes on after a restart.
 Task<void> Group::reap_deleted() {
@@ -208,7 +232,7 @@ Task<void> Group::reap_deleted() {
         if (now == MapEntry{}) continue;
         cache_.change(doomed->tree, 0, leaf->key().index, i, MapEntry{});
         if (!now.has_data()) continue;
-        dead_.add({now.where, now.lsn, doomed->state.deleted_at});
+        let_die(*doomed, now, doomed->state.deleted_at, &dead_);
         --doomed->state.data_blocks;
       }
     }
@@ -231,6 +255,8 @@ Task<void> Group::reap_deleted() {
     log_event(Level::kInfo, "volume.deleted", "group={} volume={}", name_, doomed->state.name);
   }
   reaping_ = false;
+  doomed_gone_.notify_all();
+  advance();
 }
 
 }  // namespace tandem::store

@@ -42,6 +42,7 @@ Error Group::refusal() const {
   if (role_ == Role::kMirror) {
     return {ErrorCode::kReadOnly, "group " + name_ + " is a mirror here; promote it to write"};
   }
+  if (reverting_) return {ErrorCode::kUnavailable, "group " + name_ + " is being rolled back"};
   return {ErrorCode::kUnavailable, "group " + name_ + " does not serve yet"};
 }
 
@@ -95,11 +96,13 @@ std::unique_ptr<Group::PageInFlight> Group::form_page() {
   format::Encoder body(page->page.bytes().subspan(format::kLogPageHeaderBytes));
   std::uint64_t blocks = 0;
   while (!queue_.empty() && blocks < kPageBlocksMax) {
+    const auto type = type_of(queue_.front());
+    if (type == RecordType::kRevert && !page->records.empty()) break;  // alone in its page
     if (!place_record(*page, queue_.front(), body)) break;
     blocks += queue_.front().data.size() / kBlockBytes;
     page->records.push_back(std::move(queue_.front()));
     queue_.pop_front();
-    if (type_of(page->records.back()) == RecordType::kSnapshot) break;  // the last of its page
+    if (type == RecordType::kSnapshot || type == RecordType::kRevert) break;  // the last of it
   }
   if (page->records.empty()) return nullptr;
   page->after = tail_;
@@ -233,12 +236,13 @@ Task<void> Group::run_page(PageInFlight& page) {
 }
 
 /// Applies finished pages in log order and acknowledges what may be. Behind the record of a
-/// snapshot it goes on when a checkpoint has frozen that state, which is at once unless another
-/// checkpoint is still running.
+/// snapshot or a rollback it goes on when a checkpoint has frozen that state, which is at once
+/// unless another checkpoint is still running.
 void Group::advance() {
   if (advancing_) return;
   advancing_ = true;
-  while (!in_flight_.empty() && in_flight_.front()->done && !stopped_ && !snapshot_due_) {
+  while (!in_flight_.empty() && in_flight_.front()->done && !stopped_ && !state_is_due()) {
+    if (in_flight_.front()->status && !may_apply(*in_flight_.front())) break;
     auto page = std::move(in_flight_.front());
     in_flight_.pop_front();
     if (!page->status) {
@@ -247,7 +251,7 @@ void Group::advance() {
       break;
     }
     apply_page(*page);
-    if (snapshot_due_) spawn(checkpoint_in_background());
+    if (state_is_due()) spawn(checkpoint_in_background());
   }
   // Once stopped, pages only have to come back from the device.
   while (stopped_ && !in_flight_.empty() && in_flight_.front()->done) in_flight_.pop_front();
@@ -255,6 +259,19 @@ void Group::advance() {
   release_acks();
   applied_.notify_all();
   schedule_pump();
+}
+
+void Group::advance_soon() {
+  runtime_.executor.post([this, hold = std::make_shared<Gate::Holder>(gate_)] { advance(); });
+}
+
+/// A rollback waits for what must not be under way; who does it calls advance() at its end.
+bool Group::may_apply(const PageInFlight& page) {
+  if (type_of(page.records.front()) != RecordType::kRevert) return true;
+  const auto target = page.records.front().target;
+  CHECK(target != nullptr);
+  if (has_doomed_volumes()) reap_deleted_soon();
+  return !has_doomed_volumes() && target->ready && !point_target_;
 }
 
 void Group::apply_page(PageInFlight& page) {
@@ -270,16 +287,7 @@ void Group::apply_record(const format::Record& record, const std::vector<Extent>
   const auto& h = record.header;
   switch (h.type) {
     case RecordType::kVolumeCreate: {
-      const auto body = format::decode_volume_create(record);
-      CHECK(body.has_value());
-      auto volume = std::make_shared<VolumeCore>();
-      volume->state.id = h.volume;
-      volume->state.name = body->name;
-      volume->state.size_bytes = body->size_bytes;
-      volume->state.logical_block_bytes = body->logical_block_bytes;
-      volume->tree = {static_cast<std::uint16_t>(slot_), h.volume,
-                      format::map_height(blocks_for(body->size_bytes)), MapEntry{}, 0};
-      volumes_[h.volume] = std::move(volume);
+      volumes_[h.volume] = core_of(record);
       next_volume_id_ = std::max(next_volume_id_, h.volume.value + 1);
       return;
     }
@@ -290,8 +298,14 @@ void Group::apply_record(const format::Record& record, const std::vector<Extent>
     }
     case RecordType::kSnapshot: {
       auto body = format::decode_snapshot(record);
-      CHECK(body.has_value() && !snapshot_due_);
-      snapshot_due_ = std::move(*body);
+      CHECK(body.has_value() && !state_is_due());
+      snapshot_due_ = SnapshotDue{std::move(*body)};
+      return;
+    }
+    case RecordType::kRevert: {
+      auto body = format::decode_revert(record);
+      CHECK(body.has_value() && !state_is_due());
+      turn_back(*body);
       return;
     }
     default:
@@ -309,15 +323,12 @@ void Group::apply_record(const format::Record& record, const std::vector<Extent>
   }
   switch (h.type) {
     case RecordType::kWrite:
-      return apply_write(*volume, record, places);
+      return apply_write(*volume, record, places, &dead_);
     case RecordType::kDiscard:
     case RecordType::kZero:
-      return apply_range(*volume, record);
-    case RecordType::kVolumeResize: {
-      volume->state.size_bytes = *format::decode_volume_resize(record);
-      cache_.grow(volume->tree, format::map_height(blocks_for(volume->state.size_bytes)));
-      return;
-    }
+      return apply_range(*volume, record, &dead_);
+    case RecordType::kVolumeResize:
+      return apply_resize(*volume, record);
     case RecordType::kVolumeDelete:
       volume->state.deleted_at = h.lsn;
       return;
@@ -326,8 +337,41 @@ void Group::apply_record(const format::Record& record, const std::vector<Extent>
   }
 }
 
+/// The empty volume that a record creates.
+Group::VolumePtr Group::core_of(const format::Record& record) const {
+  const auto body = format::decode_volume_create(record);
+  CHECK(body.has_value());
+  auto volume = std::make_shared<VolumeCore>();
+  volume->state.id = record.header.volume;
+  volume->state.name = body->name;
+  volume->state.size_bytes = body->size_bytes;
+  volume->state.logical_block_bytes = body->logical_block_bytes;
+  volume->tree = {static_cast<std::uint16_t>(slot_), record.header.volume,
+                  format::map_height(blocks_for(body->size_bytes)), MapEntry{}, 0};
+  return volume;
+}
+
+void Group::apply_resize(VolumeCore& volume, const format::Record& record) {
+  volume.state.size_bytes = *format::decode_volume_resize(record);
+  const auto height = format::map_height(blocks_for(volume.state.size_bytes));
+  for (auto level = volume.tree.height; level < height; ++level) {
+    volume.state.level_born[level] = record.header.lsn;
+  }
+  cache_.grow(volume.tree, height);
+}
+
+/// The volume does not map that copy any more. It is listed in `dead`, unless the state that is
+/// changed is a past one, or the copy is another group's.
+void Group::let_die(VolumeCore& volume, const MapEntry& entry, Lsn death, DeadList* dead) {
+  if (is_borrowed(entry.where)) {
+    --volume.state.borrowed_data;
+  } else if (dead != nullptr) {
+    dead->add({entry.where, entry.lsn, death});
+  }
+}
+
 void Group::apply_write(VolumeCore& volume, const format::Record& record,
-                        const std::vector<Extent>& places) {
+                        const std::vector<Extent>& places, DeadList* dead) {
   std::uint32_t i = 0;
   for (const auto& place : places) {
     for (std::uint32_t n = 0; n < place.count; ++n, ++i) {
@@ -338,7 +382,7 @@ void Group::apply_write(VolumeCore& volume, const format::Record& record,
                         static_cast<std::uint32_t>(block % format::kMapFanout), entry);
       if (old.is_hole()) ++volume.state.allocated_blocks;
       if (old.has_data()) {
-        dead_.add({old.where, old.lsn, record.header.lsn});
+        let_die(volume, old, record.header.lsn, dead);
       } else {
         ++volume.state.data_blocks;
       }
@@ -347,7 +391,7 @@ void Group::apply_write(VolumeCore& volume, const format::Record& record,
 }
 
 /// Discards and zeroes touch only what exists: the leaves were pinned when the record was queued.
-void Group::apply_range(VolumeCore& volume, const format::Record& record) {
+void Group::apply_range(VolumeCore& volume, const format::Record& record, DeadList* dead) {
   const bool zero = record.header.type == RecordType::kZero;
   const MapEntry entry =
       zero ? MapEntry{format::kZeroBlock, record.header.lsn, format::crc32c_of_zero_block()}
@@ -366,7 +410,7 @@ void Group::apply_range(VolumeCore& volume, const format::Record& record) {
       if (now.is_hole()) ++volume.state.allocated_blocks;
       if (!zero) --volume.state.allocated_blocks;
       if (!now.has_data()) continue;
-      dead_.add({now.where, now.lsn, record.header.lsn});
+      let_die(volume, now, record.header.lsn, dead);
       --volume.state.data_blocks;
     }
     block = leaf_end;

@@ -1,7 +1,8 @@
-// Snapshots against a plain model that keeps every version: whatever is written, discarded, resized
-// and deleted afterwards, in whatever order snapshots go, and wherever the power is cut, every
-// snapshot reads as it was; nothing it needs is reused, and nothing that it alone needed is lost
-// when it goes (tandem-inspect's verification counts every block of the pool).
+// Kept states against a plain model that keeps every version: whatever is written, discarded,
+// resized, deleted and rolled back afterwards, in whatever order snapshots and branches go, and
+// wherever the power is cut, every one reads as it was; nothing it needs is reused, and nothing
+// that it alone needed is lost when it goes (tandem-inspect's verification counts every block of
+// the pool). Positions of the history are kept as points later, and read as they were, too.
 //
 // A failure names its seed; replay it with TANDEM_SEED=<seed>, with the log if TANDEM_LOG is set.
 #include <gtest/gtest.h>
@@ -132,6 +133,9 @@ class SnapshotLife {
     ASSERT_TRUE(made.has_value());
     group_ = *made;
     group_->serve(true);
+    const bool has_history = random_.chance(2, 3);
+    group_->set_history_policy(
+        {has_history ? Nanoseconds(random_.between(1, 20) * 1'000'000'000) : Nanoseconds{0}});
     for (const std::size_t blocks : {40, 700}) create_volume(blocks);
     if (cut_everywhere_) {
       node_.disk().set_observer([this](SimDisk::Moment, const IoRequest&) { crash_here(); });
@@ -151,6 +155,8 @@ class SnapshotLife {
   std::size_t made() const { return made_; }
   std::size_t deleted() const { return deleted_; }
   std::size_t refused() const { return refused_; }
+  std::size_t rolled_back() const { return rolled_back_; }
+  std::size_t points() const { return points_; }
 
  private:
   void complain(const std::string& what) {
@@ -242,8 +248,67 @@ class SnapshotLife {
     ++deleted_;
   }
 
+  void roll_back() {
+    if (model_.snapshots.empty() || model_.snapshots.size() > 12) return;
+    auto it = model_.snapshots.begin();
+    std::advance(it, static_cast<std::ptrdiff_t>(random_.below(model_.snapshots.size())));
+    complain(check(world_, *group_, model_, true));  // settles what a block of it is
+    const std::string branch = "b" + std::to_string(names_++);
+    auto& left = model_.snapshots[branch];
+    left.content = model_.live;
+    turning_ = true;
+    auto done = world_.run(group_->rollback(it->first, branch));
+    turning_ = false;
+    if (!done) {
+      if (done.error().code != ErrorCode::kNoSpace) return complain(done.error().message);
+      ++refused_;
+      model_.snapshots.erase(branch);
+      return;
+    }
+    ++rolled_back_;
+    model_.live = it->second.content;
+    const auto states = group_->snapshots();
+    left.surely =
+        std::any_of(states.begin(), states.end(), [&](const auto& s) { return s.name == branch; });
+    if (!left.surely) model_.snapshots.erase(branch);  // nothing happened since
+  }
+
+  /// Everything at rest is a position that can be had again.
+  void remember() {
+    const auto status = group_->history_status();
+    std::erase_if(
+        past_, [&](const auto& entry) { return !status.start || entry.first < status.start->lsn; });
+    if (writing_ != 0 || past_.size() > 60) return;
+    complain(check(world_, *group_, model_, true));
+    past_[group_->head().lsn] = model_.live;
+  }
+
+  void keep_point() {
+    remember();
+    if (past_.empty() || model_.snapshots.size() > 12) return;
+    auto it = past_.begin();
+    std::advance(it, static_cast<std::ptrdiff_t>(random_.below(past_.size())));
+    const std::string name = "p" + std::to_string(names_++);
+    auto& point = model_.snapshots[name];
+    point.content = it->second;
+    auto done = world_.run(group_->keep_point(it->first, name, ""));
+    if (!done) {
+      // What a full pool gave up, or what was rolled back, is gone from the history.
+      const bool may_be =
+          done.error().code == ErrorCode::kNoSpace || done.error().code == ErrorCode::kNotFound;
+      if (!may_be) return complain(done.error().message);
+      if (done.error().code == ErrorCode::kNotFound) past_.erase(it);
+      ++refused_;
+      model_.snapshots.erase(name);
+      return;
+    }
+    point.surely = true;
+    ++points_;
+  }
+
   void one() {
     ++operation_;
+    if (random_.chance(1, 3)) remember();
     const auto dice = random_.below(100);
     if (dice < 55) {
       const std::size_t places = random_.between(1, 4);
@@ -253,8 +318,13 @@ class SnapshotLife {
     } else if (dice < 70) {
       snapshot();
       if (random_.chance(1, 3)) snapshot();  // nothing lies between
-    } else if (dice < 82) {
+    } else if (dice < 80) {
       delete_snapshot();
+      if (random_.chance(1, 3)) delete_snapshot();
+    } else if (dice < 84) {
+      roll_back();
+    } else if (dice < 87) {
+      keep_point();
     } else if (dice < 90) {
       expect(world_.run(group_->checkpoint()));
     } else if (dice < 93 && model_.live.size() < 4) {
@@ -285,7 +355,7 @@ class SnapshotLife {
         power ? node_.disk().crash_image({}, random_) : node_.disk().killed_image(random_);
     ++crashes_;
     Model then = model_;
-    if (power) then.live.clear();
+    if (power || turning_) then.live.clear();
     const std::string wrong = recovered(image, then);
     if (!wrong.empty()) {
       complain("moment " + std::to_string(moments_) + (power ? " (power cut): " : " (killed): ") +
@@ -311,6 +381,7 @@ class SnapshotLife {
 
   /// Everything is deleted: all space must come back.
   void end() {
+    group_->set_history_policy({});
     while (!model_.snapshots.empty()) delete_snapshot();
     while (!model_.live.empty()) {
       const std::string name = model_.live.begin()->first;
@@ -341,12 +412,14 @@ class SnapshotLife {
   Model model_;
   std::uint32_t stamp_ = 0;
   std::size_t names_ = 0, writing_ = 0, operation_ = 0, moments_ = 0;
-  std::size_t crashes_ = 0, made_ = 0, deleted_ = 0, refused_ = 0;
+  std::size_t crashes_ = 0, made_ = 0, deleted_ = 0, refused_ = 0, rolled_back_ = 0, points_ = 0;
+  std::map<Lsn, Content> past_;
+  bool turning_ = false;  // a rollback is under way: the newest state is the one or the other
   std::string problem_;
 };
 
 TEST(Snapshots, ReadAsTheyWereThroughLongLives) {
-  std::size_t made = 0, deleted = 0;
+  std::size_t made = 0, deleted = 0, rolled_back = 0, points = 0;
   for (const std::uint64_t seed : seeds_to_run(1, 12)) {
     SimLog log;
     SnapshotLife life(seed, /*cut_everywhere=*/false);
@@ -354,9 +427,13 @@ TEST(Snapshots, ReadAsTheyWereThroughLongLives) {
     ASSERT_EQ(life.problem(), "") << "\nreplay with TANDEM_SEED=" << seed << "\n" << log.text();
     made += life.made();
     deleted += life.deleted();
+    rolled_back += life.rolled_back();
+    points += life.points();
   }
+  EXPECT_GT(points, 20u);
   EXPECT_GT(made, 50u);
   EXPECT_GT(deleted, 50u);
+  EXPECT_GT(rolled_back, 30u);
 }
 
 /// Snapshots hold what is overwritten, so the pool fills; deleting them makes room again, and
@@ -374,15 +451,17 @@ TEST(Snapshots, FillAPoolAndGiveItBack) {
 }
 
 TEST(Snapshots, SurviveACrashAtEveryMoment) {
-  std::size_t crashes = 0;
+  std::size_t crashes = 0, rolled_back = 0;
   for (const std::uint64_t seed : seeds_to_run(101, 3)) {
     SimLog log;
     SnapshotLife life(seed, /*cut_everywhere=*/true);
     life.run(40);
     ASSERT_EQ(life.problem(), "") << "\nreplay with TANDEM_SEED=" << seed << "\n" << log.text();
     crashes += life.crashes();
+    rolled_back += life.rolled_back();
   }
   EXPECT_GT(crashes, 100u);
+  EXPECT_GT(rolled_back, 0u);
 }
 
 }  // namespace

@@ -62,7 +62,6 @@ Descriptor descriptor() {
   d.log_boot = 0xb007b007;
   d.dead = {PoolBlock{0x700}, PoolBlock{0x800}, 201, 2};
   d.data_horizon = Lsn{0xfff};
-  d.map_nodes = 33;
   d.history = {{Timeline{1}, Lsn{0}, UtcNs{0x11}}, {Timeline{2}, Lsn{0x800}, UtcNs{0x12}}};
   VolumeState v;
   v.id = VolumeId{5};
@@ -71,19 +70,38 @@ Descriptor descriptor() {
   v.height = 3;
   v.allocated_blocks = 77;
   v.data_blocks = 66;
+  v.map_nodes = 33;
+  v.borrowed_data = 7;
+  v.borrowed_nodes = 8;
+  v.level_born = {Lsn{0}, Lsn{0}, Lsn{0x123}};
   v.deleted_at = Lsn{0xabc};
   v.root = {PoolBlock{0x4444}, Lsn{0x999}, 0x12345678};
   d.volumes = {v};
   d.held = {PoolBlock{0x900}, PoolBlock{0xa00}, 5, 1};
   SnapshotState s;
   s.at = {Timeline{2}, Lsn{0xf00}, Digest{0xe1}, UtcNs{0x15}, 0x8000};
+  s.nodes_upto = Lsn{0xef0};
+  s.clones = 2;
   s.name = "before";
   s.label = "upgrade";
   s.consistency = Consistency::kApplication;
   s.being_deleted = true;
   s.volumes = {v};
   s.held = {PoolBlock{0xb00}, PoolBlock{0xc00}, 7, 1};
-  d.snapshots = {s};
+  s.id = SnapshotId{4};
+  s.kind = SnapshotKind::kBranch;
+  s.reaped = {.volume = 1, .level = 2, .next = 3, .freed_blocks = 44};
+  SnapshotState older;
+  older.id = SnapshotId{3};
+  older.at.lsn = Lsn{0xe00};
+  older.name = "older";
+  s.parent = older.id;
+  d.snapshots = {older, s};
+  d.parent = older.id;
+  d.next_snapshot_id = SnapshotId{5};
+  d.skipped = {{Lsn{0xe00}, Lsn{0xe80}}};
+  d.origin = counting_uuid(0xc0);
+  d.origin_state = SnapshotId{9};
   d.slots = {{"host:1", Lsn{0x900}, Lsn{0x800}, 0x5000, true}};
   d.settings = {{"history", "6h"}};
   d.log_zones = {{ZoneId{4}, Lsn{0x100}}, {ZoneId{6}, Lsn{0xf00}}};
@@ -91,24 +109,75 @@ Descriptor descriptor() {
   return d;
 }
 
+/// As the first release wrote it: snapshots in a row, and one count of map nodes.
+constexpr const char* kVersion1 =
+    "5444444701000000a0a1a2a3a4a5a6a7a8a9aaabacadaeaf03006772700200000000000000001000"
+    "0000000000d1d1d1d1d1d1d1d1160000000000000000900000000000000102010005000000000000"
+    "0006000000214300000000000007b007b00000000000070000000000000008000000000000c90000"
+    "000000000002000000000000000009000000000000000a0000000000000500000000000000010000"
+    "0000000000ff0f000000000000210000000000000002000000010000000000000000000000000000"
+    "00110000000000000002000000000000000008000000000000120000000000000001000000050000"
+    "00bc0a000000000000000000400000000000020000030000004d0000000000000042000000000000"
+    "00444400000000000099090000000000007856341204006469736b01000000000900000000000000"
+    "080000000000000050000000000000010000000600686f73743a31010000000700686973746f7279"
+    "020036680200000004000000000100000000000006000000000f0000000000000100000002000000"
+    "7777000000000000fecaad0b010000000200000000000000000f000000000000e100000000000000"
+    "150000000000000000800000000000000101000b000000000000000c000000000000070000000000"
+    "0000010000000000000006006265666f72650700757067726164650100000005000000bc0a000000"
+    "000000000000400000000000020000030000004d0000000000000042000000000000004444000000"
+    "00000099090000000000007856341204006469736b";
+
+TEST(DescriptorFormat, VersionOneIsStillRead) {
+  const auto back = decode_descriptor(from_hex(kVersion1));
+  ASSERT_TRUE(back.has_value()) << back.error().message;
+  Descriptor wanted = descriptor();
+  wanted.snapshots.erase(wanted.snapshots.begin());
+  for (auto* volume : {&wanted.volumes[0], &wanted.snapshots[0].volumes[0]}) {
+    volume->map_nodes = volume->borrowed_data = volume->borrowed_nodes = 0;
+    volume->level_born = {};
+  }
+  wanted.volumes[0].map_nodes = 33;
+  auto& snapshot = wanted.snapshots[0];
+  snapshot.id = SnapshotId{1};
+  snapshot.parent = SnapshotId{};
+  snapshot.kind = SnapshotKind::kSnapshot;
+  snapshot.reaped = {};
+  snapshot.clones = 0;
+  snapshot.nodes_upto = snapshot.at.lsn;
+  wanted.parent = SnapshotId{1};
+  wanted.next_snapshot_id = SnapshotId{2};
+  wanted.skipped.clear();
+  wanted.origin = {};
+  wanted.origin_state = {};
+  EXPECT_EQ(*back, wanted);
+}
+
 TEST(DescriptorFormat, GoldenBytes) {
   const auto bytes = encode_descriptor(descriptor());
   EXPECT_EQ(hex(bytes),
-            "5444444701000000a0a1a2a3a4a5a6a7a8a9aaabacadaeaf03006772700200000000000000001000"
+            "5444444702000000a0a1a2a3a4a5a6a7a8a9aaabacadaeaf03006772700200000000000000001000"
             "0000000000d1d1d1d1d1d1d1d1160000000000000000900000000000000102010005000000000000"
             "0006000000214300000000000007b007b00000000000070000000000000008000000000000c90000"
             "000000000002000000000000000009000000000000000a0000000000000500000000000000010000"
-            "0000000000ff0f000000000000210000000000000002000000010000000000000000000000000000"
+            "0000000000ff0f000000000000030000000500000001000000000e000000000000800e0000000000"
+            "00c0c1c2c3c4c5c6c7c8c9cacbcccdcecf0900000002000000010000000000000000000000000000"
             "00110000000000000002000000000000000008000000000000120000000000000001000000050000"
             "00bc0a000000000000000000400000000000020000030000004d0000000000000042000000000000"
-            "00444400000000000099090000000000007856341204006469736b01000000000900000000000000"
-            "080000000000000050000000000000010000000600686f73743a31010000000700686973746f7279"
-            "020036680200000004000000000100000000000006000000000f0000000000000100000002000000"
-            "7777000000000000fecaad0b010000000200000000000000000f000000000000e100000000000000"
-            "150000000000000000800000000000000101000b000000000000000c000000000000070000000000"
-            "0000010000000000000006006265666f72650700757067726164650100000005000000bc0a000000"
-            "000000000000400000000000020000030000004d0000000000000042000000000000004444000000"
-            "00000099090000000000007856341204006469736b");
+            "00210000000000000007000000000000000800000000000000000000000000000000000000000000"
+            "002301000000000000444400000000000099090000000000007856341204006469736b0100000000"
+            "0900000000000000080000000000000050000000000000010000000600686f73743a310100000007"
+            "00686973746f7279020036680200000004000000000100000000000006000000000f000000000000"
+            "01000000020000007777000000000000fecaad0b0200000003000000000000000000000000000000"
+            "0000000000000000000000000000000000000000000000000000000000000100000000000000000e"
+            "00000000000000000000000000000000000000000000000000000000000000000000000000000000"
+            "00000000000000000000000000000000000000000000000005006f6c646572000000000000040000"
+            "000300000001010000000203000000000000002c0000000000000000000000f00e00000000000002"
+            "0000000200000000000000000f000000000000e10000000000000015000000000000000080000000"
+            "0000000101000b000000000000000c00000000000007000000000000000100000000000000060062"
+            "65666f72650700757067726164650100000005000000bc0a00000000000000000040000000000002"
+            "0000030000004d000000000000004200000000000000210000000000000007000000000000000800"
+            "00000000000000000000000000000000000000000000230100000000000044440000000000009909"
+            "0000000000007856341204006469736b");
   const auto back = decode_descriptor(bytes);
   ASSERT_TRUE(back.has_value());
   EXPECT_EQ(*back, descriptor());
@@ -130,7 +199,6 @@ Descriptor random_descriptor(TestRandom& random) {
   d.dead = {PoolBlock{random.next()}, PoolBlock{random.next()}, random.next(), random.next()};
   d.held = {PoolBlock{random.next()}, PoolBlock{random.next()}, random.next(), random.next()};
   d.data_horizon = Lsn{random.next()};
-  d.map_nodes = random.next();
   for (auto n = 1 + random.below(5); n-- != 0;) {
     d.history.push_back({Timeline{random.next()}, Lsn{random.next()}, UtcNs{random.next()}});
   }
@@ -143,6 +211,10 @@ Descriptor random_descriptor(TestRandom& random) {
     v.height = static_cast<std::uint32_t>(1 + random.below(5));
     v.allocated_blocks = random.next();
     v.data_blocks = random.next();
+    v.map_nodes = random.next();
+    v.borrowed_data = random.next();
+    v.borrowed_nodes = random.next();
+    for (std::uint32_t i = 0; i < v.height; ++i) v.level_born[i] = Lsn{random.next()};
     v.deleted_at = Lsn{random.below(2) != 0 ? random.next() : 0};
     v.root = {PoolBlock{random.next()}, Lsn{random.next()},
               static_cast<std::uint32_t>(random.next())};
@@ -152,6 +224,16 @@ Descriptor random_descriptor(TestRandom& random) {
   for (auto n = random.below(4); n-- != 0;) {
     SnapshotState s;
     at = Lsn{at.value + 1 + random.below(1000)};
+    s.id = d.next_snapshot_id;
+    d.next_snapshot_id = d.next_snapshot_id.next();
+    s.parent = d.parent;
+    if (random.below(2) != 0) d.parent = s.id;
+    s.kind = static_cast<SnapshotKind>(random.below(4));
+    if (random.below(2) != 0) s.skipped.push_back({Lsn{random.next()}, Lsn{random.next()}});
+    s.nodes_upto = Lsn{random.next()};
+    s.clones = static_cast<std::uint32_t>(random.next());
+    s.reaped = {static_cast<std::uint32_t>(random.next()),
+                static_cast<std::uint32_t>(random.below(6)), random.next(), random.next()};
     s.at = {Timeline{random.next()}, at, Digest{random.next()}, UtcNs{random.next()},
             random.next()};
     s.name = random.text(128);
@@ -290,13 +372,13 @@ TEST(ChainBlockFormat, DamageAndNewerVersions) {
 
 Block dead_chunk() {
   Block page;
-  encode_dead_chunk(
-      Page(page),
-      DeadChunk{PoolBlock{0x700},
-                PoolBlock{0x800},
-                counting_uuid(0x30),
-                {{PoolBlock{0x1234567890}, Lsn{0x11223344556677}, Lsn{0x8877665544332211}},
-                 {PoolBlock{2}, Lsn{3}, Lsn{4}}}});
+  encode_dead_chunk(Page(page), DeadChunk{PoolBlock{0x700},
+                                          PoolBlock{0x800},
+                                          counting_uuid(0x30),
+                                          {{PoolBlock{0x1234567890}, Lsn{0x11223344556677},
+                                            Lsn{0x0877665544332211},
+                                            /*is_node=*/true},
+                                           {PoolBlock{2}, Lsn{3}, Lsn{4}}}});
   return page;
 }
 
@@ -312,7 +394,8 @@ TEST(DeadChunkFormat, GoldenBytes) {
   EXPECT_EQ(back->next, PoolBlock{0x800});
   ASSERT_EQ(back->blocks.size(), 2u);
   EXPECT_EQ(back->blocks[0],
-            (DeadBlock{PoolBlock{0x1234567890}, Lsn{0x11223344556677}, Lsn{0x8877665544332211}}));
+            (DeadBlock{PoolBlock{0x1234567890}, Lsn{0x11223344556677}, Lsn{0x0877665544332211},
+                       /*is_node=*/true}));
 }
 
 TEST(DeadChunkFormat, RandomContentSurvives) {
@@ -321,8 +404,8 @@ TEST(DeadChunkFormat, RandomContentSurvives) {
     DeadChunk chunk{PoolBlock{random.next()}, PoolBlock{random.next()}, random.uuid(), {}};
     const auto count = round == 0 ? kDeadPerChunk : random.below(kDeadPerChunk + 1);
     while (chunk.blocks.size() < count) {
-      chunk.blocks.push_back(
-          {PoolBlock{random.bits(40)}, Lsn{random.bits(56)}, Lsn{random.next()}});
+      chunk.blocks.push_back({PoolBlock{random.bits(40)}, Lsn{random.bits(56)},
+                              Lsn{random.bits(56)}, random.below(2) != 0});
     }
     Block page;
     encode_dead_chunk(Page(page), chunk);

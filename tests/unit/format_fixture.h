@@ -51,6 +51,14 @@ inline std::string hex(std::span<const std::byte> bytes) {
   return out;
 }
 
+inline std::vector<std::byte> from_hex(std::string_view text) {
+  std::vector<std::byte> bytes;
+  for (std::size_t i = 0; i + 1 < text.size(); i += 2) {
+    bytes.push_back(static_cast<std::byte>(std::stoi(std::string(text.substr(i, 2)), nullptr, 16)));
+  }
+  return bytes;
+}
+
 /// `bytes` start as `golden` says and are zero behind it.
 inline void expect_golden(std::span<const std::byte> bytes, std::string_view golden) {
   const std::size_t n = golden.size() / 2;

@@ -339,9 +339,7 @@ TEST_F(VerifyDamage, OfCountsAndPositions) {
   EXPECT_TRUE(
       finds(with([](auto& d) { d.point.lsn = d.point.lsn.next(); }), "descriptor", "position"));
   EXPECT_TRUE(finds(with([](auto& d) { d.point.digest = Digest{1}; }), "log", "digest"));
-  const auto note = with([](auto& d) { ++d.map_nodes; });
-  EXPECT_TRUE(note.sound());
-  EXPECT_EQ(note.notes, 1u);
+  EXPECT_TRUE(finds(with([](auto& d) { ++d.volumes[0].map_nodes; }), "map", "map nodes"));
 }
 
 TEST_F(VerifyDamage, NoiseAnywhereNeverCrashesTheInspector) {

@@ -265,8 +265,7 @@ struct DeadWorld {
     kill(meanwhile);
     std::vector<Extent> taken;
     std::vector<PoolBlock> released;
-    auto queue =
-        world.run(dead->settle(horizon, UINT64_MAX, letting_go(released), taken, released));
+    auto queue = world.run(settled(horizon, taken, released));
     ASSERT_TRUE(queue.has_value()) << queue.error().message;
     for (const auto& run : taken) {
       for (std::uint32_t i = 0; i < run.count; ++i) {
@@ -295,12 +294,18 @@ struct DeadWorld {
     EXPECT_EQ(dead->waiting(), last.entries);
   }
 
-  /// No snapshot needs anything here.
-  std::function<void(const DeadBlock&)> letting_go(std::vector<PoolBlock>& released) {
-    return [this, &released](const DeadBlock& dead) {
-      space.release(dead.where);
-      released.push_back(dead.where);
-    };
+  /// As a checkpoint does it when no kept state holds anything.
+  Task<Result<format::DeadChain>> settled(Lsn horizon, std::vector<Extent>& taken,
+                                          std::vector<PoolBlock>& released) {
+    std::vector<DeadBlock> wait;
+    for (const auto& block : dead->take_frozen()) {
+      if (block.death > horizon) {
+        wait.push_back(block);
+      } else {
+        chunks_io.release(block.where, released);
+      }
+    }
+    return dead->settle(horizon, std::move(wait), taken, released);
   }
 
   sim::SimRuntime world;
@@ -368,8 +373,7 @@ TEST(DeadList, ADamagedChunkIsAnError) {
   w.dead->freeze();
   std::vector<Extent> taken;
   std::vector<PoolBlock> released;
-  const auto queue =
-      w.world.run(w.dead->settle(w.lsn, UINT64_MAX, w.letting_go(released), taken, released));
+  const auto queue = w.world.run(w.dead->settle(w.lsn, {}, taken, released));
   ASSERT_FALSE(queue.has_value());
   EXPECT_EQ(queue.error().code, ErrorCode::kCorrupt);
   EXPECT_TRUE(released.empty());

@@ -1,0 +1,345 @@
+// History: every position in a window behind the head can be had again.
+//
+// Marks, kept states without a name, are made by checkpoints now and then. The log is kept from the
+// oldest of them on, and so is what died since (Checkpoint::freeze takes its position for the
+// horizon). A point is made from the mark in front of it and the log behind that, aside, and then
+// kept like any other state (checkpoint_point.cc).
+#include <algorithm>
+
+#include "format/checksum.h"
+#include "store/aside.h"
+#include "store/group.h"
+#include "tandem/base/log.h"
+
+namespace tandem::store {
+
+using format::RecordType;
+
+namespace {
+
+/// A mark at least so often: bounds what is replayed to make a point.
+constexpr Nanoseconds kMarkEveryMin = std::chrono::seconds(1);
+constexpr Nanoseconds kMarkEveryMax = std::chrono::minutes(5);
+constexpr std::int64_t kMarksPerWindow = 100;
+constexpr std::uint64_t kPagesPerRead = 16;
+
+}  // namespace
+
+void Group::set_history_policy(HistoryPolicy policy) { history_policy_ = policy; }
+
+/// Kept states that lead to the live one, newest first.
+std::vector<Group::SnapshotPtr> Group::line() const {
+  std::vector<SnapshotPtr> line;
+  for (auto it = snapshots_.find(parent_); it != snapshots_.end();
+       it = snapshots_.find(it->second->state.parent)) {
+    line.push_back(it->second);
+  }
+  return line;
+}
+
+/// The newest state of the line that is not behind `at`, of those whose maps checkpoints wrote.
+Group::SnapshotPtr Group::base_for(Lsn at) const {
+  for (const auto& snapshot : line()) {
+    const auto& state = snapshot->state;
+    const bool is_copy = state.nodes_upto != state.at.lsn;
+    if (state.at.lsn <= at && !snapshot->reaping && !is_copy) return snapshot;
+  }
+  return nullptr;
+}
+
+bool Group::is_skipped(Lsn lsn) const {
+  return std::any_of(skipped_.begin(), skipped_.end(),
+                     [lsn](const auto& range) { return range.has(lsn); });
+}
+
+/// Every position from there to the head can be had.
+std::optional<Lsn> Group::history_start() const {
+  // As long as nobody has said what is wanted, nothing that is there may go.
+  const auto window = history_policy_ ? history_policy_->window : Nanoseconds::max();
+  if (window <= Nanoseconds{0}) return std::nullopt;
+  const auto now = runtime_.clock.utc().value;
+  const auto ns = static_cast<std::uint64_t>(window.count());
+  const UtcNs oldest{now > ns ? now - ns : 0};
+  std::optional<Lsn> start;
+  bool has_marks = false;
+  for (const auto& snapshot : line()) {
+    const auto& state = snapshot->state;
+    if (state.at.lsn < std::max(log_start(), history_floor_)) break;
+    has_marks |= state.kind == format::SnapshotKind::kMark;
+    if (!state.being_deleted) start = state.at.lsn;
+    if (state.at.utc <= oldest) break;
+  }
+  return history_policy_ || has_marks ? start : std::nullopt;
+}
+
+/// One is due when there is none, and then after a share of the window in which something happened.
+bool Group::mark_is_due() const {
+  if (!history_policy_ || recovering_ || state_is_due()) return false;
+  if (history_policy_->window <= Nanoseconds{0}) return false;
+  const auto newest = snapshots_.find(parent_);
+  if (newest == snapshots_.end()) return head_.lsn != Lsn{};
+  const auto& at = newest->second->state.at;
+  if (at.lsn >= head_.lsn) return false;
+  if (!history_start()) return true;
+  const Nanoseconds every = std::clamp<Nanoseconds>(history_policy_->window / kMarksPerWindow,
+                                                    kMarkEveryMin, kMarkEveryMax);
+  const auto now = runtime_.clock.utc().value;
+  const bool is_old = now > at.utc.value + static_cast<std::uint64_t>(every.count());
+  return is_old || log_pages_since_checkpoint_ >= pool_.options().checkpoint_log_pages;
+}
+
+/// The first state of the history is not its beginning any more.
+void Group::give_up_history() {
+  if (const auto start = history_start()) history_floor_ = start->next();
+}
+
+/// Marks that no history needs are given back.
+void Group::trim_history() {
+  if (history_policy_ && history_status().bytes > history_policy_->bytes_max) give_up_history();
+  const auto start = history_start();
+  const auto line = this->line();
+  for (const auto& [id, snapshot] : snapshots_) {
+    auto& state = snapshot->state;
+    if (state.kind != format::SnapshotKind::kMark || state.being_deleted) continue;
+    const bool on_line = std::find(line.begin(), line.end(), snapshot) != line.end();
+    if (!start || !on_line || state.at.lsn < *start) state.being_deleted = true;
+  }
+}
+
+Group::HistoryStatus Group::history_status() const {
+  HistoryStatus status;
+  const auto start = history_start();
+  if (!start) return status;
+  status.bytes = (log_.pages() + dead_.waiting()) * kBlockBytes;
+  for (const auto& snapshot : line()) {
+    if (snapshot->state.at.lsn < *start) break;
+    status.marks.insert(status.marks.begin(), snapshot->state.at);
+  }
+  status.start = status.marks.front();
+  status.marks.push_back(head_);
+  return status;
+}
+
+Error Group::outside_of_history(std::string what) const {
+  const auto start = history_start();
+  return {ErrorCode::kNotFound, "group " + name_ + ": " + std::move(what) +
+                                    " is not in the history here, which " +
+                                    (start ? "has LSN " + std::to_string(start->value) + " to " +
+                                                 std::to_string(head_.lsn.value)
+                                           : "is not kept: set 'history' to a time such as 6h")};
+}
+
+/// Pages of the log in order, with where their data lies.
+struct Group::LogReader {
+  Group& group;
+  LogPoint at;      // behind the last record that was read
+  PoolBlock place;  // of the next page
+  bool found = false;
+  IoBuffer pages{};
+  std::uint64_t read = 0, taken = 0;            // pages
+  std::vector<format::PlacedRecord> records{};  // of the last page, behind `at` as it was
+
+  /// Records follow in `records`; they are part of `pages`. Errors: kNotFound, kIo, kCorrupt.
+  Task<Status> next() {
+    if (!found) {
+      auto page = co_await group.find_page(at.lsn);
+      if (!page) co_return Error(std::move(page.error()));
+      place = *page;
+      found = true;
+    }
+    const auto& geometry = group.pool_.superblock();
+    if (taken == read) {
+      const std::uint64_t to_end = geometry.zone_blocks - place.value % geometry.zone_blocks;
+      read = std::min(kPagesPerRead, to_end);
+      taken = 0;
+      pages = group.pool_.buffers().allocate(read * kBlockBytes);
+      IoBatch io(group.device_);
+      io.read(place.value * kBlockBytes, pages.bytes());
+      Status done = co_await io.run();
+      if (!done) co_return done;
+    }
+    const std::span<const std::byte, kBlockBytes> page(pages.data() + taken * kBlockBytes,
+                                                       kBlockBytes);
+    auto header = format::decode_log_page_header(page);
+    if (!header) co_return Error(std::move(header.error()));
+    auto body = format::decode_log_page_body(page, *header);
+    if (!body) co_return Error(std::move(body.error()));
+    if (header->group != group.id_ || header->before.lsn > at.lsn) {
+      co_return Error{ErrorCode::kNotFound, "the log was let go meanwhile"};
+    }
+    records = std::move(*body);
+    std::erase_if(records, [this](const auto& r) { return r.record.header.lsn <= at.lsn; });
+    ++taken;
+    const bool zone_ends = place.value % geometry.zone_blocks == geometry.zone_blocks - 1u;
+    place = zone_ends ? geometry.zone_start(header->next_zone) : place.next();
+    co_return ok();
+  }
+
+  void pass(const format::Record& record) {
+    at.lsn = record.header.lsn;
+    at.utc = record.header.utc;
+    at.digest = format::chain(at.digest, record.canonical);
+    if (record.has_data()) at.payload_bytes += record.header.block_count * kBlockBytes;
+    if (record.header.type == RecordType::kTimeline) {
+      at.timeline = *format::decode_timeline(record);
+    }
+  }
+};
+
+Task<Result<LogPoint>> Group::position_at(UtcNs time) {
+  auto hold = gate_.hold();
+  const auto start = history_start();
+  SnapshotPtr base;
+  for (const auto& snapshot : line()) {
+    if (!start || snapshot->state.at.lsn < *start) break;
+    base = snapshot;
+    if (snapshot->state.at.utc <= time) break;
+  }
+  if (!base || base->state.at.utc > time || time > runtime_.clock.utc()) {
+    co_return outside_of_history("that time");
+  }
+  const SnapshotPin pin(base->readers);
+  LogReader reader{*this, base->state.at, {}};
+  const Lsn end = head_.lsn;
+  LogPoint last = reader.at;
+  while (reader.at.lsn < end) {
+    Status read = co_await reader.next();
+    if (!read) co_return Error(std::move(read.error()));
+    for (const auto& placed : reader.records) {
+      if (placed.record.header.utc > time || placed.record.header.lsn > end) co_return last;
+      reader.pass(placed.record);
+      if (!is_skipped(reader.at.lsn)) last = reader.at;
+    }
+  }
+  co_return last;
+}
+
+Task<Result<LogPoint>> Group::keep_point(Lsn at, std::string name, std::string label) {
+  auto hold = gate_.hold();
+  TANDEM_CO_TRY(check_names(name, label));
+  const auto lock = co_await point_lock_.lock();
+  if (stopped_ || closing_) co_return refusal();
+  if (find_snapshot(name)) {
+    co_return Error{ErrorCode::kExists, "group " + name_ + " has a snapshot " + name};
+  }
+  if (at == head_.lsn && !state_is_due()) {
+    // Nothing is applied before it is kept.
+    snapshot_due_ =
+        SnapshotDue{{.name = name, .label = std::move(label)}, format::SnapshotKind::kPoint};
+    const LogPoint point = head_;
+    Status kept = co_await checkpoint();
+    if (!kept) co_return Error(std::move(kept.error()));
+    co_return point;
+  }
+  const auto start = history_start();
+  const auto base = base_for(at);
+  if (!start || !base || at < *start || base->state.at.lsn < log_start() || at > head_.lsn ||
+      is_skipped(at)) {
+    co_return outside_of_history("LSN " + std::to_string(at.value));
+  }
+  const SnapshotPin pin(base->readers);
+  auto target = std::make_shared<PointTarget>();
+  target->base = base;
+  target->state.at = base->state.at;
+  target->state.skipped = base->state.skipped;
+  target->state.name = std::move(name);
+  target->state.label = std::move(label);
+  while (!base->ready && !stopped_ && !closing_) co_await base->became_ready.wait();
+  for (auto& volume : cores_of(base->state.volumes)) target->volumes[volume->state.id] = volume;
+  point_target_ = target;
+  Status made = co_await replay_into(*target, at);
+  // Its maps, and what the live ones have changed since the base, are on disk then.
+  if (made) made = co_await checkpoint();
+  if (made) {
+    point_reserve_ =
+        target->nodes.size() / format::kDeadPerChunk + dead_.queue().chunks + kReapReserve + 8;
+    for (const auto& [id, snapshot] : snapshots_) point_reserve_ += snapshot->state.held.chunks;
+    point_reserve_ += held_.chunks;
+    made = co_await take_image_space(1);
+  }
+  point_due_ = made.has_value();
+  while (made && point_due_) made = co_await checkpoint();
+  point_reserve_ = 0;
+  const LogPoint point = target->state.at;
+  if (!made) co_await drop_point(std::move(target));
+  advance();
+  if (!made) co_return Error(std::move(made.error()));
+  log_event(Level::kInfo, "point.kept", "group={} lsn={}", name_, point.lsn.value);
+  co_return point;
+}
+
+Task<Status> Group::replay_into(PointTarget& target, Lsn upto) {
+  LogReader reader{*this, target.state.at, {}};
+  while (reader.at.lsn < upto) {
+    Status read = co_await reader.next();
+    if (!read) co_return read;
+    for (const auto& placed : reader.records) {
+      if (reader.at.lsn == upto) break;
+      reader.pass(placed.record);
+      if (is_skipped(reader.at.lsn)) continue;
+      Status done = co_await replay_one(target, placed);
+      if (!done) co_return done;
+    }
+    if (stopped_ || closing_) co_return refusal();
+    while (checkpoint_is_due()) {
+      Status written = co_await checkpoint();
+      if (!written) co_return written;
+    }
+  }
+  target.state.at = reader.at;
+  target.state.skipped = skipped_;
+  std::erase_if(target.state.skipped, [&](const auto& range) { return range.upto > upto; });
+  co_return ok();
+}
+
+Task<Status> Group::replay_one(PointTarget& target, const format::PlacedRecord& placed) {
+  const auto& record = placed.record;
+  const auto& h = record.header;
+  if (h.type == RecordType::kVolumeCreate) {
+    auto volume = core_of(record);
+    volume->tree = cores_of({volume->state}).front()->tree;
+    volume->tree.height = format::map_height(blocks_for(volume->state.size_bytes));
+    target.volumes[h.volume] = std::move(volume);
+    co_return ok();
+  }
+  const auto found = target.volumes.find(h.volume);
+  if (found == target.volumes.end()) co_return ok();
+  const VolumePtr volume = found->second;
+  if (h.type == RecordType::kVolumeResize) {
+    apply_resize(*volume, record);
+  } else if (h.type == RecordType::kVolumeDelete) {
+    const auto lock = co_await checkpoint_lock_.lock();
+    cache_.drop_volume(volume->tree);
+    for (auto it = target.nodes.begin(); it != target.nodes.end();) {
+      if (it->second.volume != h.volume) {
+        ++it;
+        continue;
+      }
+      space_.undo_allocate({it->first, 1});
+      it = target.nodes.erase(it);
+    }
+    target.volumes.erase(h.volume);
+  } else if (h.type <= RecordType::kZero) {
+    std::vector<NodeRef> pins;
+    Status pinned = co_await pin_leaves(*volume, record, pins);
+    if (!pinned) co_return pinned;
+    if (h.type == RecordType::kWrite) {
+      apply_write(*volume, record, placed.extents, nullptr);
+    } else {
+      apply_range(*volume, record, nullptr);
+    }
+  }
+  co_return ok();
+}
+
+/// It is given up: what was written of it is free again.
+Task<void> Group::drop_point(std::shared_ptr<PointTarget> target) {
+  const auto lock = co_await checkpoint_lock_.lock();
+  if (point_target_ != target) co_return;
+  point_target_.reset();
+  point_due_ = false;
+  for (const auto& [id, volume] : target->volumes) cache_.drop_volume(volume->tree);
+  for (const auto& [node, of] : target->nodes) space_.undo_allocate({node, 1});
+}
+
+}  // namespace tandem::store

@@ -1,0 +1,79 @@
+// Rollback: a kept state becomes the newest one again. A record, so that every copy does it at the
+// same position; the checkpoint that freezes that position names the kept state's maps as the live
+// ones, and keeps the state so far as a branch. Nothing is copied.
+#include "store/group.h"
+#include "tandem/base/log.h"
+
+namespace tandem::store {
+
+using format::RecordHeader;
+using format::RecordType;
+
+/// This log leads to it: its timeline is part of the history, and was not forked in front of it.
+bool Group::is_in_log(const LogPoint& point) const {
+  for (std::size_t i = 0; i < history_.size(); ++i) {
+    if (history_[i].timeline != point.timeline) continue;
+    return i + 1 == history_.size() ? point.lsn <= head_.lsn : point.lsn <= history_[i + 1].fork;
+  }
+  return false;
+}
+
+/// A kept state of this log at that position.
+Group::SnapshotPtr Group::snapshot_at(Lsn at) const {
+  for (const auto& [id, snapshot] : snapshots_) {
+    const bool is_whole = recovering_ || !snapshot->reaping;  // the record pinned its target
+    if (snapshot->state.at.lsn == at && is_whole && is_in_log(snapshot->state.at)) return snapshot;
+  }
+  return nullptr;
+}
+
+/// Its record is applied: head_ is still the position in front of it.
+void Group::turn_back(const format::RevertBody& body) {
+  const auto target = snapshot_at(body.to);
+  CHECK(target && target->ready && !has_doomed_volumes());
+  turn_ = Turn{target->state.id, cores_of(target->state.volumes), head_, body.branch,
+               target->state.skipped};
+  turn_->skipped.push_back({body.to, head_.lsn.next()});
+  // Another copy may have given that name to something of its own.
+  if (find_snapshot(body.branch)) turn_->branch += "~" + std::to_string(head_.lsn.value);
+}
+
+Task<Result<LogPoint>> Group::rollback(std::string snapshot, std::string branch) {
+  auto hold = gate_.hold();
+  if (!serving_ || reverting_) co_return refusal();
+  const auto target = find_snapshot(snapshot);
+  if (!target) {
+    co_return Error{ErrorCode::kNotFound, "group " + name_ + " has no snapshot " + snapshot};
+  }
+  if (!is_in_log(target->state.at)) {
+    co_return Error{ErrorCode::kRefused,
+                    snapshot +
+                        " is the tail of a former primary, which only this node holds: "
+                        "mirrors could not follow; clone it, and copy what is needed"};
+  }
+  if (branch.empty()) branch = "before-rollback-" + std::to_string(tail_.lsn.value);
+  TANDEM_CO_TRY(check_names(branch, ""));
+  if (find_snapshot(branch)) {
+    co_return Error{ErrorCode::kExists, "group " + name_ + " has a snapshot " + branch};
+  }
+  RecordHeader header{.type = RecordType::kRevert};
+  Pending pending;
+  pending.canonical.resize(format::kRecordHeaderBytes + 10 + branch.size());
+  format::Encoder out(pending.canonical);
+  format::encode_revert(out, header, {target->state.at.lsn, branch});
+  pending.target = target;
+  pending.pin = std::make_unique<SnapshotPin>(target->readers);
+  // No write may follow that was meant for the maps so far.
+  reverting_ = true;
+  auto logged = co_await append_control(std::move(pending));
+  while (logged && turn_ && !stopped_ && !closing_) co_await applied_.wait();
+  reverting_ = false;
+  if (!logged) co_return Error(std::move(logged.error()));
+  if (stopped_ || closing_) co_return refusal();
+  const auto kept = find_snapshot(branch);
+  log_event(Level::kInfo, "group.rolled-back", "group={} to={} lsn={} branch={}", name_, snapshot,
+            target->state.at.lsn.value, kept ? branch : "none: nothing happened since");
+  co_return kept ? kept->state.at : target->state.at;
+}
+
+}  // namespace tandem::store
