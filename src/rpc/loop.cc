@@ -1,6 +1,9 @@
 #include "rpc/loop.h"
 
+#include <grpc/grpc.h>
 #include <grpc/support/time.h>
+#include <grpcpp/alarm.h>
+#include <grpcpp/impl/codegen/completion_queue_tag.h>
 
 #include <utility>
 
@@ -13,6 +16,37 @@ namespace {
 constexpr int kBurstEventsMax = 64;
 
 }  // namespace
+
+/// A completion of somebody else's, sent to the loop's thread by an alarm that rings at once.
+class Loop::Stray final : public Event {
+ public:
+  Stray(Event& event, bool ok) : event_(event), ok_(ok) {}
+  void on_event(bool) override {
+    event_.on_event(ok_);
+    delete this;
+  }
+  void send(grpc::CompletionQueue& queue) {
+    alarm_.Set(&queue, gpr_inf_past(GPR_CLOCK_MONOTONIC), static_cast<Event*>(this));
+  }
+
+ private:
+  Event& event_;
+  const bool ok_;
+  grpc::Alarm alarm_;
+};
+
+Loop::Catch::Catch(grpc_completion_queue* queue) : queue_(queue) {
+  grpc_completion_queue_thread_local_cache_init(queue_);
+}
+
+bool Loop::Catch::take(void** tag, bool* ok) {
+  void* inner = nullptr;
+  int good = 0;
+  if (grpc_completion_queue_thread_local_cache_flush(queue_, &inner, &good) == 0) return false;
+  *ok = good != 0;
+  // The C++ layer's tag, which knows ours.
+  return static_cast<grpc::internal::CompletionQueueTag*>(inner)->FinalizeResult(tag, ok);
+}
 
 Loop::Loop(Executor& executor, std::unique_ptr<grpc::ServerCompletionQueue> queue,
            std::chrono::nanoseconds spin)
@@ -97,6 +131,16 @@ void Loop::run() {
     static_cast<Event*>(tag)->on_event(ok);
   }
   flush();
+}
+
+void Loop::settle(Event& mine, Catch& caught) {
+  void* tag = nullptr;
+  bool ok = false;
+  if (!caught.take(&tag, &ok)) return;
+  TANDEM_TAKE_OVER(tag);
+  auto* event = static_cast<Event*>(tag);
+  if (event == &mine) return event->on_event(ok);
+  (new Stray(*event, ok))->send(*queue_);
 }
 
 void Loop::flush() {

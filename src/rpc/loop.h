@@ -3,7 +3,8 @@
 //
 // Why one: two threads in gRPC's poller hand its role to each other at every event, four context
 // switches an operation instead of one. The thread takes whatever is ready, then blocks; what it
-// has for the reactor leaves as one post per burst.
+// has for the reactor leaves as one post per burst. What the reactor begins and gRPC completes at
+// once (nearly every Write) is handled where it began: see begin().
 #pragma once
 
 #include <grpcpp/completion_queue.h>
@@ -103,6 +104,16 @@ class Loop {
   /// Has operation->on_reactor() called, in the order of the calls.
   void wake(std::shared_ptr<Operation> operation);
 
+  /// Calls `start`, which begins at most one operation of the caller's, and handles its completion
+  /// here if it comes at once, as that of a small write does: the loop's thread sleeps on. No lock
+  /// that a handler takes may be held. Other operations' completions stay the loop's.
+  template <class Start>
+  void begin(Event& mine, Start&& start) {
+    Catch caught(queue_->cq());
+    start();
+    settle(mine, caught);
+  }
+
   /// Refuses new operations from here on.
   void refuse();
   /// Cancels every operation that is listed, waits for all of them to leave, ends the thread. No
@@ -110,8 +121,21 @@ class Loop {
   void stop(const Error& why);
 
  private:
+  /// What completes on this thread meanwhile is kept here instead of being queued: one event.
+  class Catch {
+   public:
+    explicit Catch(grpc_completion_queue* queue);
+    /// True when there is one.
+    bool take(void** tag, bool* ok);
+
+   private:
+    grpc_completion_queue* queue_;
+  };
+  class Stray;
+
   void run();
   void flush();
+  void settle(Event& mine, Catch& caught);
 
   Executor& executor_;
   std::unique_ptr<grpc::ServerCompletionQueue> queue_;

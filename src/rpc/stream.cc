@@ -21,11 +21,13 @@ void Stream::send(Message message) {
     cancel(bytes.error());
     return;
   }
-  std::lock_guard lock(mutex_);
-  if (ending() || broken_ || phase_ > Phase::kOpen) return;
-  backlog_ += bytes->Length();
-  outbox_.push_back(std::move(*bytes));
-  advance();
+  loop_->begin(write_tag_, [this, &bytes] {
+    std::lock_guard lock(mutex_);
+    if (ending() || broken_ || phase_ > Phase::kOpen) return;
+    backlog_ += bytes->Length();
+    outbox_.push_back(std::move(*bytes));
+    advance();
+  });
 }
 
 std::size_t Stream::backlog_bytes() const {
