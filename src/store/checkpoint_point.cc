@@ -31,15 +31,17 @@ void Checkpoint::take_point() {
 
 /// The list of the state behind the point held what the one in front of it maps and that does not.
 /// What died up to the point is not mapped by it either, nor are the nodes that it has its own
-/// copies of. What was born and died around it waited for the log's sake only. Its own nodes are
-/// nobody else's.
+/// copies of: all that are newer than its base, those of another point among them. What was born
+/// and died around it waited for the log's sake only. Its own nodes are nobody else's.
 Task<Status> Checkpoint::split_lists() {
   const Lsn at = point_->state.at.lsn;
   const Lsn base = point_->base->state.at.lsn;
   auto listed = co_await group_.dead_chunks_.take_all(list(behind_point_), released_);
   if (!listed) co_return Error(std::move(listed.error()));
   for (const auto& dead : *listed) {
-    const bool is_gone = dead.death <= at || (dead.is_node && point_->replaced.count(dead.where));
+    const bool is_copied =
+        dead.is_node && (dead.birth > base || point_->replaced.count(dead.where) != 0);
+    const bool is_gone = dead.death <= at || is_copied;
     held_[is_gone ? point_index_ : behind_point_].push_back(dead);
   }
   auto waited = co_await group_.dead_.take_if(

@@ -464,5 +464,56 @@ TEST(Snapshots, SurviveACrashAtEveryMoment) {
   EXPECT_GT(rolled_back, 0u);
 }
 
+/// Both have copies of what changed since the state in front of them, each its own.
+TEST(Points, TwoAtOnePositionGoOneByOne) {
+  SimLog log;
+  SimRuntime world(1);
+  SimRandom random(1);
+  StoreShape shape = StoreShape::from_seed(random.fork());
+  shape.disk_bytes = 24 << 20;
+  StoreNode node(world, StoreNode::formatted(shape, 1), shape, 1);
+  ASSERT_TRUE(world.run(node.start()));
+  auto made =
+      world.run(node.pool().create_group("g", Uuid{}, Role::kPrimary, ReplicationMode::kAsync));
+  ASSERT_TRUE(made);
+  store::Group& group = **made;
+  group.serve(true);
+  group.set_history_policy({std::chrono::hours(1)});
+  ASSERT_TRUE(world.run(group.create_volume("v", 64 * kBlockBytes, 4096)));
+  const auto write = [&](std::size_t block, std::uint32_t stamp) {
+    IoBuffer data = IoBuffer::on_heap(kBlockBytes);
+    stamp_block(data.bytes(), stamp);
+    auto volume = group.open_volume("v");
+    ASSERT_TRUE(volume && world.run((*volume)->write(block * kBlockBytes, data, {})));
+  };
+  ASSERT_TRUE(world.run(group.create_snapshot({.name = "base", .label = ""})));
+  write(1, 11);
+  const Lsn at = group.head().lsn;
+  write(1, 12);
+  write(2, 13);
+  ASSERT_TRUE(world.run(group.create_snapshot({.name = "behind", .label = ""})));
+  ASSERT_TRUE(world.run(group.keep_point(at, "one", "")));
+  ASSERT_TRUE(world.run(group.keep_point(at, "two", "")));
+  std::vector<Block> wanted(64);
+  wanted[1] = {11, 11};
+  for (const std::string gone : {"two", "behind", "one"}) {
+    for (const std::string name : {"one", "two"}) {
+      auto kept = group.open_snapshot(name, "v");
+      if (!kept) continue;
+      auto differs = world.run(compare(**kept, wanted));
+      ASSERT_TRUE(differs) << differs.error().message;
+      EXPECT_EQ(*differs, "") << name;
+    }
+    group.set_history_policy({});
+    ASSERT_TRUE(world.run(group.delete_snapshot(gone)));
+    for (std::uint32_t i = 0; i < 40; ++i) write(i, 100 + i);  // reuses what came free
+    world.run_for(std::chrono::seconds(3));
+  }
+  EXPECT_EQ(still_unbalanced(world, node.pool()), "");
+  world.run(node.stop());
+  world.run_until([&] { return node.disk().in_flight() == 0; });
+  EXPECT_EQ(sound(node.disk().remains()), "");
+}
+
 }  // namespace
 }  // namespace tandem::sim
