@@ -200,7 +200,10 @@ Status decode_snapshots(Decoder& in, std::uint32_t version, Descriptor& d) {
       s.clones = in.u32();
     }
     s.at = decode_point(in);
-    if (version == 1) s.nodes_upto = s.at.lsn;
+    if (version == 1) {
+      s.nodes_upto = d.nodes_upto;
+      d.nodes_upto = s.at.lsn;
+    }
     const auto consistency = in.u8();
     if (consistency > 2) return impossible("consistency of a snapshot");
     s.consistency = static_cast<Consistency>(consistency);
@@ -284,6 +287,7 @@ std::vector<std::byte> encode_descriptor(const Descriptor& d) {
   out.u32(d.parent.value);
   out.u32(d.next_snapshot_id.value);
   encode_ranges(out, d.skipped);
+  out.u64(d.nodes_upto.value);
   out.uuid(d.origin);
   out.u32(d.origin_state.value);
   out.u32(static_cast<std::uint32_t>(d.history.size()));
@@ -372,6 +376,7 @@ Result<Descriptor> decode_descriptor(std::span<const std::byte> bytes) {
     d.parent = SnapshotId{in.u32()};
     d.next_snapshot_id = SnapshotId{in.u32()};
     TANDEM_TRY(decode_ranges(in, d.skipped));
+    d.nodes_upto = Lsn{in.u64()};
     d.origin = in.uuid();
     d.origin_state = SnapshotId{in.u32()};
   }

@@ -115,8 +115,8 @@ struct SnapshotState {
   SnapshotId parent;  // 0: none is kept in front of it
   SnapshotKind kind = SnapshotKind::kSnapshot;
   LogPoint at;
-  // Of map nodes, it shares those born up to here: its own position, or of a point that was made
-  // from the log that of the state it was made from, since it has copies of all newer ones.
+  // Of map nodes, it shares with its parent those born up to here: the parent's position, or that
+  // of the state a point was made from, if one of the two is the point or came out of it later.
   Lsn nodes_upto;
   std::string name;
   std::string label;
@@ -157,6 +157,7 @@ struct Descriptor {
   // Records in front of the live state that do not lead to it: rollbacks abandoned them.
   std::vector<LsnRange> skipped;
   SnapshotId next_snapshot_id{1};
+  Lsn nodes_upto;    // as of a kept state, for the live one
   DeadChain held;    // mapped by the live state's parent, and not by it any more
   Lsn data_horizon;  // data of records up to here may have been reused
   bool operator==(const Descriptor&) const = default;

@@ -65,7 +65,7 @@ class Checkpoint {
   void enter_snapshot_roots();
   void release(PoolBlock block);
   void let_go(const DeadBlock& dead);
-  static Lsn mapped_upto(const format::SnapshotState& state, const DeadBlock& dead);
+  Lsn& nodes_upto(std::size_t state);
   void bury(const DeadBlock& dead);
   DeadChain& list(std::size_t state);
   Task<Status> settle_dead();

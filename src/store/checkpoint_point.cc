@@ -9,8 +9,13 @@ void Checkpoint::take_point() {
   auto& g = group_;
   // Into the line, behind the newest state that is not behind it.
   auto* next = &g.parent_;
+  auto* shared = &g.nodes_upto_;
   const Lsn at = g.point_target_->state.at.lsn;
-  while (g.snapshots_.at(*next)->state.at.lsn > at) next = &g.snapshots_.at(*next)->state.parent;
+  while (g.snapshots_.at(*next)->state.at.lsn > at) {
+    auto& state = g.snapshots_.at(*next)->state;
+    next = &state.parent;
+    shared = &state.nodes_upto;
+  }
   // One that is being taken apart goes first: what it alone maps may be the point's too, and waits.
   if (g.snapshots_.at(*next)->reaping) return;
   point_ = std::exchange(g.point_target_, nullptr);
@@ -19,6 +24,7 @@ void Checkpoint::take_point() {
   state.id = std::exchange(g.next_snapshot_id_, g.next_snapshot_id_.next());
   state.parent = std::exchange(*next, state.id);
   state.nodes_upto = point_->base->state.at.lsn;
+  *shared = std::min(*shared, state.nodes_upto);
   state.kind = format::SnapshotKind::kPoint;
   for (const auto& [id, volume] : point_->volumes) {
     state.volumes.push_back(volume->state);

@@ -79,9 +79,9 @@ std::size_t Checkpoint::successor_of(std::size_t k) const {
 Task<Status> Checkpoint::merge(std::size_t k, std::size_t next) {
   auto& state = descriptor_.snapshots[k];
   DeadChain& behind = list(next);
-  format::SnapshotState before;
+  Lsn before;
   for (const auto& s : descriptor_.snapshots) {
-    if (s.id == state.parent) before = s;
+    if (s.id == state.parent) before = s.at.lsn;
   }
   std::vector<DeadBlock> keep;
   for (std::uint64_t n = 0; n < kReapChunksMax && behind.chunks != 0; ++n) {
@@ -90,7 +90,7 @@ Task<Status> Checkpoint::merge(std::size_t k, std::size_t next) {
     auto chunk = co_await group_.dead_chunks_.first(behind);
     if (!chunk) co_return Error(std::move(chunk.error()));
     for (const auto& dead : chunk->blocks) {
-      if (dead.birth > mapped_upto(before, dead)) {
+      if (dead.birth > (dead.is_node ? std::min(before, state.nodes_upto) : before)) {
         let_go(dead);
       } else {
         keep.push_back(dead);
@@ -104,6 +104,7 @@ Task<Status> Checkpoint::merge(std::size_t k, std::size_t next) {
   behind = state.held;
   (next < descriptor_.snapshots.size() ? descriptor_.snapshots[next].parent : descriptor_.parent) =
       state.parent;
+  nodes_upto(next) = std::min(nodes_upto(next), state.nodes_upto);
   state.held = DeadChain{};
   auto& merged = held_[next];
   merged.insert(merged.end(), held_[k].begin(), held_[k].end());

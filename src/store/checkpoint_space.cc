@@ -38,12 +38,13 @@ void Checkpoint::take_turn() {
     state.name = turn.branch.empty() ? "~" + std::to_string(turn.left.lsn.value) : turn.branch;
     state.held = std::exchange(g.held_, DeadChain{});
     state.skipped = g.skipped_;
-    state.nodes_upto = turn.left.lsn;
+    state.nodes_upto = g.nodes_upto_;
     branch_ = g.add_snapshot(std::move(state));
     for (const auto& [id, volume] : old) branch_->volumes.push_back(volume);
   }
   g.parent_ = turn.parent;
   g.skipped_ = std::move(turn.skipped);
+  g.nodes_upto_ = turn.nodes_upto;
 }
 
 /// A snapshot of this very position.
@@ -69,7 +70,7 @@ void Checkpoint::keep_live(format::SnapshotState state) {
   state.id = std::exchange(g.next_snapshot_id_, g.next_snapshot_id_.next());
   state.parent = std::exchange(g.parent_, state.id);
   state.at = g.head_;
-  state.nodes_upto = g.head_.lsn;
+  state.nodes_upto = std::exchange(g.nodes_upto_, g.head_.lsn);
   state.skipped = g.skipped_;
   // What was held so far died in front of it.
   state.held = std::exchange(g.held_, DeadChain{});
@@ -88,6 +89,7 @@ void Checkpoint::freeze_snapshots() {
   descriptor_.parent = g.parent_;
   descriptor_.next_snapshot_id = g.next_snapshot_id_;
   descriptor_.skipped = g.skipped_;
+  descriptor_.nodes_upto = g.nodes_upto_;
   std::map<format::SnapshotId, std::size_t> index;
   for (const auto& [id, snapshot] : g.snapshots_) {
     index[id] = descriptor_.snapshots.size();
@@ -138,9 +140,10 @@ void Checkpoint::let_go(const DeadBlock& dead) {
   }
 }
 
-/// Of what died behind the state, it maps what was born up to there.
-Lsn Checkpoint::mapped_upto(const format::SnapshotState& state, const DeadBlock& dead) {
-  return dead.is_node ? state.nodes_upto : state.at.lsn;
+/// Of map nodes, a state shares with its parent what was born up to there.
+Lsn& Checkpoint::nodes_upto(std::size_t state) {
+  return state < descriptor_.snapshots.size() ? descriptor_.snapshots[state].nodes_upto
+                                              : descriptor_.nodes_upto;
 }
 
 /// It died on the line.
@@ -148,10 +151,12 @@ void Checkpoint::bury(const DeadBlock& dead) {
   const auto& all = descriptor_.snapshots;
   auto it = std::lower_bound(line_.begin(), line_.end(), dead.death,
                              [&](std::size_t i, Lsn death) { return all[i].at.lsn < death; });
+  Lsn shared{UINT64_MAX};
   while (it != line_.begin()) {
     const std::size_t next = it == line_.end() ? tip_ : *it;
     --it;
-    if (mapped_upto(all[*it], dead) < dead.birth) break;
+    if (dead.is_node) shared = std::min(shared, nodes_upto(next));
+    if (std::min(shared, all[*it].at.lsn) < dead.birth) break;
     if (gone_[*it]) continue;
     held_[next].push_back(dead);
     return;
@@ -190,12 +195,14 @@ void Checkpoint::commit_snapshots() {
   auto& g = group_;
   g.held_ = descriptor_.held;
   g.parent_ = descriptor_.parent;
+  g.nodes_upto_ = descriptor_.nodes_upto;
   for (auto id : dropped_) g.drop_snapshot(id);
   for (const auto& state : descriptor_.snapshots) {
     const auto snapshot = g.snapshots_.at(state.id);
     snapshot->state.held = state.held;
     snapshot->state.parent = state.parent;
     snapshot->state.reaped = state.reaped;
+    snapshot->state.nodes_upto = state.nodes_upto;
     if (snapshot->ready) continue;
     snapshot->state.volumes = state.volumes;
     g.snapshot_is_ready(*snapshot);

@@ -262,6 +262,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
     LogPoint left;                          // where the one so far ends
     std::string branch;                     // "": it is not kept but given back in the background
     std::vector<format::LsnRange> skipped;  // of the new live state
+    Lsn nodes_upto{};                       // of it
   };
 
   struct Aside;        // aside.h
@@ -467,6 +468,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   };
   std::optional<SnapshotDue> snapshot_due_;
   std::optional<Turn> turn_;
+  Lsn nodes_upto_;                               // see format::Descriptor
   std::vector<format::LsnRange> skipped_;        // see format::Descriptor
   std::optional<HistoryPolicy> history_policy_;  // nullopt: not said since the start
   Lsn history_floor_;                            // what is in front was given up for space

@@ -37,12 +37,14 @@ std::vector<Group::SnapshotPtr> Group::line() const {
   return line;
 }
 
-/// The newest state of the line that is not behind `at`, of those whose maps checkpoints wrote.
+/// The newest state of the line that is not behind `at`, of those whose nodes the line goes on
+/// with: not of the copies that points have.
 Group::SnapshotPtr Group::base_for(Lsn at) const {
+  Lsn shared = nodes_upto_;
   for (const auto& snapshot : line()) {
     const auto& state = snapshot->state;
-    const bool is_copy = state.nodes_upto != state.at.lsn;
-    if (state.at.lsn <= at && !snapshot->reaping && !is_copy) return snapshot;
+    if (state.at.lsn <= at && !snapshot->reaping && shared == state.at.lsn) return snapshot;
+    shared = state.nodes_upto;
   }
   return nullptr;
 }

@@ -99,6 +99,7 @@ Status Recovery::adopt_descriptor() {
   g.parent_ = d.parent;
   g.next_snapshot_id_ = d.next_snapshot_id;
   g.skipped_ = d.skipped;
+  g.nodes_upto_ = d.nodes_upto;
   for (const auto& s : d.snapshots) {
     const auto snapshot = g.add_snapshot(s);
     snapshot->reaping = s.being_deleted;

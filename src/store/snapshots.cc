@@ -231,8 +231,7 @@ Task<Result<std::uint64_t>> Group::blocks_unique_to(std::string name) {
         parent == snapshots_.end() ? 0 : parent->second->state.pool_blocks() - state.held.entries;
     co_return state.pool_blocks() - shared;
   }
-  const format::SnapshotState before =
-      parent == snapshots_.end() ? format::SnapshotState{} : parent->second->state;
+  const Lsn before = parent == snapshots_.end() ? Lsn{} : parent->second->state.at.lsn;
   DeadChain rest = held_;
   for (const auto& [id, other] : snapshots_) {
     if (other->state.parent == state.id) rest = other->state.held;
@@ -242,7 +241,7 @@ Task<Result<std::uint64_t>> Group::blocks_unique_to(std::string name) {
     auto chunk = co_await dead_chunks_.first(rest);
     if (!chunk) co_return Error(std::move(chunk.error()));
     for (const auto& dead : chunk->blocks) {
-      unique += dead.birth > (dead.is_node ? before.nodes_upto : before.at.lsn) ? 1 : 0;
+      unique += dead.birth > (dead.is_node ? std::min(before, state.nodes_upto) : before) ? 1 : 0;
     }
     rest.head = chunk->next;
     --rest.chunks;
