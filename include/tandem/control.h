@@ -13,6 +13,7 @@
 #include "tandem/base/result.h"
 #include "tandem/base/task.h"
 #include "tandem/integrity.h"
+#include "tandem/kept_states.h"
 #include "tandem/log_point.h"
 #include "tandem/pool_status.h"
 
@@ -72,36 +73,6 @@ struct PolicyStatus {
   std::uint64_t lag_bytes = 0, lag_ms = 0;  // of the slowest mirror; 0 with no bound declared
 };
 
-struct SnapshotVolume {
-  std::string name;
-  std::uint64_t size_bytes = 0;
-};
-
-/// A state of a group that a node keeps.
-struct SnapshotStatus {
-  std::string name, label;
-  Lsn lsn;
-  UtcNs utc;
-  std::string consistency;  // crash-consistent | application-consistent | hook failed
-  std::vector<SnapshotVolume> volumes;
-  // Replaced since (up to the next snapshot), and kept because this one or an older one needs it.
-  std::uint64_t held_bytes = 0;
-  std::uint64_t unique_bytes = 0;  // what deleting it would give back; show_snapshot() only
-  bool automatic = false;          // the schedule took it, and this node's rules delete it
-  // Of an automatic one, the rules that keep it (none: it goes now), and when the last of them ends
-  // (0: no time ends it).
-  std::vector<std::string> kept_by;
-  UtcNs goes;
-  std::string warning;  // what went wrong although it was made; create_snapshot() only
-};
-
-/// How the operator's commands around this node's snapshots of a group went.
-struct HookStatus {
-  std::string state = "none";  // none (not configured here) | idle (not run yet) | good | failed
-  std::string reason;          // what failed
-  UtcNs since;                 // when it was run last
-};
-
 struct GroupStatus {
   std::string name;
   Uuid id;
@@ -122,8 +93,10 @@ struct GroupStatus {
   std::optional<UpstreamStatus> upstream;
   Settings settings;                      // all that can be set, defaults included
   PolicyStatus policy;                    // of a primary
-  std::vector<SnapshotStatus> snapshots;  // that this node keeps, ascending
-  std::uint64_t snapshot_bytes = 0;       // kept for snapshots only
+  std::vector<SnapshotStatus> snapshots;  // that this node keeps, in that order
+  std::optional<CloneOrigin> clone_of;
+  std::string parent;                // the one of them that the present state came out of
+  std::uint64_t snapshot_bytes = 0;  // kept for snapshots only
   HookStatus hook;
   DamageStatus damage;
   ScrubStatus scrub;
@@ -176,27 +149,6 @@ struct ChangeSettings {
   Settings changes;
 };
 
-/// What the commands that are configured around a group's snapshots decide.
-enum class SnapshotHook {
-  kUse,      // run them if there are any; a failure is recorded on the snapshot
-  kSkip,     // crash-consistent
-  kRequire,  // no snapshot without their success
-};
-
-struct CreateSnapshot {
-  std::string group;
-  std::string name;  // "": the time in UTC
-  std::string label;
-  SnapshotHook hook = SnapshotHook::kUse;
-};
-
-/// To another name, and to another label when one is given.
-struct RenameSnapshot {
-  std::string group;
-  std::string name, new_name;
-  std::optional<std::string> label;
-};
-
 class Control {
  public:
   virtual ~Control() = default;
@@ -204,7 +156,12 @@ class Control {
   virtual Task<Status> create_volume(CreateVolume request) = 0;
   virtual Task<Status> resize_volume(std::string name, std::uint64_t size_bytes) = 0;  // grow only
   virtual Task<Status> delete_volume(std::string name) = 0;
-  /// Deletes a group's copy on this node only, with all its data; refused while it serves.
+  /// On this node, from its copy of the origin in any role. Nothing is copied. The volumes of a
+  /// clone are called CLONE/VOLUME where a name has to be unique on a node: as exports, and in the
+  /// calls above.
+  virtual Task<Status> clone_group(CloneGroup request) = 0;
+  /// Deletes a group's copy on this node only, with all its data; refused while it serves,
+  /// unless it is a clone without a mirror, and while clones of it exist.
   virtual Task<Status> delete_group(std::string name) = 0;
   virtual Task<Status> set_mode(std::string group, ReplicationMode mode) = 0;
   virtual Task<Status> add_mirror(AddMirror request) = 0;
@@ -220,6 +177,14 @@ class Control {
   virtual Task<Status> delete_snapshot(std::string group, std::string name) = 0;
   virtual Task<Status> rename_snapshot(RenameSnapshot request) = 0;
   virtual Task<Result<SnapshotStatus>> show_snapshot(std::string group, std::string name) = 0;
+  /// Makes a kept state the newest again, on the mirrors too; what was newest stays as a branch.
+  /// Primary only. Who had volumes open gets errors until he opens them anew: what he remembers of
+  /// them is of a state that is the newest no more.
+  virtual Task<Result<RolledBack>> rollback(Rollback request) = 0;
+  /// These two are of this node's copy, in any role. kNotFound: not in the history, which the
+  /// message describes.
+  virtual Task<Result<HistoryStatus>> history(std::string group) = 0;
+  virtual Task<Result<SnapshotStatus>> keep_point(KeepPoint request) = 0;
   /// Reads and checks all of this node's copy in the background; see ScrubStatus. kBusy while one
   /// runs; kNotFound when there is none to stop.
   virtual Task<Status> start_scrub(std::string group) = 0;

@@ -107,13 +107,14 @@ class Volume {
 class VolumeDirectory {
  public:
   virtual ~VolumeDirectory() = default;
-  /// The volumes this node serves (those of groups it is primary of), by export name; behind them
-  /// what snapshots keep of volumes, as "volume@snapshot": read-only, also on mirrors.
+  /// The volumes this node serves (those of groups it is primary of), by export name: their own, or
+  /// of a clone "group/volume"; behind them what kept states have of volumes, as "volume@snapshot":
+  /// read-only, also on mirrors.
   virtual std::vector<VolumeInfo> list() const = 0;
-  /// The volume of that name, else of a snapshot when there is an '@' in it, or why not (kNotFound,
-  /// kReadOnly on a mirror, kFenced, kUnavailable while the group starts). The volume stays valid
-  /// while the pointer is held; once the group stops serving, its operations answer kFenced or
-  /// kCancelled.
+  /// The volume of that name, which may be "group/volume" of any group, else of a snapshot when
+  /// there is an '@' in it, or why not (kNotFound, kReadOnly on a mirror, kFenced, kUnavailable
+  /// while the group starts). The volume stays valid while the pointer is held; once the group
+  /// stops serving, its operations answer kFenced or kCancelled.
   virtual Result<std::shared_ptr<Volume>> open(std::string_view name) = 0;
 };
 

@@ -64,6 +64,7 @@ RoleStep GroupRunner::move(const replication::RoleEvent& event, std::string reas
 void GroupRunner::start() {
   group_.scrub().set_rate(replication::scrub_policy(group_.settings()).bytes_per_second);
   group_.scrub().resume();
+  apply_history(group_.settings());
   replication_->set_mode(group_.mode());
   replication_->set_settings(group_.settings());
   for (const auto& slot : group_.slots()) {
@@ -325,6 +326,7 @@ Task<Status> GroupRunner::change_settings(std::string mirror, Settings changes) 
               mirror.empty() ? "all" : mirror, key, value);
   }
   group_.scrub().set_rate(replication::scrub_policy(settings).bytes_per_second);
+  apply_history(settings);
   auto keeping = group_.set_settings(std::move(settings));
   co_return co_await std::move(keeping);
 }

@@ -22,6 +22,9 @@
 
 namespace tandem::control {
 
+/// Longer names, or '~' in them, come from the store only.
+Status check_snapshot_name(const std::string& name);
+
 class GroupRunner {
  public:
   GroupRunner(Runtime runtime, store::Group& group, LinkDialer& dialer, PeerControl& peers,
@@ -44,6 +47,7 @@ class GroupRunner {
 
   const std::string& name() const { return name_; }
   store::Group& group() { return group_; }
+  const store::Group& group() const { return group_; }
   replication::GroupReplication& replication() { return *replication_; }
   bool stopped() const { return stopping_; }
   bool serves() const { return replication::serves(machine_.state()); }
@@ -57,6 +61,11 @@ class GroupRunner {
   std::vector<VolumeInfo> snapshot_exports() const;
   /// Front ends still hold volumes of this group.
   bool in_use();
+  /// (clones.cc)
+  bool is_clone() const { return !group_.origin().is_nil(); }
+  std::string export_name(std::string_view volume) const;
+  bool has_volume(std::string_view name) const;
+  bool may_be_discarded() const;
 
   Task<Status> create_volume(const CreateVolume& request);
   Task<Status> resize_volume(std::string volume, std::uint64_t size_bytes);
@@ -69,6 +78,9 @@ class GroupRunner {
   Task<Status> delete_snapshot(std::string name);
   Task<Status> rename_snapshot(const RenameSnapshot& request);
   Task<Result<SnapshotStatus>> show_snapshot(std::string name);
+  Task<Result<RolledBack>> rollback(Rollback request);
+  HistoryStatus history() const;
+  Task<Result<SnapshotStatus>> keep_point(KeepPoint request);
   Status start_scrub();
   Status stop_scrub();
   Task<Result<ContentReport>> check_content(ContentRequest request);
@@ -99,6 +111,7 @@ class GroupRunner {
   Status may_change_volumes() const;
   std::vector<SnapshotStatus> snapshot_statuses() const;
   Result<SnapshotStatus> find_snapshot(std::string_view name) const;
+  void apply_history(const Settings& settings);
   // consistent_snapshot.cc
   struct Creation;
   Task<void> append_snapshot(std::shared_ptr<Creation> creation, format::SnapshotBody body,

@@ -1,5 +1,6 @@
 // What an operator sees of one group.
 #include "control/group_runner.h"
+#include "control/kept_tree.h"
 
 namespace tandem::control {
 
@@ -35,6 +36,7 @@ Task<GroupStatus> GroupRunner::status() {
                               volume.logical_block_bytes, volume.allocated_blocks * kBlockBytes});
   }
   status.snapshots = snapshot_statuses();
+  status.parent = nearest_name(group_.kept_states(), group_.parent());
   status.snapshot_bytes = use.snapshot_blocks * kBlockBytes;
   status.hook = hook_;
   if (hook_.state == "none" && options_.hooks != nullptr && options_.hooks->limit(name_))

@@ -41,9 +41,14 @@ Status check_address(const std::string& address) {
                            address)};
 }
 
+/// The volume's own name of "volume" or "group/volume".
+std::string_view without_group(std::string_view name) { return name.substr(name.find('/') + 1); }
+
 Error stopping_error() { return {ErrorCode::kUnavailable, "tandemd is stopping"}; }
 
 }  // namespace
+
+Status check_group_name(const std::string& name) { return check_name("group", name); }
 
 NodeControl::NodeControl(Runtime runtime, store::Pool& pool, LinkDialer& dialer, PeerControl& peers,
                          ControlOptions options)
@@ -122,12 +127,17 @@ Result<NodeControl::RunnerPtr> NodeControl::find_group(std::string_view name) co
   return Error{ErrorCode::kNotFound, fmt::format("no group {} on node {}", name, options_.node)};
 }
 
+/// "volume", of a group that is no clone, or "group/volume".
 Result<NodeControl::RunnerPtr> NodeControl::find_volume(std::string_view name) const {
   if (stopping_) return stopping_error();
   RunnerPtr elsewhere;
-  for (const auto& [group, runner] : runners_) {
-    for (const auto& volume : runner->group().volumes()) {
-      if (volume.name != name) continue;
+  if (const auto slash = name.find('/'); slash != std::string_view::npos) {
+    const auto found = runners_.find(name.substr(0, slash));
+    if (found != runners_.end() && found->second->has_volume(name.substr(slash + 1)))
+      elsewhere = found->second;
+  } else {
+    for (const auto& [group, runner] : runners_) {
+      if (runner->is_clone() || !runner->has_volume(name)) continue;
       if (runner->serves()) return runner;
       elsewhere = runner;
     }
@@ -144,7 +154,8 @@ std::vector<VolumeInfo> NodeControl::list() const {
   for (const auto& [group, runner] : runners_) {
     if (!runner->serves()) continue;
     for (const auto& volume : runner->group().volumes())
-      all.push_back({volume.name, volume.size_bytes, volume.logical_block_bytes, false});
+      all.push_back(
+          {runner->export_name(volume.name), volume.size_bytes, volume.logical_block_bytes, false});
   }
   for (const auto& [group, runner] : runners_) {
     for (auto& kept : runner->snapshot_exports()) all.push_back(std::move(kept));
@@ -154,7 +165,7 @@ std::vector<VolumeInfo> NodeControl::list() const {
 
 Result<std::shared_ptr<Volume>> NodeControl::open(std::string_view name) {
   auto runner = find_volume(name);
-  if (runner) return (*runner)->open_volume(name);
+  if (runner) return (*runner)->open_volume(without_group(name));
   if (runner.error().code == ErrorCode::kNotFound && name.find('@') != std::string_view::npos)
     return open_snapshot(name);
   return runner.error();
@@ -180,7 +191,10 @@ Task<Status> NodeControl::create_volume(CreateVolume request) {
   auto lock = co_await pool_lock_.lock();
   const Status named = check_name("volume", request.name);
   if (!named) co_return named;
-  const auto taken = find_volume(request.name);
+  // The volumes of a clone have names of their own.
+  const auto into = find_group(request.group);
+  const bool into_clone = into && (*into)->is_clone();
+  const auto taken = find_volume(into_clone ? request.group + "/" + request.name : request.name);
   if (stopping_) co_return stopping_error();
   if (taken) {
     co_return Error{ErrorCode::kExists,
@@ -189,9 +203,10 @@ Task<Status> NodeControl::create_volume(CreateVolume request) {
   bool created = false;
   auto runner = co_await group_for(request, created);
   if (!runner) co_return runner.error();
-  // A group without mirrors serves at once; this only lets its first turn pass.
-  for (int i = 0; created && i < 100 && !(*runner)->serves(); ++i)
-    co_await sleep_for(runtime_.executor, std::chrono::milliseconds(1));
+  if (created) {
+    auto waiting = until_it_serves(*runner);
+    co_await std::move(waiting);
+  }
   const Status made = co_await (*runner)->create_volume(request);
   if (!made && created && !stopping_) {
     std::string name = (*runner)->name();
@@ -206,7 +221,7 @@ Task<Status> NodeControl::resize_volume(std::string name, std::uint64_t size_byt
   auto holder = work_.hold();
   auto runner = find_volume(name);
   if (!runner) co_return runner.error();
-  auto resizing = (*runner)->resize_volume(std::move(name), size_bytes);
+  auto resizing = (*runner)->resize_volume(std::string(without_group(name)), size_bytes);
   co_return co_await std::move(resizing);
 }
 
@@ -214,7 +229,7 @@ Task<Status> NodeControl::delete_volume(std::string name) {
   auto holder = work_.hold();
   auto runner = find_volume(name);
   if (!runner) co_return runner.error();
-  auto deleting = (*runner)->delete_volume(std::move(name));
+  auto deleting = (*runner)->delete_volume(std::string(without_group(name)));
   co_return co_await std::move(deleting);
 }
 
@@ -229,12 +244,14 @@ Task<Status> NodeControl::delete_group(std::string name) {
   const bool idle = (*runner)->serves() && (*runner)->group().volumes().empty() &&
                     (*runner)->group().snapshots().empty();
   const bool serving = (*runner)->group().role() == Role::kPrimary && !(*runner)->group().stopped();
-  if (serving && !idle) {
+  if (serving && !idle && !(*runner)->may_be_discarded()) {
     co_return Error{ErrorCode::kRefused,
                     fmt::format("group {} serves on this node; demote it here first, or delete its "
                                 "volumes and snapshots",
                                 name)};
   }
+  const Status alone = nothing_came_out_of(name);
+  if (!alone) co_return alone;
   if ((*runner)->in_use()) {
     co_return Error{
         ErrorCode::kBusy,
@@ -249,12 +266,18 @@ Task<Status> NodeControl::delete_group(std::string name) {
 Task<Status> NodeControl::drop_group(std::string name) {
   const auto found = runners_.find(name);
   if (found == runners_.end()) co_return Error{ErrorCode::kNotFound, "no group " + name};
-  const RunnerPtr runner = std::move(found->second);
+  RunnerPtr runner = std::move(found->second);
   runners_.erase(found);  // nobody finds it any more
   co_await runner->stop();
-  auto deleting = pool_.delete_group(name);
+  runner.reset();
+  std::string gone = name;
+  auto deleting = pool_.delete_group(std::move(gone));
   const Status deleted = co_await std::move(deleting);
-  if (deleted) log_event(Level::kInfo, "group.deleted", "group={}", name);
+  if (deleted) {
+    log_event(Level::kInfo, "group.deleted", "group={}", name);
+  } else if (store::Group* group = pool_.find(name); group != nullptr && !stopping_) {
+    run(*group);  // it is still there, and goes on
+  }
   co_return deleted;
 }
 
@@ -431,6 +454,7 @@ Task<NodeStatus> NodeControl::status() {
   for (const RunnerPtr& runner : runners) {
     if (runner->stopped()) continue;
     auto group = co_await runner->status();
+    group.clone_of = clone_of(*runner);
     status.groups.push_back(std::move(group));
   }
   for (const auto& broken : pool_.broken_groups()) {

@@ -20,6 +20,8 @@
 
 namespace tandem::control {
 
+Status check_group_name(const std::string& name);
+
 class NodeControl final : public Control, public VolumeDirectory {
  public:
   NodeControl(Runtime runtime, store::Pool& pool, LinkDialer& dialer, PeerControl& peers,
@@ -44,6 +46,7 @@ class NodeControl final : public Control, public VolumeDirectory {
   Task<Status> create_volume(CreateVolume request) override;
   Task<Status> resize_volume(std::string name, std::uint64_t size_bytes) override;
   Task<Status> delete_volume(std::string name) override;
+  Task<Status> clone_group(CloneGroup request) override;
   Task<Status> delete_group(std::string name) override;
   Task<Status> set_mode(std::string group, ReplicationMode mode) override;
   Task<Status> add_mirror(AddMirror request) override;
@@ -53,6 +56,9 @@ class NodeControl final : public Control, public VolumeDirectory {
   Task<Status> delete_snapshot(std::string group, std::string name) override;
   Task<Status> rename_snapshot(RenameSnapshot request) override;
   Task<Result<SnapshotStatus>> show_snapshot(std::string group, std::string name) override;
+  Task<Result<RolledBack>> rollback(Rollback request) override;
+  Task<Result<HistoryStatus>> history(std::string group) override;
+  Task<Result<SnapshotStatus>> keep_point(KeepPoint request) override;
   Task<Status> start_scrub(std::string group) override;
   Task<Status> stop_scrub(std::string group) override;
   Task<Result<ContentReport>> check_content(ContentRequest request) override;
@@ -77,6 +83,10 @@ class NodeControl final : public Control, public VolumeDirectory {
   Task<Result<replication::GroupReplication*>> create_mirror(message::Hello hello);
   Task<Result<RunnerPtr>> group_for(const CreateVolume& request, bool& created);
   Task<Status> drop_group(std::string name);
+  // clones.cc
+  std::optional<CloneOrigin> clone_of(const GroupRunner& clone) const;
+  Task<void> until_it_serves(RunnerPtr runner);
+  Status nothing_came_out_of(std::string_view name) const;
   replication::RouterCallbacks routes();
   PoolStatus pool_status(const std::vector<GroupStatus>& groups) const;
   void watch_pool();

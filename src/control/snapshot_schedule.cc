@@ -20,7 +20,8 @@ constexpr std::uint64_t kDaysOfFirstWeek = 3;
 std::vector<std::size_t> automatic(const std::vector<SnapshotStatus>& kept) {
   std::vector<std::size_t> found;
   for (std::size_t i = 0; i < kept.size(); ++i) {
-    if (kept[i].name.starts_with(kAutomaticPrefix)) found.push_back(i);
+    const bool snapshot = kept[i].kind == "snapshot";  // who named a branch so wants to keep it
+    if (snapshot && kept[i].name.starts_with(kAutomaticPrefix)) found.push_back(i);
   }
   return found;
 }

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cctype>
 
+#include "control/kept_tree.h"
 #include "control/node_control.h"
 #include "control/snapshot_schedule.h"
 #include "tandem/base/log.h"
@@ -24,9 +25,23 @@ const char* to_text(format::Consistency consistency) {
   return "unknown";
 }
 
-/// As volumes' names, and a time may be one. Longer names, or '~' in them, come from the store
-/// only.
-Status check_name(const std::string& name) {
+const char* to_text(format::SnapshotKind kind) {
+  switch (kind) {
+    case format::SnapshotKind::kSnapshot:
+      return "snapshot";
+    case format::SnapshotKind::kBranch:
+      return "branch";
+    case format::SnapshotKind::kPoint:
+    case format::SnapshotKind::kMark:
+      return "point";
+  }
+  return "unknown";
+}
+
+}  // namespace
+
+/// As volumes' names, and a time may be one.
+Status check_snapshot_name(const std::string& name) {
   const auto good = [](unsigned char c) {
     return std::isalnum(c) != 0 || c == '.' || c == '_' || c == '-' || c == ':';
   };
@@ -41,29 +56,28 @@ Status check_name(const std::string& name) {
                            name, format::kSnapshotNameBytesMax)};
 }
 
-}  // namespace
-
 // --- one group
 // ------------------------------------------------------------------------------------
 
 std::vector<SnapshotStatus> GroupRunner::snapshot_statuses() const {
+  const auto states = group_.kept_states();
+  const auto uses = uses_of(states, group_.parent(), group_.use().snapshot_blocks);
   std::vector<SnapshotStatus> all;
-  // A state lists what died in front of it; what died behind the newest is the rest.
-  std::uint64_t rest = group_.use().snapshot_blocks;
-  for (const auto& state : group_.snapshots()) {
+  for (const auto& state : states) {
+    if (!has_name(state)) continue;
     SnapshotStatus s;
     s.name = state.name;
     s.label = state.label;
+    s.kind = to_text(state.kind);
+    s.parent = uses.at(state.id).parent;
     s.lsn = state.at.lsn;
     s.utc = state.at.utc;
+    s.payload_bytes = state.at.payload_bytes;
     s.consistency = to_text(state.consistency);
     for (const auto& volume : state.volumes) s.volumes.push_back({volume.name, volume.size_bytes});
-    const std::uint64_t in_front = std::min(rest, state.held.entries);
-    rest -= in_front;
-    if (!all.empty()) all.back().held_bytes = in_front * kBlockBytes;
+    s.held_bytes = uses.at(state.id).held_blocks * kBlockBytes;
     all.push_back(std::move(s));
   }
-  if (!all.empty()) all.back().held_bytes = rest * kBlockBytes;
   const auto policy = replication::snapshot_policy(group_.settings());
   for (auto& keeping : keepings(policy, all, runtime_.clock.utc())) {
     auto& s = all[keeping.index];
@@ -100,7 +114,7 @@ Task<Result<SnapshotStatus>> GroupRunner::create_snapshot(CreateSnapshot request
     for (int again = 2; find_snapshot(request.name); ++again)
       request.name = fmt::format("{}-{}", now, again);
   }
-  const Status named = check_name(request.name);
+  const Status named = check_snapshot_name(request.name);
   if (!named) co_return named.error();
   if (limit && request.hook != SnapshotHook::kSkip) {
     auto making = snapshot_in_hooks(std::move(request), *limit);
@@ -133,7 +147,7 @@ Task<Status> GroupRunner::delete_snapshot(std::string name) {
 Task<Status> GroupRunner::rename_snapshot(const RenameSnapshot& request) {
   auto holder = work_.hold();
   if (group_.stopped()) co_return unavailable();
-  const Status named = check_name(request.new_name);
+  const Status named = check_snapshot_name(request.new_name);
   if (!named) co_return named;
   const auto found = find_snapshot(request.name);
   if (!found) co_return found.error();
@@ -166,7 +180,8 @@ std::vector<VolumeInfo> GroupRunner::snapshot_exports() const {
   if (group_.stopped()) return all;
   for (const auto& state : group_.snapshots()) {
     for (const auto& volume : state.volumes) {
-      all.push_back({volume.name + "@" + state.name, volume.size_bytes, volume.logical_block_bytes,
+      all.push_back({export_name(volume.name) + "@" + state.name, volume.size_bytes,
+                     volume.logical_block_bytes,
                      /*read_only=*/true});
     }
   }
@@ -259,13 +274,19 @@ Task<Result<SnapshotStatus>> NodeControl::show_snapshot(std::string group, std::
   co_return co_await std::move(showing);
 }
 
-/// "volume@snapshot". The volume itself may be gone, or live in another group by now: a snapshot of
-/// the group where it is now comes first.
+/// "volume@snapshot" or "group/volume@snapshot". The volume itself may be gone, or live in another
+/// group by now: a snapshot of the group where it is now comes first.
 Result<std::shared_ptr<Volume>> NodeControl::open_snapshot(std::string_view name) {
   const auto at = name.rfind('@');
   const auto volume = name.substr(0, at), snapshot = name.substr(at + 1);
   Error why{ErrorCode::kNotFound, fmt::format("no snapshot {} of a volume {} on node {}", snapshot,
                                               volume, options_.node)};
+  const auto slash = volume.find('/');
+  if (slash != std::string_view::npos) {
+    const auto group = find_group(volume.substr(0, slash));
+    if (!group) return why;
+    return (*group)->open_snapshot(snapshot, volume.substr(slash + 1));
+  }
   const auto home = find_volume(volume);
   if (home) {
     auto opened = (*home)->open_snapshot(snapshot, volume);
@@ -273,6 +294,7 @@ Result<std::shared_ptr<Volume>> NodeControl::open_snapshot(std::string_view name
     why = opened.error();
   }
   for (const auto& [group, runner] : runners_) {
+    if (runner->is_clone()) continue;
     auto opened = runner->open_snapshot(snapshot, volume);
     if (opened) return opened;
   }

@@ -26,12 +26,13 @@ constexpr const char* kFooter =
 /// What the words of the command line ended in.
 struct Words {
   Settings settings;
-  std::string timeout, watch, size, rate, mode, to;
+  std::string timeout, watch, size, rate, mode, from, to;
   std::string name, group, address, fence_command;
   std::uint32_t block_size = 512;
   std::vector<std::string> changes;
-  std::string label, new_name;
+  std::string label, new_name, branch;
   PairOptions pair;
+  RecoverOptions recover;
   bool local = false;  // asks no node
   bool yes = false, force = false, everywhere = false;
   bool check = false;
@@ -128,8 +129,8 @@ void add_group_commands(CLI::App& app, Words& w, Action& chosen) {
   set->add_option("KEY=VALUE", w.changes,
                   "lag_bytes=256MiB, lag_time=30s, lag_action=degrade|throttle|stall, "
                   "without_mirror=degrade|block, snapshots.every=15m, snapshots.keep=24h (or a "
-                  "number), snapshots.hourly|daily|weekly|monthly=7, of this node; an empty value "
-                  "is the default")
+                  "number), snapshots.hourly|daily|weekly|monthly=7, history=6h, "
+                  "history.bytes=20GiB, of this node; an empty value is the default")
       ->required();
   auto* remove =
       command(*group, "delete", "Delete one node's copy of a group", chosen,
@@ -250,6 +251,51 @@ void add_snapshot_commands(CLI::App& app, Words& w, Action& chosen) {
   rename->add_option("NEW", w.new_name)->required();
   w.label_option = rename->add_option("--label", w.label, "Another label, too")->type_name("TEXT");
   rename->add_flag("--everywhere", w.everywhere, "On every node that has it");
+  auto* rollback = command(
+      *snapshot, "rollback", "Make a kept state the newest again; what is newest stays as a branch",
+      chosen, [&w](Context& context) {
+        return run_snapshot_rollback(context, {w.group, w.name, w.branch}, w.yes);
+      });
+  rollback->add_option("GROUP", w.group)->required();
+  rollback->add_option("SNAPSHOT", w.name, "A snapshot, a branch or a point")->required();
+  rollback->add_option("--branch", w.branch, "What the branch is called; by the time without it")
+      ->type_name("NAME");
+  rollback->add_flag("--yes", w.yes, "Do not ask; what is undone is printed all the same");
+}
+
+void add_time_commands(CLI::App& app, Words& w, Action& chosen) {
+  auto* history = command(app, "history",
+                          "How far back a group can go, what was written when, and what happened",
+                          chosen, [&w](Context& context) {
+                            return run_history(context, {w.group, w.from, w.to});
+                          });
+  history->add_option("GROUP", w.group)->required();
+  history->add_option("--from", w.from, "Only from here on, as in 12:00, 12:00:30 or \"1h ago\"")
+      ->type_name("TIME");
+  history->add_option("--to", w.to, "Only up to here")->type_name("TIME");
+  auto* recover = command(
+      app, "recover", "A group as it was at any moment of its history: as a clone, or in place",
+      chosen, [&w](Context& context) { return run_recover(context, w.recover); });
+  recover->add_option("NAME", w.recover.what, "A group, or a volume of it")->required();
+  recover
+      ->add_option("--at", w.recover.at,
+                   "When: 2026-05-01T12:00:00Z, 12:00 or 12:00:30 (today, UTC), \"10m ago\", or "
+                   "the number of a record")
+      ->required()
+      ->type_name("TIME|LSN");
+  recover->add_option("--name", w.recover.name, "What the clone is called")->type_name("NAME");
+  recover->add_flag("--in-place", w.recover.in_place,
+                    "Roll the group back, after showing what that undoes; what is newest stays as "
+                    "a branch");
+  recover->add_option("--branch", w.recover.branch, "What the branch is called")->type_name("NAME");
+  recover->add_flag("--yes", w.recover.yes, "Do not ask");
+  auto* clone =
+      command(app, "clone",
+              "A writable copy of a group that shares its data; on a mirror: a failover "
+              "test",
+              chosen, [&w](Context& context) { return run_clone(context, w.group, w.name); });
+  clone->add_option("GROUP[@SNAPSHOT]", w.group, "As it is now without a snapshot")->required();
+  clone->add_option("NAME", w.name, "The new group's name")->required();
 }
 
 void add_role_commands(CLI::App& app, Words& w, Action& chosen) {
@@ -334,6 +380,7 @@ int run(std::vector<std::string> words, Context& context, const Environment& env
   add_group_commands(app, w, chosen);
   add_snapshot_commands(app, w, chosen);
   add_backup_commands(app, chosen, w.local);
+  add_time_commands(app, w, chosen);
   add_scrub_commands(app, w, chosen);
   add_role_commands(app, w, chosen);
   add_pair_commands(app, w, chosen);

@@ -242,7 +242,8 @@ class Creation {
 
   Result<Opened> open(const std::vector<Place>& places, const VolumePart& part) const {
     return open_at_one(places, context_.settings, [&](const Place& place) {
-      Wanted wanted{part.name + "@" + find_snapshot(*place.group, plan_.snapshot)->name, ""};
+      const auto* snapshot = find_snapshot(*place.group, plan_.snapshot);
+      Wanted wanted{export_name(*place.group, part.name) + "@" + snapshot->name, ""};
       if (part.based) wanted.since = find_snapshot(*place.group, plan_.from->snapshot)->name;
       return wanted;
     });

@@ -36,6 +36,30 @@ Exit run_snapshot_delete(Context& context, const std::string& group, const std::
                          bool everywhere, bool yes);
 Exit run_snapshot_rename(Context& context, const RenameSnapshot& request, bool everywhere);
 
+// rollback_command.cc
+/// Shows what it undoes, and asks, before.
+Exit run_snapshot_rollback(Context& context, const Rollback& request, bool yes);
+
+// history_command.cc
+struct HistoryOptions {
+  std::string group;
+  std::string from, to;  // times; "": all that there is
+};
+Exit run_history(Context& context, const HistoryOptions& options);
+
+// clone_commands.cc
+/// `source`: GROUP, as it is now, or GROUP@SNAPSHOT. On a primary or on a mirror.
+Exit run_clone(Context& context, const std::string& source, const std::string& name);
+struct RecoverOptions {
+  std::string what;  // a group, or a volume, which stands for its group
+  std::string at;    // see parse_moment()
+  std::string name;  // of the clone; "": one is made up
+  bool in_place = false;
+  std::string branch;
+  bool yes = false;
+};
+Exit run_recover(Context& context, const RecoverOptions& options);
+
 // scrub_commands.cc: each node that is named and holds the group scrubs its own copy.
 Exit run_scrub_start(Context& context, const std::string& group);
 Exit run_scrub_stop(Context& context, const std::string& group);

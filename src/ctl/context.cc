@@ -5,6 +5,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "ctl/format.h"
+
 namespace tandem::ctl {
 namespace {
 
@@ -123,17 +125,20 @@ std::function<bool(const NodeStatus&)> serves_volume(std::string name) {
     return std::any_of(node.groups.begin(), node.groups.end(), [&](const GroupStatus& group) {
       return group.role == Role::kPrimary &&
              std::any_of(group.volumes.begin(), group.volumes.end(),
-                         [&](const VolumeStatus& volume) { return volume.name == name; });
+                         [&](const VolumeStatus& v) { return export_name(group, v.name) == name; });
     });
   };
 }
 
+bool can_confirm(Context& context, bool yes) {
+  if (yes || (context.terminal && !context.settings.json)) return true;
+  refuse(context, "not done: this needs --yes, because nobody can be asked here");
+  return false;
+}
+
 bool confirmed(Context& context, bool yes, const std::string& question, const std::string& name) {
   if (yes) return true;
-  if (!context.terminal || context.settings.json) {
-    refuse(context, "not done: this needs --yes, because nobody can be asked here");
-    return false;
-  }
+  if (!can_confirm(context, yes)) return false;
   context.out << question << "\nType \"" << name << "\" to go on: " << std::flush;
   std::string typed;
   if (std::getline(context.in, typed) && typed == name) return true;

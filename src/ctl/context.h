@@ -68,6 +68,8 @@ std::function<bool(const NodeStatus&)> holds_group(std::string group, Role role)
 /// For choose(): the node is the primary of the group that has volume `name`.
 std::function<bool(const NodeStatus&)> serves_volume(std::string name);
 
+/// Whether confirmed() can be true; says why not.
+bool can_confirm(Context& context, bool yes);
 /// Makes the operator type `name`; true when done so. Without a terminal and without `yes`:
 /// refused.
 bool confirmed(Context& context, bool yes, const std::string& question, const std::string& name);

@@ -111,15 +111,17 @@ Status list(Export& exported, Listing& listing) {
 
 /// Whether both points of the volume are there.
 bool holds(const GroupStatus& group, const DiffRequest& request) {
+  const auto is_it = [&](const auto& v) { return export_name(group, v.name) == request.volume; };
+  const auto has_it = [&](const auto& volumes) {
+    return std::any_of(volumes.begin(), volumes.end(), is_it);
+  };
   const auto* from = find_snapshot(group, request.from);
-  if (from == nullptr || !has_volume(*from, request.volume)) return false;
+  if (from == nullptr || !has_it(from->volumes)) return false;
   if (!request.to.empty()) {
     const auto* to = find_snapshot(group, request.to);
-    return to != nullptr && has_volume(*to, request.volume);
+    return to != nullptr && has_it(to->volumes);
   }
-  return group.role == Role::kPrimary &&
-         std::any_of(group.volumes.begin(), group.volumes.end(),
-                     [&](const auto& v) { return v.name == request.volume; });
+  return group.role == Role::kPrimary && has_it(group.volumes);
 }
 
 }  // namespace

@@ -125,6 +125,23 @@ std::string goes_text(const SnapshotStatus& snapshot) {
   return time_text(snapshot.goes).substr(0, 16) + " UTC (" + rules + ")";
 }
 
+std::string export_name(const GroupStatus& group, const std::string& volume) {
+  return group.clone_of ? group.name + "/" + volume : volume;
+}
+
+std::string clone_text(const CloneOrigin& origin) {
+  return "group " + origin.group + " as of " + time_text(origin.utc) + " (record " +
+         std::to_string(origin.lsn.value) +
+         (origin.snapshot.empty() ? ")" : ", " + origin.snapshot + ")");
+}
+
+std::string exports_text(const GroupStatus& group, const SnapshotStatus& snapshot) {
+  std::string text;
+  for (const auto& volume : snapshot.volumes)
+    text += (text.empty() ? "" : ", ") + export_name(group, volume.name) + "@" + snapshot.name;
+  return text.empty() ? "none" : text;
+}
+
 std::string point_text(const LogPoint& point) {
   auto text =
       "timeline " + std::to_string(point.timeline.value) + ", record " + grouped(point.lsn.value);

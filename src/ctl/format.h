@@ -47,6 +47,12 @@ class Table {
 /// When this node's rules delete a snapshot: "2026-05-01 12:00 UTC (daily)", "at no set time
 /// (newest)", or "by hand".
 std::string goes_text(const SnapshotStatus& snapshot);
+/// What a volume of a group is called as an export: "disk", or of a clone "test/disk".
+std::string export_name(const GroupStatus& group, const std::string& volume);
+/// "group vms as of 2026-… (record 300)".
+std::string clone_text(const CloneOrigin& origin);
+/// What a kept state's volumes are called as exports: "disk@s1, log@s1".
+std::string exports_text(const GroupStatus& group, const SnapshotStatus& snapshot);
 /// What a promotion recovers and what it loses, in words; `promoted`: it has happened.
 std::string receipt_text(const Receipt& receipt, bool promoted);
 

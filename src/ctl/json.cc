@@ -78,8 +78,11 @@ Json to_json(const VolumeStatus& volume) {
 Json to_json(const SnapshotStatus& snapshot) {
   Json out = {{"name", snapshot.name},
               {"label", snapshot.label},
+              {"kind", snapshot.kind},
+              {"parent", snapshot.parent},
               {"lsn", snapshot.lsn.value},
               {"utc_ns", snapshot.utc.value},
+              {"payload_bytes", snapshot.payload_bytes},
               {"consistency", snapshot.consistency},
               {"volumes", Json::array()},
               {"held_bytes", snapshot.held_bytes},
@@ -89,6 +92,13 @@ Json to_json(const SnapshotStatus& snapshot) {
   for (const auto& volume : snapshot.volumes)
     out["volumes"].push_back({{"name", volume.name}, {"size_bytes", volume.size_bytes}});
   return out;
+}
+
+Json to_json(const CloneOrigin& origin) {
+  return {{"group", origin.group},
+          {"snapshot", origin.snapshot},
+          {"lsn", origin.lsn.value},
+          {"utc_ns", origin.utc.value}};
 }
 
 Json to_json(const GroupStatus& group) {
@@ -125,6 +135,8 @@ Json to_json(const GroupStatus& group) {
                 {"lag_bytes", group.policy.lag_bytes},
                 {"lag_ms", group.policy.lag_ms}}},
               {"snapshots", Json::array()},
+              {"parent", group.parent},
+              {"clone_of", nullptr},
               {"snapshot_bytes", group.snapshot_bytes},
               {"hook",
                {{"state", group.hook.state},
@@ -134,6 +146,7 @@ Json to_json(const GroupStatus& group) {
   for (const auto& slot : group.slots) out["slots"].push_back(to_json(slot));
   for (const auto& snapshot : group.snapshots) out["snapshots"].push_back(to_json(snapshot));
   if (group.upstream) out["upstream"] = to_json(*group.upstream);
+  if (group.clone_of) out["clone_of"] = to_json(*group.clone_of);
   out.update(integrity_json(group));
   return out;
 }

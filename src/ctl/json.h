@@ -13,6 +13,7 @@ using Json = nlohmann::ordered_json;
 Json to_json(const LogPoint& point);
 Json to_json(const VolumeStatus& volume);
 Json to_json(const SnapshotStatus& snapshot);
+Json to_json(const CloneOrigin& origin);
 Json to_json(const GroupStatus& group);
 Json to_json(const PoolStatus& pool);
 Json to_json(const NodeStatus& node);

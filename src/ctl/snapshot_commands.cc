@@ -1,5 +1,6 @@
 // Snapshots: every node keeps its own; what is done to one is said with the node.
 #include <algorithm>
+#include <cctype>
 #include <functional>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -18,29 +19,23 @@ bool has_snapshot(const Answer& answer, const std::string& group, const std::str
                                      [&](const auto& s) { return s.name == name; });
 }
 
-/// What the snapshot's volumes are called as exports.
-std::string exports_text(const SnapshotStatus& snapshot) {
-  std::string text;
-  for (const auto& volume : snapshot.volumes)
-    text += (text.empty() ? "" : ", ") + volume.name + "@" + snapshot.name;
-  return text.empty() ? "none" : text;
-}
-
-std::string snapshot_text(const std::string& node, const std::string& group,
+std::string snapshot_text(const std::string& node, const GroupStatus& group,
                           const SnapshotStatus& s) {
-  std::string out = "Snapshot " + s.name + " of group " + group + " on node " + node + "\n";
+  std::string out = s.kind + " " + s.name + " of group " + group.name + " on node " + node + "\n";
+  out[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(out[0])));
   const auto line = [&](std::string name, const std::string& value) {
     name.resize(14, ' ');
     out += "  " + name + value + "\n";
   };
   if (!s.label.empty()) line("label", s.label);
   line("position", "record " + std::to_string(s.lsn.value) + " (" + time_text(s.utc) + ")");
+  line("out of", s.parent.empty() ? "none that is kept" : s.parent);
   line("consistency", s.consistency);
   line("goes", goes_text(s));
   line("held", size_text(s.held_bytes) + "; deleting it gives back " + size_text(s.unique_bytes));
   for (const auto& volume : s.volumes) {
-    line("export",
-         volume.name + "@" + s.name + ", " + size_text(volume.size_bytes) + ", read-only");
+    line("export", export_name(group, volume.name) + "@" + s.name + ", " +
+                       size_text(volume.size_bytes) + ", read-only");
   }
   return out;
 }
@@ -107,6 +102,8 @@ Exit run_snapshot_create(Context& context, const CreateSnapshot& request) {
   if (!chosen.client) return chosen.exit;
   const auto made = chosen.client->create_snapshot(request);
   if (!made) return fail(context, made.error(), chosen.client->reached());
+  const auto status = chosen.client->status();
+  const auto* in = find_group(status, group);
   if (context.settings.json) {
     Json out = {{"group", group}};
     out.update(to_json(*made));
@@ -115,7 +112,8 @@ Exit run_snapshot_create(Context& context, const CreateSnapshot& request) {
   } else {
     context.out << "Snapshot " << made->name << " of group " << group << " was made at record "
                 << made->lsn.value << " (" << time_text(made->utc) << "), " << made->consistency
-                << ". Exports, read-only: " << exports_text(*made) << ".\n";
+                << ". Exports, read-only: "
+                << exports_text(in == nullptr ? GroupStatus{} : *in, *made) << ".\n";
     if (!made->warning.empty()) context.err << "warning: " << made->warning << "\n";
   }
   return Exit::kOk;
@@ -125,7 +123,8 @@ Exit run_snapshot_list(Context& context, const std::string& group) {
   const auto answers = collect(context);
   auto list = Json::array();
   bool known = group.empty();
-  Table table({"NODE", "GROUP", "SNAPSHOT", "LSN", "TIME", "CONSISTENCY", "HELD", "GOES", "LABEL"});
+  Table table({"NODE", "GROUP", "SNAPSHOT", "KIND", "OUT OF", "LSN", "TIME", "CONSISTENCY", "HELD",
+               "GOES", "LABEL"});
   for (const auto& answer : answers) {
     if (!answer.status) continue;
     for (const auto& g : answer.status->groups) {
@@ -135,9 +134,9 @@ Exit run_snapshot_list(Context& context, const std::string& group) {
         Json entry = {{"node", answer.status->node}, {"group", g.name}};
         entry.update(to_json(s));
         list.push_back(std::move(entry));
-        table.row({answer.status->node, g.name, s.name, std::to_string(s.lsn.value),
-                   time_text(s.utc), s.consistency, size_text(s.held_bytes), goes_text(s),
-                   s.label});
+        table.row({answer.status->node, g.name, s.name, s.kind, s.parent,
+                   std::to_string(s.lsn.value), time_text(s.utc), s.consistency,
+                   size_text(s.held_bytes), goes_text(s), s.label});
       }
     }
   }
@@ -166,7 +165,8 @@ Exit run_snapshot_show(Context& context, const std::string& group, const std::st
     entry.update(to_json(*shown));
     entry["unique_bytes"] = shown->unique_bytes;
     list.push_back(std::move(entry));
-    if (!context.settings.json) context.out << snapshot_text(answer.status->node, group, *shown);
+    if (!context.settings.json)
+      context.out << snapshot_text(answer.status->node, *find_group(answer.status, group), *shown);
   }
   if (list.empty() && answered(answers)) {
     return fail(context, {ErrorCode::kNotFound, "there is no snapshot " + name + " of group " +

@@ -181,9 +181,9 @@ Exit run_volume_list(Context& context) {
         entry.update(
             {{"group", group.name}, {"node", a.status->node}, {"role", to_string(group.role)}});
         list.push_back(std::move(entry));
-        table.row({volume.name, group.name, a.status->node, to_string(group.role),
-                   size_text(volume.size_bytes), size_text(volume.allocated_bytes),
-                   std::to_string(volume.logical_block_bytes)});
+        table.row({export_name(group, volume.name), group.name, a.status->node,
+                   to_string(group.role), size_text(volume.size_bytes),
+                   size_text(volume.allocated_bytes), std::to_string(volume.logical_block_bytes)});
       }
     }
   }
@@ -276,6 +276,7 @@ std::string group_text(const View& view) {
   line("state", g.state + (g.reason.empty() ? "" : " (" + g.reason + ")") + ", since " +
                     age_text(g.since, view.now));
   line("mode", to_string(g.mode));
+  if (g.clone_of) line("clone of", clone_text(*g.clone_of));
   line("settings", settings_text(g.settings));
   if (g.role == Role::kPrimary) line("policy", policy_text(g.policy, view.now));
   line("head", point_text(g.head));
@@ -296,8 +297,8 @@ std::string group_text(const View& view) {
   line("automatic", automatic_text(g));
   if (g.hook.state != "none") line("hook", hook_text(g.hook, view.now));
   for (const auto& volume : g.volumes)
-    line("volume", volume.name + ": " + size_text(volume.size_bytes) + ", allocated " +
-                       size_text(volume.allocated_bytes) + ", blocks of " +
+    line("volume", export_name(g, volume.name) + ": " + size_text(volume.size_bytes) +
+                       ", allocated " + size_text(volume.allocated_bytes) + ", blocks of " +
                        std::to_string(volume.logical_block_bytes));
   for (const auto& slot : g.slots) {
     line("mirror", (slot.node.empty() ? "" : slot.node + " at ") + slot.address + ": " +

@@ -39,6 +39,11 @@ Verdict judge_primary(const View& primary) {
   if (group.state != "serving" && group.state != "starting")
     return {false, "NOT SERVED: " + primary.node + " is primary but " + group.state +
                        because(group.reason)};
+  if (group.slots.empty() && group.clone_of) {
+    return {group.state == "serving", head + " this clone of " + clone_text(*group.clone_of) +
+                                          ", which is not mirrored; 'tandem group delete " +
+                                          group.name + "' discards it"};
+  }
   if (group.slots.empty())
     return {false, head + ". NOT PROTECTED: it has no mirror; 'tandem mirror add " + group.name +
                        " HOST:PORT' gives it one"};

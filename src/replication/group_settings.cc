@@ -144,6 +144,9 @@ constexpr Kind kGroupKinds[] = {
     {"snapshots.daily", kOff, kNewestOf, &is_count},
     {"snapshots.weekly", kOff, kNewestOf, &is_count},
     {"snapshots.monthly", kOff, kNewestOf, &is_count},
+    {"history", kOff, "a time such as 6h or 2d, or off",
+     [](std::string_view text) { return text == kOff || period(text); }},
+    {"history.bytes", kOff, "a size such as 20GiB, or off", &is_size},
     {"scrub.every", kScrubEvery, "a time from 1h on such as 12h or 7d, or off",
      [](std::string_view text) { return text == kOff || period(text) >= kScrubEveryMin; }},
     {"scrub.rate", kScrubRate, "bytes a second from 64KiB on such as 20MiB",
@@ -241,6 +244,11 @@ SnapshotPolicy snapshot_policy(const Settings& settings) {
 const char* to_text(SnapshotPolicy::Period period) {
   constexpr const char* kTexts[] = {"hourly", "daily", "weekly", "monthly"};
   return kTexts[period];
+}
+
+HistoryPolicy history_policy(const Settings& settings) {
+  return {.window = period(find(settings, "history")).value_or(Nanoseconds(0)),
+          .bytes_max = number(find(settings, "history.bytes"), kSizes).value_or(UINT64_MAX)};
 }
 
 ScrubPolicy scrub_policy(const Settings& settings) {

@@ -11,6 +11,9 @@
 //   snapshots.hourly, .daily, .weekly, .monthly
 //                   of so many hours, days, weeks and months (UTC, the present one is the first)
 //                   this node also keeps the newest of those, or "off"
+//   history         every state of so long before the present can be had again, on this node
+//                   ("6h"), or "off"
+//   history.bytes   at most so much is kept for that ("20GiB"), or "off"
 //   scrub.every     how often this node reads and checks all of its copy ("7d"), or "off"
 //   scrub.rate      at how many bytes a second ("20MiB")
 // and for each mirror:
@@ -54,6 +57,12 @@ struct SnapshotPolicy {
 /// "hourly", "daily", "weekly", "monthly".
 const char* to_text(SnapshotPolicy::Period period);
 
+/// How much of its past this node's copy keeps.
+struct HistoryPolicy {
+  Nanoseconds window{0};  // 0: none
+  std::uint64_t bytes_max = UINT64_MAX;
+};
+
 /// When this node reads and checks all of its copy, and how fast.
 struct ScrubPolicy {
   std::optional<Nanoseconds> every;
@@ -83,6 +92,7 @@ Status check_mirror_setting(const std::string& key, const std::string& value);
 /// What is in force; what cannot be read (a newer release wrote it) counts as not set.
 GroupPolicy group_policy(const Settings& settings);
 SnapshotPolicy snapshot_policy(const Settings& settings);
+HistoryPolicy history_policy(const Settings& settings);
 ScrubPolicy scrub_policy(const Settings& settings);
 /// The settings of the mirror at `address` are those whose key begins with mirror_prefix().
 SlotPolicy slot_policy(const Settings& settings, const std::string& address);

@@ -57,6 +57,14 @@ class GrpcControlClient final : public ControlClient {
     v1::DeleteVolumeResponse answer;
     return call(&Stub::DeleteVolume, request, answer);
   }
+  Status clone_group(const CloneGroup& in) override {
+    v1::CloneGroupRequest request;
+    request.set_origin(in.origin);
+    request.set_snapshot(in.snapshot);
+    request.set_name(in.name);
+    v1::CloneGroupResponse answer;
+    return call(&Stub::CloneGroup, request, answer);
+  }
   Status delete_group(const std::string& name) override {
     v1::DeleteGroupRequest request;
     request.set_name(name);
@@ -126,6 +134,33 @@ class GrpcControlClient final : public ControlClient {
     request.set_name(name);
     v1::SnapshotStatus answer;
     TANDEM_TRY(call(&Stub::GetSnapshot, request, answer));
+    return from_proto(answer);
+  }
+  Result<RolledBack> rollback(const Rollback& in) override {
+    v1::RollBackRequest request;
+    request.set_group(in.group);
+    request.set_snapshot(in.snapshot);
+    request.set_branch(in.branch);
+    v1::RollBackResponse answer;
+    TANDEM_TRY(call(&Stub::RollBack, request, answer));
+    return from_proto(answer);
+  }
+  Result<HistoryStatus> history(const std::string& group) override {
+    v1::GetHistoryRequest request;
+    request.set_group(group);
+    v1::HistoryStatus answer;
+    TANDEM_TRY(call(&Stub::GetHistory, request, answer));
+    return from_proto(answer);
+  }
+  Result<SnapshotStatus> keep_point(const KeepPoint& in) override {
+    v1::KeepPointRequest request;
+    request.set_group(in.group);
+    if (in.lsn) request.set_lsn(in.lsn->value);
+    if (in.time) request.set_utc_ns(in.time->value);
+    request.set_name(in.name);
+    request.set_label(in.label);
+    v1::SnapshotStatus answer;
+    TANDEM_TRY(call(&Stub::KeepPoint, request, answer));
     return from_proto(answer);
   }
   Status start_scrub(const std::string& group) override {

@@ -26,6 +26,7 @@ class ControlClient {
   virtual Status create_volume(const CreateVolume& request) = 0;
   virtual Status resize_volume(const std::string& name, std::uint64_t size_bytes) = 0;
   virtual Status delete_volume(const std::string& name) = 0;
+  virtual Status clone_group(const CloneGroup& request) = 0;
   virtual Status delete_group(const std::string& name) = 0;
   virtual Status set_mode(const std::string& group, ReplicationMode mode) = 0;
   virtual Status add_mirror(const AddMirror& request) = 0;
@@ -36,6 +37,9 @@ class ControlClient {
   virtual Status rename_snapshot(const RenameSnapshot& request) = 0;
   virtual Result<SnapshotStatus> show_snapshot(const std::string& group,
                                                const std::string& name) = 0;
+  virtual Result<RolledBack> rollback(const Rollback& request) = 0;
+  virtual Result<HistoryStatus> history(const std::string& group) = 0;
+  virtual Result<SnapshotStatus> keep_point(const KeepPoint& request) = 0;
   virtual Status start_scrub(const std::string& group) = 0;
   virtual Status stop_scrub(const std::string& group) = 0;
   virtual Result<ContentReport> check_content(const ContentRequest& request) = 0;

@@ -53,6 +53,13 @@ Task<Status> handle(Control& control, const v1::DeleteGroupRequest& in, v1::Dele
   co_return status;
 }
 
+Task<Status> handle(Control& control, const v1::CloneGroupRequest& in, v1::CloneGroupResponse&) {
+  CloneGroup request{in.origin(), in.snapshot(), in.name()};
+  auto task = control.clone_group(std::move(request));
+  auto status = co_await std::move(task);
+  co_return status;
+}
+
 Error unknown_mode() {
   return {ErrorCode::kInvalid, "the replication mode is missing or unknown: async, flush or sync"};
 }
@@ -146,6 +153,37 @@ Task<Status> handle(Control& control, const v1::GetSnapshotRequest& in, v1::Snap
   co_return ok();
 }
 
+Task<Status> handle(Control& control, const v1::RollBackRequest& in, v1::RollBackResponse& out) {
+  Rollback request{in.group(), in.snapshot(), in.branch()};
+  auto task = control.rollback(std::move(request));
+  auto done = co_await std::move(task);
+  if (!done) co_return std::move(done.error());
+  to_proto(*done, &out);
+  co_return ok();
+}
+
+Task<Status> handle(Control& control, const v1::GetHistoryRequest& in, v1::HistoryStatus& out) {
+  auto task = control.history(in.group());
+  auto history = co_await std::move(task);
+  if (!history) co_return std::move(history.error());
+  to_proto(*history, &out);
+  co_return ok();
+}
+
+Task<Status> handle(Control& control, const v1::KeepPointRequest& in, v1::SnapshotStatus& out) {
+  KeepPoint request;
+  request.group = in.group();
+  if (in.has_lsn()) request.lsn = Lsn(in.lsn());
+  if (in.has_utc_ns()) request.time = UtcNs(in.utc_ns());
+  request.name = in.name();
+  request.label = in.label();
+  auto task = control.keep_point(std::move(request));
+  auto point = co_await std::move(task);
+  if (!point) co_return std::move(point.error());
+  to_proto(*point, &out);
+  co_return ok();
+}
+
 Task<Status> handle(Control& control, const v1::StartScrubRequest& in, v1::StartScrubResponse&) {
   auto task = control.start_scrub(in.group());
   auto status = co_await std::move(task);
@@ -207,7 +245,8 @@ using RequestCall = void (ControlAsyncService::*)(grpc::ServerContext*, Request*
 template <class Request>
 inline constexpr bool kOnlyLooks = std::is_same_v<Request, v1::GetStatusRequest> ||
                                    std::is_same_v<Request, v1::GetReceiptRequest> ||
-                                   std::is_same_v<Request, v1::GetSnapshotRequest>;
+                                   std::is_same_v<Request, v1::GetSnapshotRequest> ||
+                                   std::is_same_v<Request, v1::GetHistoryRequest>;
 
 /// One call, from waiting for it to the end of its answer.
 template <class Request, class Response>
@@ -342,6 +381,7 @@ void listen_for_control(ControlAsyncService& service, std::shared_ptr<Loop> loop
       &S::RequestDeleteVolume);
   listen.template operator()<v1::DeleteGroupRequest, v1::DeleteGroupResponse>(
       &S::RequestDeleteGroup);
+  listen.template operator()<v1::CloneGroupRequest, v1::CloneGroupResponse>(&S::RequestCloneGroup);
   listen.template operator()<v1::SetModeRequest, v1::SetModeResponse>(&S::RequestSetMode);
   listen.template operator()<v1::AddMirrorRequest, v1::AddMirrorResponse>(&S::RequestAddMirror);
   listen.template operator()<v1::RemoveMirrorRequest, v1::RemoveMirrorResponse>(
@@ -355,6 +395,9 @@ void listen_for_control(ControlAsyncService& service, std::shared_ptr<Loop> loop
   listen.template operator()<v1::RenameSnapshotRequest, v1::RenameSnapshotResponse>(
       &S::RequestRenameSnapshot);
   listen.template operator()<v1::GetSnapshotRequest, v1::SnapshotStatus>(&S::RequestGetSnapshot);
+  listen.template operator()<v1::RollBackRequest, v1::RollBackResponse>(&S::RequestRollBack);
+  listen.template operator()<v1::GetHistoryRequest, v1::HistoryStatus>(&S::RequestGetHistory);
+  listen.template operator()<v1::KeepPointRequest, v1::SnapshotStatus>(&S::RequestKeepPoint);
   listen.template operator()<v1::StartScrubRequest, v1::StartScrubResponse>(&S::RequestStartScrub);
   listen.template operator()<v1::StopScrubRequest, v1::StopScrubResponse>(&S::RequestStopScrub);
   listen.template operator()<v1::CheckContentRequest, v1::CheckContentResponse>(

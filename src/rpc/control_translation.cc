@@ -150,6 +150,14 @@ void to_proto(const GroupStatus& group, v1::GroupStatus* out) {
   to_proto(group.policy, out->mutable_policy());
   for (const auto& snapshot : group.snapshots) rpc::to_proto(snapshot, out->add_snapshots());
   out->set_snapshot_bytes(group.snapshot_bytes);
+  out->set_parent(utf8(group.parent));
+  if (const auto& origin = group.clone_of) {
+    auto* of = out->mutable_clone_of();
+    of->set_group(utf8(origin->group));
+    of->set_snapshot(utf8(origin->snapshot));
+    of->set_lsn(origin->lsn.value);
+    of->set_utc_ns(origin->utc.value);
+  }
   out->mutable_hook()->set_state(utf8(group.hook.state));
   out->mutable_hook()->set_reason(utf8(group.hook.reason));
   out->mutable_hook()->set_since_utc_ns(group.hook.since.value);
@@ -192,6 +200,11 @@ Status from_proto(const v1::GroupStatus& in, GroupStatus& group) {
   if (in.has_policy()) group.policy = from_proto(in.policy());
   for (const auto& snapshot : in.snapshots()) group.snapshots.push_back(rpc::from_proto(snapshot));
   group.snapshot_bytes = in.snapshot_bytes();
+  group.parent = in.parent();
+  if (in.has_clone_of()) {
+    const auto& of = in.clone_of();
+    group.clone_of = CloneOrigin{of.group(), of.snapshot(), Lsn(of.lsn()), UtcNs(of.utc_ns())};
+  }
   if (in.has_hook())
     group.hook = {in.hook().state(), in.hook().reason(), UtcNs(in.hook().since_utc_ns())};
   group.damage = rpc::from_proto(in.damage());
@@ -292,6 +305,9 @@ void to_proto(const SnapshotStatus& snapshot, v1::SnapshotStatus* out) {
   for (const auto& rule : snapshot.kept_by) out->add_kept_by(utf8(rule));
   out->set_goes_utc_ns(snapshot.goes.value);
   out->set_warning(utf8(snapshot.warning));
+  out->set_kind(utf8(snapshot.kind));
+  out->set_parent(utf8(snapshot.parent));
+  out->set_payload_bytes(snapshot.payload_bytes);
 }
 
 SnapshotStatus from_proto(const v1::SnapshotStatus& in) {
@@ -309,7 +325,44 @@ SnapshotStatus from_proto(const v1::SnapshotStatus& in) {
   snapshot.kept_by.assign(in.kept_by().begin(), in.kept_by().end());
   snapshot.goes = UtcNs(in.goes_utc_ns());
   snapshot.warning = in.warning();
+  snapshot.kind = in.kind().empty() ? "snapshot" : in.kind();
+  snapshot.parent = in.parent();
+  snapshot.payload_bytes = in.payload_bytes();
   return snapshot;
+}
+
+void to_proto(const RolledBack& done, v1::RollBackResponse* out) {
+  to_proto(done.to, out->mutable_to());
+  if (!done.branch.name.empty()) to_proto(done.branch, out->mutable_branch());
+}
+
+RolledBack from_proto(const v1::RollBackResponse& in) {
+  RolledBack done;
+  done.to = from_proto(in.to());
+  if (in.has_branch()) done.branch = from_proto(in.branch());
+  return done;
+}
+
+void to_proto(const HistoryStatus& history, v1::HistoryStatus* out) {
+  out->set_now_utc_ns(history.now.value);
+  out->set_window(utf8(history.window));
+  out->set_bytes_max(utf8(history.bytes_max));
+  if (history.start) to_proto(*history.start, out->mutable_start());
+  to_proto(history.head, out->mutable_head());
+  out->set_bytes(history.bytes);
+  for (const auto& mark : history.marks) to_proto(mark, out->add_marks());
+}
+
+HistoryStatus from_proto(const v1::HistoryStatus& in) {
+  HistoryStatus history;
+  history.now = UtcNs(in.now_utc_ns());
+  history.window = in.window();
+  history.bytes_max = in.bytes_max();
+  if (in.has_start()) history.start = from_proto(in.start());
+  history.head = from_proto(in.head());
+  history.bytes = in.bytes();
+  for (const auto& mark : in.marks()) history.marks.push_back(from_proto(mark));
+  return history;
 }
 
 void to_proto(const Receipt& receipt, v1::Receipt* out) {

@@ -83,6 +83,10 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   /// Those that have a name (snapshots, branches, points), without those being deleted; in the
   /// order in which they were kept.
   std::vector<format::SnapshotState> snapshots() const;
+  /// All of them, also those without a name and those being deleted.
+  std::vector<format::SnapshotState> kept_states() const;
+  /// The one that the live state came out of; 0: none.
+  format::SnapshotId parent() const { return parent_; }
   /// On this node only. Its exports answer kNotFound from then on; space comes back in the
   /// background. Durable when it returns.
   Task<Status> delete_snapshot(std::string name);

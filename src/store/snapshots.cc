@@ -46,6 +46,12 @@ std::vector<format::SnapshotState> Group::snapshots() const {
   return out;
 }
 
+std::vector<format::SnapshotState> Group::kept_states() const {
+  std::vector<format::SnapshotState> out;
+  for (const auto& [id, snapshot] : snapshots_) out.push_back(snapshot->state);
+  return out;
+}
+
 Task<Result<LogPoint>> Group::create_snapshot(format::SnapshotBody body,
                                               std::optional<Nanoseconds> consistent_until) {
   auto hold = gate_.hold();

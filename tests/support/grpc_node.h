@@ -43,6 +43,9 @@ class FakeControl final : public Control {
     return note("resize " + name + " to " + std::to_string(size_bytes));
   }
   Task<Status> delete_volume(std::string name) override { return note("delete volume " + name); }
+  Task<Status> clone_group(CloneGroup r) override {
+    return note("clone " + r.origin + "@" + r.snapshot + " as " + r.name);
+  }
   Task<Status> delete_group(std::string name) override { return note("delete group " + name); }
   Task<Status> set_mode(std::string group, ReplicationMode mode) override {
     return note("mode " + group + " " + to_string(mode));
@@ -74,6 +77,21 @@ class FakeControl final : public Control {
   Task<Result<SnapshotStatus>> show_snapshot(std::string group, std::string name) override {
     return note_snapshot("show snapshot " + group + " " + name);
   }
+  Task<Result<RolledBack>> rollback(Rollback r) override {
+    calls.push_back("roll back " + r.group + " to " + r.snapshot + " as " + r.branch);
+    if (!result) co_return Error(result.error());
+    co_return RolledBack{snapshot_answer, r.branch.empty() ? SnapshotStatus{} : snapshot_answer};
+  }
+  Task<Result<HistoryStatus>> history(std::string group) override {
+    calls.push_back("history " + group);
+    if (!result) co_return Error(result.error());
+    co_return history_answer;
+  }
+  Task<Result<SnapshotStatus>> keep_point(KeepPoint r) override {
+    return note_snapshot("keep " + r.group + " at " + (r.lsn ? std::to_string(r.lsn->value) : "-") +
+                         " " + (r.time ? std::to_string(r.time->value) : "-") + " as " + r.name +
+                         " \"" + r.label + "\"");
+  }
   Task<Result<ContentReport>> check_content(ContentRequest r) override {
     calls.push_back("check " + r.group + " " + r.snapshot + " " + r.volume + " " +
                     std::to_string(r.first) + (r.read ? " read" : "") +
@@ -100,6 +118,7 @@ class FakeControl final : public Control {
   Status result = ok();
   Receipt receipt_answer;
   SnapshotStatus snapshot_answer;
+  HistoryStatus history_answer;
   ContentReport content_answer;
   /// With it, a call that is noted waits until it is opened.
   bool hold = false;

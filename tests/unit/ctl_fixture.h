@@ -21,6 +21,9 @@ struct FakeNode {
   Status result = ok();
   Receipt receipt;
   SnapshotStatus snapshot;
+  RolledBack rolled_back;
+  HistoryStatus history;
+  Status cloned = ok();
   std::function<Result<ContentReport>(const ContentRequest&)> content;
   std::vector<std::string> calls;
   std::chrono::milliseconds timeout{};
@@ -43,6 +46,10 @@ class FakeClient final : public rpc::ControlClient {
     return note("resize " + name + " to " + std::to_string(size));
   }
   Status delete_volume(const std::string& name) override { return note("delete volume " + name); }
+  Status clone_group(const CloneGroup& r) override {
+    TANDEM_TRY(note("clone " + r.origin + "@" + r.snapshot + " as " + r.name));
+    return node_.cloned;
+  }
   Status delete_group(const std::string& name) override { return note("delete group " + name); }
   Status set_mode(const std::string& group, ReplicationMode mode) override {
     return note("mode " + group + " " + to_string(mode));
@@ -74,6 +81,21 @@ class FakeClient final : public rpc::ControlClient {
   }
   Result<SnapshotStatus> show_snapshot(const std::string& group, const std::string& name) override {
     TANDEM_TRY(note("show snapshot " + group + " " + name));
+    return node_.snapshot;
+  }
+  Result<RolledBack> rollback(const Rollback& r) override {
+    TANDEM_TRY(note("roll back " + r.group + " to " + r.snapshot + " as " +
+                    (r.branch.empty() ? "-" : r.branch)));
+    return node_.rolled_back;
+  }
+  Result<HistoryStatus> history(const std::string& group) override {
+    TANDEM_TRY(note("history " + group));
+    return node_.history;
+  }
+  Result<SnapshotStatus> keep_point(const KeepPoint& r) override {
+    TANDEM_TRY(note("keep " + r.group + " at " + (r.lsn ? std::to_string(r.lsn->value) : "-") +
+                    " " + (r.time ? std::to_string(r.time->value) : "-") + " as " +
+                    (r.name.empty() ? "-" : r.name)));
     return node_.snapshot;
   }
   Result<ContentReport> check_content(const ContentRequest& r) override {

@@ -11,6 +11,7 @@
 #include "rpc/control_translation.h"
 #include "rpc/reflection_service.h"
 #include "tests/support/grpc_node.h"
+#include "tests/unit/rpc_control_samples.h"
 
 namespace tandem::rpc {
 namespace {
@@ -31,132 +32,6 @@ class ControlTest : public testing::Test {
   ThreadExecutor executor_;
   TestNode node_{executor_};
 };
-
-LogPoint point(std::uint64_t lsn) {
-  return {Timeline(2), Lsn(lsn), Digest(lsn * 3), UtcNs(lsn + 1000), lsn * 4096};
-}
-
-Receipt full_receipt() {
-  Receipt r;
-  r.group = "g";
-  r.recovers_to = point(10);
-  r.new_timeline = Timeline(3);
-  r.complete_image = true;
-  r.primary_reachable = true;
-  r.head_known = true;
-  r.primary_head = point(12);
-  r.missing_records = 2;
-  r.missing_bytes = 8192;
-  r.last_contact = UtcNs(77);
-  r.contact_age_ms = 1234;
-  return r;
-}
-
-SnapshotStatus full_snapshot() {
-  SnapshotStatus s;
-  s.name = "before-upgrade";
-  s.label = "the last good one \xc3\xa9";
-  s.lsn = Lsn(34);
-  s.utc = UtcNs(35);
-  s.consistency = "crash-consistent";
-  s.volumes = {{"v", 36}, {"w", 37}};
-  s.held_bytes = 38;
-  s.unique_bytes = 39;
-  s.automatic = true;
-  s.kept_by = {"keep", "daily"};
-  s.goes = UtcNs(38);
-  s.warning = "the command after it failed";
-  return s;
-}
-
-NodeStatus full_status() {
-  NodeStatus s;
-  s.node = "alpha";
-  s.version = "0.1.0";
-  s.control_address = "10.0.0.1:7788";
-  s.nbd = {"unix:/run/tandem/nbd.sock", "0.0.0.0:10809"};
-  s.nbd_tls = true;
-  s.now = UtcNs(5);
-  s.uptime_seconds = 6;
-  s.pool.id = Uuid::from_random(1, 2);
-  s.pool.path = "/srv/pool";
-  s.pool.size_bytes = 1ull << 40;
-  s.pool.zone_bytes = 16 << 20;
-  s.pool.zones_total = 65536;
-  s.pool.zones_free = 65000;
-  s.pool.used_bytes = 7;
-  s.pool.fixed_bytes = 8;
-  s.pool.other_bytes = 9;
-  s.pool.prepared_bytes = 10;
-  s.pool.state = "warn";
-  s.pool.reason = "85 % full";
-  s.pool.since = UtcNs(11);
-  s.pool.full_percent = 85;
-  s.pool.warn_percent = 80;
-  s.pool.critical_percent = 90;
-  s.pool.fill_bytes_per_second = 12;
-  s.pool.full_in_seconds = 13;
-  GroupStatus g;
-  g.name = "g";
-  g.id = Uuid::from_random(3, 4);
-  g.role = Role::kMirror;
-  g.mode = ReplicationMode::kFlush;
-  g.state = "mirroring";
-  g.reason = "because";
-  g.since = UtcNs(8);
-  g.head = point(9);
-  g.durable = Lsn(8);
-  g.log_start = Lsn(1);
-  g.checkpoint = Lsn(7);
-  g.history = {{Timeline(1), Lsn(0), UtcNs(1)}, {Timeline(2), Lsn(4), UtcNs(2)}};
-  g.data_bytes = 11;
-  g.log_bytes = 12;
-  g.map_bytes = 13;
-  g.space.dead_bytes = 14;
-  g.volumes = {{"v", 1, 1 << 30, 4096, 4096}, {"w", 2, 1 << 20, 512, 0}};
-  SlotStatus slot;
-  slot.node = "beta";
-  slot.address = "10.0.0.2:7788";
-  slot.state = "catch-up";
-  slot.reason = "was away";
-  slot.since = UtcNs(15);
-  slot.received = Lsn(16);
-  slot.written = Lsn(17);
-  slot.durable = Lsn(18);
-  slot.missing_records = 19;
-  slot.missing_bytes = 20;
-  slot.missing_blocks = 21;
-  slot.in_sync = true;
-  slot.last_contact = UtcNs(22);
-  slot.progress_done = 23;
-  slot.progress_total = 24;
-  slot.protocol = 30;
-  slot.settings = {{"compression", "auto"}};
-  g.slots = {slot};
-  UpstreamStatus up;
-  up.node = "gamma";
-  up.state = "lost";
-  up.reason = "cut";
-  up.since = UtcNs(25);
-  up.last_contact = UtcNs(26);
-  up.primary_head = point(27);
-  up.missing_records = 28;
-  up.missing_bytes = 29;
-  g.upstream = up;
-  g.settings = {{"lag_bytes", "1MiB"}, {"lag_time", "off"}};
-  g.policy = {"stalled", "mirror beta lacks much", UtcNs(31), 32, 33};
-  g.snapshots = {full_snapshot(), SnapshotStatus{}};
-  g.snapshot_bytes = 40;
-  g.space.book_bytes = 42;
-  g.space.moving_bytes = 43;
-  g.space.freed_bytes = 44;
-  g.space.free_bytes = 45;
-  g.space.log_rest_bytes = 46;
-  g.space.zone_bytes = 47;
-  g.hook = {"failed", "exit code 3", UtcNs(41)};
-  s.groups = {g, GroupStatus{}};
-  return s;
-}
 
 /// A translation that forgets a field would forget it on both ways: so compare the wire's own text,
 /// and count what a full message has.
@@ -179,6 +54,7 @@ TEST_F(ControlTest, StatusSurvivesTheJourney) {
         static_cast<const google::protobuf::Message*>(&sent.groups(0).hook()),
         static_cast<const google::protobuf::Message*>(&sent.groups(0).snapshots(0)),
         static_cast<const google::protobuf::Message*>(&sent.groups(0).snapshots(0).volumes(0)),
+        static_cast<const google::protobuf::Message*>(&sent.groups(0).clone_of()),
         static_cast<const google::protobuf::Message*>(&sent.groups(0).volumes(0))}) {
     std::vector<const google::protobuf::FieldDescriptor*> set;
     message->GetReflection()->ListFields(*message, &set);
@@ -230,16 +106,32 @@ void expect_snapshot(const Result<SnapshotStatus>& got) {
   EXPECT_EQ(want.DebugString(), have.DebugString());
 }
 
+void expect_history(const Result<HistoryStatus>& got) {
+  ASSERT_TRUE(got.has_value()) << got.error().message;
+  EXPECT_EQ(got->now, UtcNs(1));
+  EXPECT_EQ(got->window, "6h");
+  EXPECT_EQ(got->bytes_max, "1GiB");
+  EXPECT_EQ(got->start, point(2));
+  EXPECT_EQ(got->head, point(9));
+  EXPECT_EQ(got->bytes, 3u);
+  EXPECT_EQ(got->marks, (std::vector<LogPoint>{point(4), point(5)}));
+  v1::HistoryStatus none;
+  to_proto(HistoryStatus{}, &none);
+  EXPECT_FALSE(from_proto(none).start.has_value());
+}
+
 TEST_F(ControlTest, EveryCallArrivesWithItsArguments) {
   executor_.run([&] {
     node_.control.receipt_answer = full_receipt();
     node_.control.snapshot_answer = full_snapshot();
+    node_.control.history_answer = full_history();
   });
   auto c = client();
   EXPECT_TRUE(c->create_volume({"v", "g", 1 << 30, 4096}).has_value());
   EXPECT_TRUE(c->resize_volume("v", 2u << 30).has_value());
   EXPECT_TRUE(c->delete_volume("v").has_value());
   EXPECT_TRUE(c->delete_group("g").has_value());
+  EXPECT_TRUE(c->clone_group({"g", "s", "n"}).has_value());
   EXPECT_TRUE(c->set_mode("g", ReplicationMode::kAsync).has_value());
   EXPECT_TRUE(c->set_mode("g", ReplicationMode::kFlush).has_value());
   EXPECT_TRUE(c->set_mode("g", ReplicationMode::kSync).has_value());
@@ -255,6 +147,16 @@ TEST_F(ControlTest, EveryCallArrivesWithItsArguments) {
   EXPECT_TRUE(c->rename_snapshot({"g", "s", "t", {}}).has_value());
   EXPECT_TRUE(c->rename_snapshot({"g", "s", "t", ""}).has_value());
   expect_snapshot(c->show_snapshot("g", "t"));
+  const auto rolled_back = c->rollback({"g", "s", "old"});
+  ASSERT_TRUE(rolled_back.has_value()) << rolled_back.error().message;
+  expect_snapshot(rolled_back->to);
+  expect_snapshot(rolled_back->branch);
+  const auto nothing = c->rollback({"g", "s", ""});
+  ASSERT_TRUE(nothing.has_value());
+  EXPECT_EQ(nothing->branch.name, "");
+  expect_history(c->history("g"));
+  expect_snapshot(c->keep_point({"g", Lsn(0), {}, "p", "l"}));
+  expect_snapshot(c->keep_point({"g", {}, UtcNs(17), "", ""}));
   EXPECT_TRUE(c->start_scrub("g").has_value());
   EXPECT_TRUE(c->stop_scrub("g").has_value());
   EXPECT_TRUE(c->check_content({"g", "s", "v", 3, true, true}).has_value());
@@ -267,6 +169,7 @@ TEST_F(ControlTest, EveryCallArrivesWithItsArguments) {
                                          "resize v to 2147483648",
                                          "delete volume v",
                                          "delete group g",
+                                         "clone g@s as n",
                                          "mode g async",
                                          "mode g flush",
                                          "mode g sync",
@@ -282,6 +185,11 @@ TEST_F(ControlTest, EveryCallArrivesWithItsArguments) {
                                          "rename snapshot g s t -",
                                          "rename snapshot g s t \"\"",
                                          "show snapshot g t",
+                                         "roll back g to s as old",
+                                         "roll back g to s as ",
+                                         "history g",
+                                         "keep g at 0 - as p \"l\"",
+                                         "keep g at - 17 as  \"\"",
                                          "start scrub g",
                                          "stop scrub g",
                                          "check g s v 3 read detail",
@@ -309,6 +217,9 @@ TEST_F(ControlTest, EveryErrorCodeComesBackExactly) {
     const auto snapshot = c->create_snapshot({"g", "s", ""});
     ASSERT_FALSE(snapshot.has_value());
     EXPECT_EQ(to_string(snapshot.error().code), std::string(to_string(error.code)));
+    const auto rolled_back = c->rollback({"g", "s", ""});
+    ASSERT_FALSE(rolled_back.has_value());
+    EXPECT_EQ(to_string(rolled_back.error().code), std::string(to_string(error.code)));
   }
 }
 

@@ -1,0 +1,69 @@
+// The history of this node's copies: how much of it is kept, what there is, and keeping a state out
+// of it.
+#include "control/node_control.h"
+#include "tandem/base/log.h"
+
+namespace tandem::control {
+
+void GroupRunner::apply_history(const Settings& settings) {
+  const auto policy = replication::history_policy(settings);
+  group_.set_history_policy({.window = policy.window, .bytes_max = policy.bytes_max});
+}
+
+HistoryStatus GroupRunner::history() const {
+  const auto kept = group_.history_status();
+  const Settings settings = replication::group_settings(group_.settings());
+  HistoryStatus status;
+  status.now = runtime_.clock.utc();
+  status.window = settings.at("history");
+  status.bytes_max = settings.at("history.bytes");
+  status.start = kept.start;
+  status.head = group_.head();
+  status.bytes = kept.bytes;
+  status.marks = kept.marks;
+  return status;
+}
+
+Task<Result<SnapshotStatus>> GroupRunner::keep_point(KeepPoint request) {
+  auto holder = work_.hold();
+  if (group_.stopped()) co_return unavailable();
+  Lsn at = request.lsn.value_or(group_.head().lsn);
+  if (request.time) {
+    const auto found = co_await group_.position_at(*request.time);
+    if (!found) co_return found.error();
+    at = found->lsn;
+  }
+  if (request.name.empty()) {
+    const std::string name = fmt::format("point-{}", at.value);
+    request.name = name;
+    for (int again = 2; find_snapshot(request.name); ++again)
+      request.name = fmt::format("{}-{}", name, again);
+  }
+  const Status named = check_snapshot_name(request.name);
+  if (!named) co_return named.error();
+  std::string name = request.name;
+  auto keeping = group_.keep_point(at, std::move(request.name), std::move(request.label));
+  const auto kept = co_await std::move(keeping);
+  if (!kept) co_return kept.error();
+  log_event(Level::kInfo, "point.kept", "group={} point={} lsn={}", name_, name, kept->lsn.value);
+  co_return find_snapshot(name);
+}
+
+// --- the node
+// -------------------------------------------------------------------------------------
+
+Task<Result<HistoryStatus>> NodeControl::history(std::string group) {
+  const auto runner = find_group(group);
+  if (!runner) co_return runner.error();
+  co_return (*runner)->history();
+}
+
+Task<Result<SnapshotStatus>> NodeControl::keep_point(KeepPoint request) {
+  auto holder = work_.hold();
+  auto runner = find_group(request.group);
+  if (!runner) co_return runner.error();
+  auto keeping = (*runner)->keep_point(std::move(request));
+  co_return co_await std::move(keeping);
+}
+
+}  // namespace tandem::control
