@@ -68,6 +68,12 @@ class ReplicatedLog {
   /// The primary's own durable position: the mirror keeps what a return to it would need.
   virtual void set_primary_durable(Lsn durable) = 0;
 
+  // --- rejoin ------------------------------------------------------------------------------
+  /// Goes back to `to`: head() is there afterwards, and the records behind it stay as a branch that
+  /// an operator can read, compare and delete. Nothing is copied. Not while this copy serves.
+  /// Durable when it returns. Errors: kNotFound: the state at `to` cannot be made here any more.
+  virtual Task<Status> rewind(Lsn to) = 0;
+
   // --- full copy ---------------------------------------------------------------------------
   /// Pins the present state and describes it; read_image walks it; end_image lets go.
   virtual Task<Result<message::ImageBegin>> begin_image() = 0;

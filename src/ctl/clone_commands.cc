@@ -13,9 +13,10 @@
 namespace tandem::ctl {
 namespace {
 
+/// A bare name is never a clone's volume.
 bool holds_volume(const GroupStatus& group, const std::string& name) {
   return std::any_of(group.volumes.begin(), group.volumes.end(), [&](const VolumeStatus& v) {
-    return v.name == name || export_name(group, v.name) == name;
+    return (v.name == name && !group.clone_of) || export_name(group, v.name) == name;
   });
 }
 

@@ -190,6 +190,19 @@ Task<std::optional<message::Refuse>> Applier::examine(Session& session) {
         co_return digest_refusal(ours, hello.identity.node, hello.head.lsn);
       break;
     }
+    case Kind::kRewind: {
+      // A former primary: what it alone holds becomes a branch, and it follows from where they
+      // part.
+      auto rewinding = log_.rewind(verdict.common);
+      auto rewound = co_await std::move(rewinding);
+      if (!rewound) {
+        auto refusal = verdict.refusal;
+        refusal.reason += fmt::format(" (going back to LSN {} is not possible: {})",
+                                      verdict.common.value, rewound.error().message);
+        co_return refusal;
+      }
+      break;
+    }
     case Kind::kWelcome:
       break;
   }

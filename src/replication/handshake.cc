@@ -175,7 +175,11 @@ HelloVerdict judge_hello(const CopyState& ours, const message::Hello& hello) {
       lies_on(hello.history, hello.head.lsn, ours.history)) {
     return {Kind::kVerifyDialer, {}};
   }
-  return {Kind::kRefuse, divergence(ours, hello.identity.node, hello.head.lsn, hello.history)};
+  const auto refusal = divergence(ours, hello.identity.node, hello.head.lsn, hello.history);
+  const Lsn common = common_end(ours.history, ours.head.lsn, hello.history, hello.head.lsn);
+  if (is_newer(hello.history, ours.history) && common > Lsn{0} && common < ours.head.lsn)
+    return {Kind::kRewind, refusal, common};
+  return {Kind::kRefuse, refusal};
 }
 
 WelcomeVerdict judge_welcome(const CopyState& ours, Lsn log_start, bool may_fetch,

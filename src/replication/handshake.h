@@ -45,9 +45,11 @@ struct HelloVerdict {
     kWelcome,         // answer Welcome; the dialer decides from where to ship
     kVerifyDialer,    // the dialer is behind us: Welcome if its digest at its head is in our log
     kFenceOurselves,  // we are primary of an older timeline: fence, then refuse with `refusal`
+    kRewind,          // our tail lies on an older timeline: go back to `common`, then look again
     kRefuse,
   } kind = Kind::kRefuse;
-  message::Refuse refusal;  // when not welcome
+  message::Refuse refusal;  // when not welcome; of kRewind: if that is not possible
+  Lsn common{};
 };
 HelloVerdict judge_hello(const CopyState& ours, const message::Hello& hello);
 

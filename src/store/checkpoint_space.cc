@@ -23,9 +23,16 @@ void Checkpoint::take_turn() {
   for (const auto& volume : turn.volumes) g.volumes_[volume->state.id] = volume;
   for (const auto& [id, volume] : old) volume->left = true;
   const auto parent = g.snapshots_.find(g.parent_);
-  // Nothing happened since the state in front of it, or ever.
-  const Lsn before = parent == g.snapshots_.end() ? Lsn{} : parent->second->state.at.lsn;
-  const bool is_kept = before == turn.left.lsn;
+  // Nothing happened since the state in front of it, or ever; and that one stays.
+  const bool has_parent = parent != g.snapshots_.end();
+  const Lsn before = has_parent ? parent->second->state.at.lsn : Lsn{};
+  const bool just_rolled_back =
+      !g.skipped_.empty() && g.skipped_.back() == format::LsnRange{before, turn.left.lsn};
+  const bool is_same = before == turn.left.lsn || just_rolled_back;
+  const bool stays = !has_parent || turn.parent == g.parent_ ||
+                     (parent->second->state.kind != format::SnapshotKind::kMark &&
+                      !parent->second->state.being_deleted);
+  const bool is_kept = is_same && stays;
   if (is_kept) {
     for (const auto& [id, volume] : old) forgotten_.push_back(volume);
   } else {

@@ -160,6 +160,11 @@ Task<Result<LogPoint>> Group::start_timeline(Timeline above) {
   }
   Timeline timeline = std::max(tail_.timeline, above);
   for (const auto& fork : history_) timeline = std::max(timeline, fork.timeline);
+  // Also of tails that were abandoned here: no two timelines have one number.
+  for (const auto& [id, snapshot] : snapshots_) {
+    timeline = std::max(timeline, snapshot->state.at.timeline);
+  }
+  timeline = std::max(timeline, fenced_by_);
   timeline = timeline.next();
   role_ = Role::kPrimary;
   fenced_by_ = Timeline{};

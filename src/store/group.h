@@ -188,6 +188,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   Task<Status> apply(RecordBatch batch) override;
   Task<Status> flush_local() override;
   void set_primary_durable(Lsn durable) override { primary_durable_ = durable; }
+  Task<Status> rewind(Lsn to) override;
   Task<Result<message::ImageBegin>> begin_image() override;
   Task<Result<message::ImageBlocks>> read_image(std::size_t bytes_max) override;
   void end_image() override;
@@ -389,6 +390,10 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   // rollback.cc
   bool is_in_log(const LogPoint& point) const;
   void turn_back(const format::RevertBody& body);
+  Task<Result<SnapshotPtr>> state_at(Lsn at);
+  Task<Status> take_spare();
+  Task<Status> clear_spare();
+  void restart_log();
 
   void wake_snapshot_readers();  // the group stopped or closes
   bool is_given_up(const Snapshot& snapshot) const;
@@ -416,6 +421,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   std::vector<SnapshotPtr> line() const;
   SnapshotPtr base_for(Lsn at) const;
   std::optional<Lsn> history_start() const;
+  std::optional<Lsn> rejoin_floor() const;
   bool is_skipped(Lsn lsn) const;
   Error outside_of_history(std::string what) const;
   struct LogReader;
@@ -444,7 +450,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   LogPoint tail_;  // has an LSN
   Lsn durable_;
   TimelineHistory history_;
-  std::uint64_t boot_ = 0;       // of pages written since this start
+  std::uint64_t boot_ = 0;       // of pages written since this start, or since the log began anew
   std::uint64_t head_boot_ = 0;  // of the page that holds head_
   bool boot_page_written_ = false;
 

@@ -4,6 +4,10 @@
 // oldest of them on, and so is what died since (Checkpoint::freeze takes its position for the
 // horizon). A point is made from the mark in front of it and the log behind that, aside, and then
 // kept like any other state (checkpoint_point.cc).
+//
+// Copies of a pair keep a short history even when nobody asked for one: from a mark in front of
+// what the other copy is known to hold. A former primary goes back there when it rejoins
+// (rollback.cc).
 #include <algorithm>
 
 #include "format/checksum.h"
@@ -54,11 +58,19 @@ bool Group::is_skipped(Lsn lsn) const {
                      [lsn](const auto& range) { return range.has(lsn); });
 }
 
+/// What this copy may have to go back to when it rejoins: the last position that the other copies
+/// are known to hold.
+std::optional<Lsn> Group::rejoin_floor() const {
+  if (role_ == Role::kMirror) return primary_durable_;
+  return slots_.empty() ? std::nullopt : hold_;
+}
+
 /// Every position from there to the head can be had.
 std::optional<Lsn> Group::history_start() const {
   // As long as nobody has said what is wanted, nothing that is there may go.
   const auto window = history_policy_ ? history_policy_->window : Nanoseconds::max();
-  if (window <= Nanoseconds{0}) return std::nullopt;
+  const auto floor = rejoin_floor();
+  if (window <= Nanoseconds{0} && !floor) return std::nullopt;
   const auto now = runtime_.clock.utc().value;
   const auto ns = static_cast<std::uint64_t>(window.count());
   const UtcNs oldest{now > ns ? now - ns : 0};
@@ -69,22 +81,26 @@ std::optional<Lsn> Group::history_start() const {
     if (state.at.lsn < std::max(log_start(), history_floor_)) break;
     has_marks |= state.kind == format::SnapshotKind::kMark;
     if (!state.being_deleted) start = state.at.lsn;
-    if (state.at.utc <= oldest) break;
+    const bool is_covered = window <= Nanoseconds{0} || state.at.utc <= oldest;
+    if (start && is_covered && (!floor || *start <= *floor)) break;
   }
   return history_policy_ || has_marks ? start : std::nullopt;
 }
 
 /// One is due when there is none, and then after a share of the window in which something happened.
 bool Group::mark_is_due() const {
-  if (!history_policy_ || recovering_ || state_is_due()) return false;
-  if (history_policy_->window <= Nanoseconds{0}) return false;
+  if (!history_policy_ || recovering_ || state_is_due() || awaiting_image()) return false;
+  const Nanoseconds window = history_policy_->window;
+  if (window <= Nanoseconds{0} && !rejoin_floor()) return false;
   const auto newest = snapshots_.find(parent_);
   if (newest == snapshots_.end()) return head_.lsn != Lsn{};
   const auto& at = newest->second->state.at;
   if (at.lsn >= head_.lsn) return false;
   if (!history_start()) return true;
-  const Nanoseconds every = std::clamp<Nanoseconds>(history_policy_->window / kMarksPerWindow,
-                                                    kMarkEveryMin, kMarkEveryMax);
+  const Nanoseconds every =
+      window <= Nanoseconds{0}
+          ? kMarkEveryMax
+          : std::clamp<Nanoseconds>(window / kMarksPerWindow, kMarkEveryMin, kMarkEveryMax);
   const auto now = runtime_.clock.utc().value;
   const bool is_old = now > at.utc.value + static_cast<std::uint64_t>(every.count());
   return is_old || log_pages_since_checkpoint_ >= pool_.options().checkpoint_log_pages;
@@ -110,8 +126,9 @@ void Group::trim_history() {
 
 Group::HistoryStatus Group::history_status() const {
   HistoryStatus status;
+  const bool is_wanted = !history_policy_ || history_policy_->window > Nanoseconds{0};
   const auto start = history_start();
-  if (!start) return status;
+  if (!start || !is_wanted) return status;  // what a rejoin needs is nobody's history
   status.bytes = (log_.pages() + dead_.waiting()) * kBlockBytes;
   for (const auto& snapshot : line()) {
     if (snapshot->state.at.lsn < *start) break;

@@ -236,15 +236,8 @@ Task<Status> Group::finish_install(message::ImageEnd end) {
   co_await wait_queue_applied();
   co_await wait_doomed_gone();
   const auto no_point = co_await point_lock_.lock();
-  while (!log_.has_spare() && !stopped_) {
-    auto zone = co_await pool_.take_zone(slot_);
-    if (!zone) co_return Error(std::move(zone.error()));
-    if (log_.has_spare()) {
-      space_.add_zone(*zone);
-    } else {
-      log_.give_spare(*zone);
-    }
-  }
+  Status spare = co_await take_spare();
+  if (!spare) co_return spare;
   {
     // No checkpoint may see half of what follows.
     const auto lock = co_await checkpoint_lock_.lock();
@@ -252,6 +245,8 @@ Task<Status> Group::finish_install(message::ImageEnd end) {
     if (stopped_ || closing_ || image_target_ != target || target->abandoned) {
       co_return Error{ErrorCode::kCancelled, "the full copy was given up"};
     }
+    spare = co_await clear_spare();
+    if (!spare) co_return spare;
     // Nothing of the new state is durable before the checkpoint names it, whatever is flushed.
     flushing_ = true;
     replace_by(*target);
@@ -274,14 +269,44 @@ void Group::replace_by(ImageTarget& target) {
   history_ = target.begin.history;
   head_ = tail_ = target.begin.point;
   next_volume_id_ = target.begin.next_volume_id;
+  restart_log();
+  image_target_.reset();
+}
+
+/// For a log that begins anew.
+Task<Status> Group::take_spare() {
+  while (!log_.has_spare() && !stopped_) {
+    auto zone = co_await pool_.take_zone(slot_);
+    if (!zone) co_return Error(std::move(zone.error()));
+    if (log_.has_spare()) {
+      space_.add_zone(*zone);
+    } else {
+      log_.give_spare(*zone);
+    }
+  }
+  co_return ok();
+}
+
+/// What an abandoned log left there may follow the very position at which the new one begins.
+Task<Status> Group::clear_spare() {
+  if (!log_.has_spare()) co_return Error{ErrorCode::kBusy, "no zone for the log; try again"};
+  IoBuffer zeroes = IoBuffer::on_heap(kBlockBytes);
+  IoBatch io(device_);
+  io.write(pool_.superblock().zone_start(*log_.spare()).value * kBlockBytes, zeroes.bytes());
+  co_return co_await io.run();
+}
+
+/// The log begins anew behind the head; the old zones go back after the checkpoint, and what died
+/// on the old way waits for nobody.
+void Group::restart_log() {
   hold_.reset();
   recent_.clear();
-  // The log begins anew behind the point; the old zones go back after the checkpoint.
   log_.restart(head_.lsn);
+  boot_ = runtime_.random.next();
+  boot_page_written_ = false;
   data_horizon_ = head_.lsn;
   durable_ = Lsn{0};
   release_all_dead_ = true;
-  image_target_.reset();
 }
 
 void Group::abandon_install() {

@@ -77,4 +77,63 @@ Task<Result<LogPoint>> Group::rollback(std::string snapshot, std::string branch)
   co_return kept ? kept->state.at : target->state.at;
 }
 
+/// The whole kept state at that position, made if need be.
+Task<Result<Group::SnapshotPtr>> Group::state_at(Lsn at) {
+  for (int tries = 0; tries < 2; ++tries) {
+    for (const auto& snapshot : line()) {
+      if (snapshot->state.at.lsn == at && !snapshot->reaping) co_return snapshot;
+    }
+    const std::string name = "rejoin-" + std::to_string(at.value);
+    auto making = keep_point(at, name, "");
+    auto made = co_await std::move(making);
+    if (!made) co_return Error(std::move(made.error()));
+    // It is the beginning of a history, nothing that an operator asked for.
+    if (const auto point = find_snapshot(name)) {
+      point->state.kind = format::SnapshotKind::kMark;
+      point->state.name.clear();
+    }
+  }
+  co_return Error{ErrorCode::kNotFound,
+                  "the state at LSN " + std::to_string(at.value) + " was given up meanwhile"};
+}
+
+Task<Status> Group::rewind(Lsn to) {
+  auto hold = gate_.hold();
+  if (serving_ || stopped_ || closing_) co_return refusal();
+  co_await wait_queue_applied();
+  co_await wait_doomed_gone();
+  if (to >= head_.lsn) co_return ok();
+  auto making = state_at(to);
+  auto target = co_await std::move(making);
+  if (!target) co_return Error(std::move(target.error()));
+  const SnapshotPin pin((*target)->readers);
+  const auto no_point = co_await point_lock_.lock();
+  Status spare = co_await take_spare();
+  if (!spare) co_return spare;
+  {
+    // No checkpoint may see half of what follows.
+    const auto lock = co_await checkpoint_lock_.lock();
+    while (flushing_) co_await flushed_.wait();
+    if (stopped_ || closing_ || serving_) co_return refusal();
+    spare = co_await clear_spare();
+    if (!spare) co_return spare;
+    flushing_ = true;
+    const auto& state = (*target)->state;
+    std::string branch = "tail-of-timeline-" + std::to_string(head_.timeline.value);
+    while (find_snapshot(branch)) branch += "~" + std::to_string(head_.lsn.value);
+    turn_ = Turn{state.id, cores_of(state.volumes), head_, branch, state.skipped};
+    log_event(Level::kWarn, "group.rewound", "group={} from={} to={} branch={}", name_,
+              head_.lsn.value, to.value, branch);
+    head_ = tail_ = state.at;
+    std::erase_if(history_,
+                  [to](const auto& fork) { return fork.fork >= to && fork.fork != Lsn{}; });
+    restart_log();
+  }
+  Status kept = co_await checkpoint();
+  release_all_dead_ = false;
+  flushing_ = false;
+  flushed_.notify_all();
+  co_return kept;
+}
+
 }  // namespace tandem::store

@@ -137,8 +137,9 @@ Group::SnapshotPtr Scrub::base_of(format::SnapshotId parent) const {
   const auto& all = group_.snapshots_;
   const auto walked_below = cursor_.phase == Phase::kLive ? cursor_.began : cursor_.state;
   for (auto it = all.find(parent); it != all.end(); it = all.find(it->second->state.parent)) {
-    const bool is_whole = it->second->ready && !it->second->state.being_deleted;
-    if (it->first < walked_below && is_whole) return it->second;
+    const auto& state = it->second->state;
+    const bool is_walked = it->first < walked_below && state.kind != format::SnapshotKind::kMark;
+    if (is_walked && it->second->ready && !state.being_deleted) return it->second;
   }
   return nullptr;
 }
@@ -164,7 +165,8 @@ bool Scrub::choose_state() {
     leave_state();  // it was deleted under our hands
   }
   for (auto it = all.upper_bound(cursor_.state); it != all.end() && it->first < end; ++it) {
-    if (!it->second->ready || it->second->state.being_deleted) continue;
+    const bool is_mark = it->second->state.kind == format::SnapshotKind::kMark;
+    if (!it->second->ready || it->second->state.being_deleted || is_mark) continue;
     cursor_.state = it->first;
     cursor_.inside = true;
     return true;

@@ -1,7 +1,8 @@
 // Scrub: reads, in the background and at a modest rate, every block that this copy can reach, and
 // has repaired what is damaged (repair.h).
 //
-//   snapshots   kept states in the order in which they were kept, as there were when it began
+//   snapshots   kept states in the order in which they were kept, as there were when it began; but
+//               for marks: what only they map is checked when a point is made
 //   live        the volumes, as a checkpoint at the beginning wrote them; what was written since
 //   may
 //               be passed over: it is the next one's

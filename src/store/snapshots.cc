@@ -149,9 +149,10 @@ Task<Status> Group::delete_snapshot(std::string name) {
     co_return Error{ErrorCode::kNotFound, "group " + name_ + " has no snapshot " + name};
   }
   auto& state = snapshot->state;
+  const bool is_wanted = !history_policy_ || history_policy_->window > Nanoseconds{0};
   const auto start = history_start();
   const auto on_line = base_for(state.at.lsn);
-  if (start && state.at.lsn >= *start && on_line == snapshot) {
+  if (is_wanted && start && state.at.lsn >= *start && on_line == snapshot) {
     // The history needs it: it goes with that.
     state.kind = format::SnapshotKind::kMark;
     state.name.clear();

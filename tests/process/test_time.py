@@ -103,10 +103,11 @@ class Rollback(TimeTest):
         self.assertEqual(self.letter(self.a, "v"), "1")
         self.fill("4")
         self.snapshot("four")
+        self.fill("5")
         self.a.tandem("snapshot", "rollback", "g", "three", "--branch", "five", "--yes")
         self.assertEqual(self.letter(self.a, "v"), "3")
         self.wait_level()
-        want = {"one": "1", "two": "2", "three": "3", "four": "4", "five": "4"}
+        want = {"one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}
         kinds = {"one": "snapshot", "two": "snapshot", "three": "branch", "four": "snapshot",
                  "five": "branch"}
         parents = {"one": "", "two": "one", "three": "two", "four": "one", "five": "four"}
@@ -144,7 +145,7 @@ class Rollback(TimeTest):
         self.snapshot("one")
         self.fill("2")
         with self.a.nbd("v") as disk:
-            self.assertEqual(bytes(disk.pread(1, 0)), b"2")
+            self.assertEqual(bytes(disk.pread(4096, 0))[:1], b"2")
             self.a.tandem("snapshot", "rollback", "g", "one", "--yes")
             with self.assertRaises(nbd.Error) as refused:
                 disk.pread(4096, 0)
@@ -242,13 +243,13 @@ class History(TimeTest):
             self.assertEqual(node.stop(), 0)
         self.assert_sound(self.a, self.b)
 
-    def test_a_mirror_without_the_history_gets_a_full_copy(self):
+    def test_a_mirror_where_nobody_asked_for_history_goes_back_too(self):
         self.keep_history(self.a, "history=1h")
         moments = self.write_versions("123")
         done = self.a.tandem("recover", "g", "--at", utc(moments["2"]), "--in-place", "--yes",
                              json_output=True)
-        self.assertEqual(len(done["full_copies"]), 1)
-        self.assertIn("node-b", done["full_copies"][0])
+        # By what each copy of a pair keeps for a rejoin; or by a full copy, and then it is said.
+        self.assertLessEqual(len(done["full_copies"]), 1)
         self.assertEqual(self.letter(self.a, "v"), "2")
         self.fill("4")
         self.wait_in_sync(self.a, "g")
@@ -268,7 +269,7 @@ class History(TimeTest):
         self.fill("4")
         self.b.tandem("recover", "g", "--at", utc(moments["2"]), "--name", "two")
         self.assertEqual(self.letter(self.b, "two/v"), "2")
-        self.assert_fails(NOT_FOUND, "histor", self.a, "recover", "g", "--at", utc(moments["2"]))
+        self.assertIsNone(self.history(self.a)["start"], "nobody asked for it there")
 
     def test_shows_what_was_written_when_and_what_happened(self):
         self.keep_history(self.a, "history=1h", "history.bytes=100MiB")

@@ -116,7 +116,7 @@ TEST_F(TimeControl, BranchesAreNobodysAutomaticSnapshots) {
   ASSERT_TRUE(roll_back("one", "auto-branch"));
   ChangeSettings request{"g", "", {{"snapshots.keep", "1"}, {"snapshots.every", "10s"}}};
   ASSERT_TRUE(run(primary().change_settings(request)));
-  world_.runtime().run_for(60s);
+  world_.runtime().run_for(65s);
   const auto kept = world_.primary().status().snapshots;
   ASSERT_EQ(kept.size(), 3u);
   EXPECT_EQ(kept[1].name, "auto-branch");
@@ -182,12 +182,11 @@ TEST_F(TimeControl, KeepsAnyMomentOfTheHistoryAsAPoint) {
   ASSERT_TRUE(again) << again.error().message;
   EXPECT_EQ(again->lsn, two.lsn);
   EXPECT_EQ(stamp(world_.primary(), "v@t"), 2u);
-  // Outside of it, in words; the mirror has none, but its present state.
+  // Outside of it, in words; the mirror can keep its present state.
   const auto start = history(primary()).start->lsn;
   const auto refused = run(primary().keep_point({"g", Lsn(start.value - 1), {}, "", ""}));
   EXPECT_EQ(refused.error().code, ErrorCode::kNotFound);
   EXPECT_NE(refused.error().message.find(std::to_string(start.value)), std::string::npos);
-  EXPECT_EQ(run(mirror().keep_point(by_position)).error().code, ErrorCode::kNotFound);
   ASSERT_TRUE(level());
   const auto there = run(mirror().keep_point({"g", {}, {}, "now", ""}));
   ASSERT_TRUE(there) << there.error().message;

@@ -340,6 +340,20 @@ Task<Result<message::ImageBlocks>> MemoryLog::read_image(std::size_t bytes_max) 
   co_return std::move(blocks);
 }
 
+Task<Status> MemoryLog::rewind(Lsn to) {
+  auto holder = work_.hold();
+  co_await device_time(options_.write_max);
+  if (!keeps_history_ || to < base_.lsn) {
+    co_return Error{ErrorCode::kNotFound, "that state is not kept"};
+  }
+  branches_[head_] = content();
+  while (tail_lsn() > to) entries_.pop_back();
+  head_ = durable_ = to;
+  std::erase_if(history_, [to](const auto& f) { return f.fork >= to && f.fork != Lsn{}; });
+  changed_.notify_all();
+  co_return ok();
+}
+
 Task<Status> MemoryLog::begin_install(message::ImageBegin begin) {
   auto holder = work_.hold();
   CHECK(!install_);

@@ -50,6 +50,8 @@ class MemoryLog final : public ReplicatedLog {
   void lose_block(VolumeBlock block) { lost_.insert(block); }
   /// While true digest_at() answers as if the log held other records.
   void falsify_digests(bool on) { false_digests_ = on; }
+  /// Whether rewind() finds the state it is asked for.
+  void keep_history(bool on) { keeps_history_ = on; }
   Task<void> quiesce() { return work_.close(); }
 
   // --- what a test checks --------------------------------------------------------------------
@@ -63,6 +65,8 @@ class MemoryLog final : public ReplicatedLog {
   Lsn primary_durable() const { return primary_durable_; }
   bool installing() const { return install_.has_value(); }
   std::uint64_t flushes() const { return flushes_; }
+  /// What rewind() left behind, by the last position of each.
+  const std::map<Lsn, std::map<VolumeBlock, std::uint64_t>>& branches() const { return branches_; }
   std::size_t applies_in_flight_max() const { return applies_max_; }
   /// The version of `block` now.
   BlockVersion version_of(VolumeBlock block) const;
@@ -85,6 +89,7 @@ class MemoryLog final : public ReplicatedLog {
   Task<Status> apply(RecordBatch batch) override;
   Task<Status> flush_local() override;
   void set_primary_durable(Lsn durable) override { primary_durable_ = durable; }
+  Task<Status> rewind(Lsn to) override;
   Task<Result<message::ImageBegin>> begin_image() override;
   Task<Result<message::ImageBlocks>> read_image(std::size_t bytes_max) override;
   void end_image() override { image_.reset(); }
@@ -144,6 +149,8 @@ class MemoryLog final : public ReplicatedLog {
   bool fenced_ = false;
   bool frozen_ = false;
   bool false_digests_ = false;
+  bool keeps_history_ = false;
+  std::map<Lsn, std::map<VolumeBlock, std::uint64_t>> branches_;
   std::optional<Error> next_apply_error_;
   std::uint64_t flushes_ = 0;
   std::size_t applies_ = 0, applies_max_ = 0;

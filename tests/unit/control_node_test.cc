@@ -393,13 +393,15 @@ TEST(Promotion, TheReturningPrimaryIsFencedAndSaysSo) {
   w.runtime.run_for(5s);
   EXPECT_EQ(w.a.group().state, "fenced") << "the fence is on disk";
   EXPECT_TRUE(w.a.control->list().empty());
-  // Its own tail is kept and refused as a mirror; giving it up makes a new copy.
+  // As a mirror it follows from where the two part; its own tail is kept as a branch.
   ASSERT_TRUE(w.runtime.run(w.b.control->add_mirror({"v", "a:1", ReplicationMode::kSync})));
-  ASSERT_TRUE(w.until([&] { return w.b.slot().state == "refused"; }));
-  EXPECT_NE(w.b.slot().reason.find("tandem group delete v"), std::string::npos);
-  ASSERT_TRUE(w.runtime.run(w.a.control->delete_group("v")));
   ASSERT_TRUE(w.until([&] { return w.b.slot().state == "following"; })) << w.b.slot().reason;
   EXPECT_EQ(w.a.group().role, Role::kMirror);
+  const auto snapshots = w.a.group().snapshots;
+  ASSERT_EQ(snapshots.size(), 1u);
+  EXPECT_EQ(snapshots[0].name, "tail-of-timeline-1");
+  EXPECT_EQ(snapshots[0].kind, "branch");
+  EXPECT_TRUE(w.a.control->open("v@tail-of-timeline-1"));
 }
 
 TEST(Promotion, AnOldPrimaryWithoutATailOfItsOwnFollows) {

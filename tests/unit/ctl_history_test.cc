@@ -116,7 +116,7 @@ TEST_F(HistoryCommand, ShowsTheWindowTheRateAndWhatHappened) {
   EXPECT_TRUE(says("history=6h, history.bytes=off"));
   // Ten columns of nothing, ten of the most, ten and ten of a quarter, twenty of nothing.
   EXPECT_TRUE(
-      says("03:09:37 ..........██████████▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃.................... 03:10:37"))
+      says("03:09:37 ..........██████████▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂▂.................... 03:10:37"))
       << out.str();
   EXPECT_TRUE(says("6 MiB written; each column is 1.0 s, the highest 409 KiB a second"));
   EXPECT_TRUE(says("2 MiB" + std::string(10, ' ') + "snapshot s1, application-consistent"));

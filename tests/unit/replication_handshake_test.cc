@@ -61,6 +61,14 @@ void expect_refused(const WelcomeVerdict& verdict, ErrorCode code, const char* w
   EXPECT_NE(verdict.refusal.reason.find(words), std::string::npos) << verdict.refusal.reason;
 }
 
+void expect_rewind(const HelloVerdict& verdict, std::uint64_t to) {
+  EXPECT_EQ(verdict.kind, Hello::kRewind);
+  EXPECT_EQ(verdict.common, Lsn{to});
+  EXPECT_NE(verdict.refusal.reason.find("diverge behind LSN " + std::to_string(to)),
+            std::string::npos)
+      << "what is said when it is not possible";
+}
+
 TEST(Versions, TheNewestThatBothSpeak) {
   using Range = message::VersionRange;
   EXPECT_EQ(common_version(Range{1, 1}, Range{1, 1}), 1u);
@@ -155,8 +163,8 @@ TEST(JudgeHello, AsMirror) {
   EXPECT_EQ(judge(80, kFirst, 80, kFirst).kind, Hello::kWelcome) << "equal";
   EXPECT_EQ(judge(100, kFirst, 180, kThird).kind, Hello::kWelcome) << "behind two promotions";
   EXPECT_EQ(judge(90, kFirst, 80, kFirst).kind, Hello::kVerifyDialer) << "the primary lost records";
-  expect_refused(judge(101, kFirst, 180, kSecond), ErrorCode::kRefused, "diverge behind LSN 100");
-  expect_refused(judge(190, kFirst, 180, kSecond), ErrorCode::kRefused, "diverge behind LSN 100");
+  expect_rewind(judge(101, kFirst, 180, kSecond), 100);
+  expect_rewind(judge(190, kFirst, 180, kSecond), 100);
   expect_refused(judge(120, kOtherSecond, 180, kSecond), ErrorCode::kRefused,
                  "diverge behind LSN 90");
   const auto newer = judge(120, kSecond, 180, kFirst);
@@ -170,7 +178,7 @@ TEST(JudgeHello, AsFenced) {
   };
   EXPECT_EQ(judge(100, kSecond, 130).kind, Hello::kWelcome) << "nothing of its own: may follow";
   const auto tail = judge(105, kSecond, 130);
-  expect_refused(tail, ErrorCode::kRefused, "diverge behind LSN 100");
+  expect_rewind(tail, 100);
   EXPECT_NE(tail.refusal.reason.find("keep their data"), std::string::npos);
   EXPECT_NE(tail.refusal.reason.find("tandem group delete g"), std::string::npos);
   expect_refused(judge(50, kFirst, 80), ErrorCode::kRefused, "follows only a newer one");

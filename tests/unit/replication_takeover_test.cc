@@ -91,6 +91,28 @@ TEST(Fencing, ADivergentTailIsKeptAndRefused) {
   EXPECT_EQ(pair.a.log.head().lsn, Lsn{27});
 }
 
+TEST(Rejoin, ADivergentTailBecomesABranchAndTheCopyFollows) {
+  Pair pair(4);
+  pair.a.serve_to("b", ReplicationMode::kAsync);
+  pair.a.log.keep_history(true);
+  pair.write(20);
+  ASSERT_TRUE(pair.converge());
+  pair.network.set_reachable("a", false);
+  pair.network.cut("a");
+  pair.world.run_for(1s);
+  promote(pair);
+  pair.write(7);
+  const auto tail = pair.a.log.content();
+  pair.network.set_reachable("a", true);
+  ASSERT_TRUE(pair.b.replication->add_slot({.address = "a"}));
+  ASSERT_TRUE(pair.world.run_until([&] { return pair.equal() && pair.b.following(); }, 10s))
+      << pair.b.slot().reason;
+  EXPECT_EQ(pair.a.replication->role(), Role::kMirror);
+  EXPECT_EQ(pair.a.log.history(), pair.b.log.history());
+  ASSERT_EQ(pair.a.log.branches().size(), 1u);
+  EXPECT_EQ(pair.a.log.branches().begin()->second, tail);
+}
+
 TEST(Fencing, APromotionThatIsGivenUpLeavesAMirror) {
   Pair pair(5);
   pair.a.serve_to("b", ReplicationMode::kSync);
