@@ -310,8 +310,10 @@ Task<Status> Recovery::replay() {
     for (const auto& placed : *records) {
       if (g.state_is_due()) co_return corrupt("a snapshot's record is not the last of its page");
       places_done += placed.extents.size();
-      Status possible = co_await prepare_revert(placed.record, places_done);
-      if (!possible) co_return possible;
+      if (placed.record.header.type == format::RecordType::kRevert) {
+        Status possible = co_await prepare_revert(placed.record, places_done);
+        if (!possible) co_return possible;
+      }
       Status applied = co_await replay_record(placed);
       if (!applied) co_return applied;
       auto& head = g.head_;
@@ -345,7 +347,6 @@ Task<Status> Recovery::replay() {
 /// What a rollback needs: its target, and nothing left of volumes that were deleted.
 Task<Status> Recovery::prepare_revert(const format::Record& record, std::size_t places_done) {
   auto& g = group_;
-  if (record.header.type != format::RecordType::kRevert) co_return ok();
   const auto body = format::decode_revert(record);
   if (!body) co_return body.error();
   if (!g.snapshot_at(body->to)) {
