@@ -305,6 +305,8 @@ Task<Status> Recovery::replay() {
   std::size_t places_done = 0;
   g.recovering_ = true;
   for (const auto& scanned : pages_) {
+    // Pages that need no I/O must not pile up on the stack.
+    co_await next_turn(g.runtime_.executor);
     auto records = format::decode_log_page_body(scanned.page, scanned.header);
     CHECK(records.has_value());
     for (const auto& placed : *records) {
