@@ -51,7 +51,9 @@ void Checkpoint::take_turn() {
   }
   g.parent_ = turn.parent;
   g.skipped_ = std::move(turn.skipped);
-  g.nodes_upto_ = turn.nodes_upto;
+  // Its map is its parent's: all nodes of it are shared.
+  const auto of = g.snapshots_.find(turn.parent);
+  g.nodes_upto_ = of == g.snapshots_.end() ? Lsn{} : of->second->state.at.lsn;
 }
 
 /// A snapshot of this very position.

@@ -267,7 +267,6 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
     LogPoint left;                          // where the one so far ends
     std::string branch;                     // "": it is not kept but given back in the background
     std::vector<format::LsnRange> skipped;  // of the new live state
-    Lsn nodes_upto{};                       // of it
   };
 
   struct Aside;        // aside.h

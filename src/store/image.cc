@@ -291,6 +291,7 @@ Task<Status> Group::take_spare() {
 Task<Status> Group::clear_spare() {
   if (!log_.has_spare()) co_return Error{ErrorCode::kBusy, "no zone for the log; try again"};
   IoBuffer zeroes = IoBuffer::on_heap(kBlockBytes);
+  std::memset(zeroes.data(), 0, kBlockBytes);
   IoBatch io(device_);
   io.write(pool_.superblock().zone_start(*log_.spare()).value * kBlockBytes, zeroes.bytes());
   co_return co_await io.run();

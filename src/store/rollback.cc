@@ -33,7 +33,6 @@ void Group::turn_back(const format::RevertBody& body) {
   CHECK(target && target->ready && !has_doomed_volumes());
   turn_ = Turn{target->state.id, cores_of(target->state.volumes), head_, body.branch,
                target->state.skipped};
-  turn_->nodes_upto = body.to;
   turn_->skipped.push_back({body.to, head_.lsn.next()});
   // Another copy may have given that name to something of its own.
   if (find_snapshot(body.branch)) turn_->branch += "~" + std::to_string(head_.lsn.value);
