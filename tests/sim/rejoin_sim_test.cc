@@ -1,12 +1,13 @@
 // A former primary comes back with records that only it holds: they become a branch that reads as
 // the node's volume did, it follows the new primary from where the logs part, without a full copy,
-// and nothing that the new primary holds is touched. It may be cut off meanwhile, or killed; and it
-// may happen again the other way round.
+// and nothing that the new primary holds is touched, nor what the node kept before. It may be cut
+// off meanwhile, or killed; and it may happen again the other way round.
 //
 // A failure names its seed; replay it with TANDEM_SEED=<seed>, with the log if TANDEM_LOG is set.
 #include <gtest/gtest.h>
 
 #include "tests/sim/stamped_volume.h"
+#include "tests/unit/inspect_fixture.h"
 
 namespace tandem::sim {
 namespace {
@@ -93,6 +94,9 @@ class Rejoin {
     PairNode& old = world_.primary();
     PairNode& next = world_.mirror();
     write_some(old, content_);
+    take_snapshot();
+    // Else it is the very state that the other comes back to.
+    if (random_.chance(1, 2)) write_some(old, content_);
     level();
     world_.runtime().run_for(2s);  // a moment for marks
     world_.network().set_reachable(next.address(), false);
@@ -136,6 +140,22 @@ class Rejoin {
       return complain("it does not take over");
     expect(old, "v", content_);
     level();
+    check_kept_states(old);
+    check_kept_states(next);
+  }
+  void take_snapshot() {
+    const std::string name = "before-" + std::to_string(round_);
+    const auto taken = of(world_.primary().control().create_snapshot({"g", name, ""}));
+    if (!taken) complain(taken.error().message);
+    kept_[name] = content_;
+  }
+  /// They read as ever, and so they do from the disk alone.
+  void check_kept_states(PairNode& node) {
+    complain(of(node.checkpoint()));
+    for (const auto& [name, stamps] : kept_) expect(node, "v@" + name, stamps);
+    const auto image = node.disk().crash_image({.mode = CutOptions::Mode::kKeepAll}, random_);
+    const auto report = inspect::verify(image);
+    if (!report.sound()) complain(node.name() + ": " + report.text());
   }
 
   std::uint64_t seed_;
@@ -143,6 +163,7 @@ class Rejoin {
   PairWorld world_;
   ReplicationMode mode_;
   Stamps content_ = Stamps(kBlocks);
+  std::map<std::string, Stamps> kept_;  // snapshots, by name
   std::uint32_t stamp_ = 0;
   std::size_t round_ = 0;
   bool saw_image_ = false;
