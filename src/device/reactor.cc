@@ -50,6 +50,7 @@ struct Reactor::Impl {
   std::vector<std::function<void()>> remote;
   std::atomic<bool> remote_waits{false};
   bool asleep = false;
+  std::atomic<int> wakers{0};  // threads that are about to write to the ring's eventfd
 
   std::map<std::pair<Nanoseconds, TimerId>, std::function<void()>> timers;
   std::unordered_map<TimerId, Nanoseconds> deadlines;
@@ -66,7 +67,11 @@ Result<std::unique_ptr<Reactor>> Reactor::create(ReactorOptions options) {
 }
 
 Reactor::Reactor(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-Reactor::~Reactor() { impl_->ring->close(); }
+Reactor::~Reactor() {
+  // What they posted may have run, and ended this, before they came to wake it.
+  while (impl_->wakers.load(std::memory_order_acquire) != 0) std::this_thread::yield();
+  impl_->ring->close();
+}
 
 Readiness& Reactor::readiness() { return impl_->readiness; }
 Ring& Reactor::ring() { return *impl_->ring; }
@@ -168,8 +173,11 @@ void Reactor::post(std::function<void()> work) {
     impl_->remote.push_back(std::move(work));
     impl_->remote_waits.store(true, std::memory_order_release);
     wake = std::exchange(impl_->asleep, false);
+    if (wake) impl_->wakers.fetch_add(1, std::memory_order_relaxed);
   }
-  if (wake) impl_->ring->wake();
+  if (!wake) return;
+  impl_->ring->wake();
+  impl_->wakers.fetch_sub(1, std::memory_order_release);
 }
 
 TimerId Reactor::schedule_after(Nanoseconds delay, std::function<void()> work) {

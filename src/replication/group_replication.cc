@@ -173,6 +173,7 @@ Task<Status> GroupReplication::remove_slot(std::string address) {
   slots_.erase(found);
   listen();
   if (shipper) co_await shipper->stop();
+  if (slots_.empty()) log_.set_log_hold(std::nullopt);  // nobody is expected any more
   slot_changed();
   co_return ok();
 }
@@ -245,6 +246,8 @@ void GroupReplication::look_again_at(std::optional<Nanoseconds> at) {
 }
 
 void GroupReplication::update_hold() {
+  // The former primary may come back: until somebody follows, the log stays from its fork on.
+  if (slots_.empty()) return;
   std::optional<Lsn> hold;
   for (const Slot& slot : slots_) {
     if (!slot.shipper) continue;

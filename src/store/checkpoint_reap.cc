@@ -79,6 +79,9 @@ std::size_t Checkpoint::successor_of(std::size_t k) const {
 Task<Status> Checkpoint::merge(std::size_t k, std::size_t next) {
   auto& state = descriptor_.snapshots[k];
   DeadChain& behind = list(next);
+  // What died on an abandoned way waits for nobody.
+  const bool is_ours = next == descriptor_.snapshots.size() ||
+                       group_.is_in_log(descriptor_.snapshots[next].at);
   Lsn before;
   for (const auto& s : descriptor_.snapshots) {
     if (s.id == state.parent) before = s.at.lsn;
@@ -89,7 +92,8 @@ Task<Status> Checkpoint::merge(std::size_t k, std::size_t next) {
     if ((keep.size() + waiting_.size()) / format::kDeadPerChunk + 4 > Group::kReapReserve) break;
     auto chunk = co_await group_.dead_chunks_.first(behind);
     if (!chunk) co_return Error(std::move(chunk.error()));
-    for (const auto& dead : chunk->blocks) {
+    for (auto& dead : chunk->blocks) {
+      if (!is_ours) dead.death = Lsn{};
       if (dead.birth > (dead.is_node ? std::min(before, state.nodes_upto) : before)) {
         let_go(dead);
       } else {

@@ -168,8 +168,8 @@ Task<Result<LogPoint>> Group::start_timeline(Timeline above) {
   timeline = timeline.next();
   role_ = Role::kPrimary;
   fenced_by_ = Timeline{};
-  // The old primary of a switchover ends here: it follows without a full copy if the log is kept.
-  // What really follows decides as soon as it is known (set_log_hold).
+  // The old primary parted here: it rejoins without a full copy if the log is kept. As soon as
+  // there is a slot, that decides (set_log_hold).
   hold_ = tail_.lsn;
   RecordHeader header{.type = RecordType::kTimeline};
   std::vector<std::byte> canonical(format::kRecordHeaderBytes + 8);

@@ -431,7 +431,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   // image.cc
   struct ImageSource;
   struct ImageTarget;
-  Task<Status> take_image_space(std::uint64_t blocks);
+  Task<Status> take_aside_space(std::uint64_t blocks);
   void replace_by(ImageTarget& target);
   Task<void> drop_target();
 

@@ -62,6 +62,7 @@ bool Group::is_skipped(Lsn lsn) const {
 /// are known to hold.
 std::optional<Lsn> Group::rejoin_floor() const {
   if (role_ == Role::kMirror) return primary_durable_;
+  if (role_ == Role::kFenced) return Lsn{};  // where it parted shows when it rejoins
   return slots_.empty() ? std::nullopt : hold_;
 }
 
@@ -84,7 +85,7 @@ std::optional<Lsn> Group::history_start() const {
     const bool is_covered = window <= Nanoseconds{0} || state.at.utc <= oldest;
     if (start && is_covered && (!floor || *start <= *floor)) break;
   }
-  return history_policy_ || has_marks ? start : std::nullopt;
+  return history_policy_ || has_marks || floor ? start : std::nullopt;
 }
 
 /// One is due when there is none, and then after a share of the window in which something happened.
@@ -229,6 +230,7 @@ Task<Result<LogPoint>> Group::position_at(UtcNs time) {
       reader.pass(placed.record);
       if (!is_skipped(reader.at.lsn)) last = reader.at;
     }
+    co_await next_turn(runtime_.executor);
   }
   co_return last;
 }
@@ -237,6 +239,7 @@ Task<Result<LogPoint>> Group::keep_point(Lsn at, std::string name, std::string l
   auto hold = gate_.hold();
   TANDEM_CO_TRY(check_names(name, label));
   const auto lock = co_await point_lock_.lock();
+  while (turn_ && !stopped_ && !closing_) co_await applied_.wait();
   if (stopped_ || closing_) co_return refusal();
   if (find_snapshot(name)) {
     co_return Error{ErrorCode::kExists, "group " + name_ + " has a snapshot " + name};
@@ -263,9 +266,9 @@ Task<Result<LogPoint>> Group::keep_point(Lsn at, std::string name, std::string l
   target->state.skipped = base->state.skipped;
   target->state.name = std::move(name);
   target->state.label = std::move(label);
+  point_target_ = target;  // from here on a rollback waits
   while (!base->ready && !stopped_ && !closing_) co_await base->became_ready.wait();
   for (auto& volume : cores_of(base->state.volumes)) target->volumes[volume->state.id] = volume;
-  point_target_ = target;
   Status made = co_await replay_into(*target, at);
   // Its maps, and what the live ones have changed since the base, are on disk then.
   if (made) made = co_await checkpoint();
@@ -274,7 +277,7 @@ Task<Result<LogPoint>> Group::keep_point(Lsn at, std::string name, std::string l
         target->nodes.size() / format::kDeadPerChunk + dead_.queue().chunks + kReapReserve + 8;
     for (const auto& [id, snapshot] : snapshots_) point_reserve_ += snapshot->state.held.chunks;
     point_reserve_ += held_.chunks;
-    made = co_await take_image_space(1);
+    made = co_await take_aside_space(1);
   }
   point_due_ = made.has_value();
   while (made && point_due_) made = co_await checkpoint();
@@ -283,7 +286,6 @@ Task<Result<LogPoint>> Group::keep_point(Lsn at, std::string name, std::string l
   if (!made) co_await drop_point(std::move(target));
   advance();
   if (!made) co_return Error(std::move(made.error()));
-  log_event(Level::kInfo, "point.kept", "group={} lsn={}", name_, point.lsn.value);
   co_return point;
 }
 
@@ -300,6 +302,7 @@ Task<Status> Group::replay_into(PointTarget& target, Lsn upto) {
       if (!done) co_return done;
     }
     if (stopped_ || closing_) co_return refusal();
+    co_await next_turn(runtime_.executor);
     while (checkpoint_is_due()) {
       Status written = co_await checkpoint();
       if (!written) co_return written;
@@ -342,6 +345,9 @@ Task<Status> Group::replay_one(PointTarget& target, const format::PlacedRecord& 
     std::vector<NodeRef> pins;
     Status pinned = co_await pin_leaves(*volume, record, pins);
     if (!pinned) co_return pinned;
+    // Its checkpoint writes them anew, beside the old ones: a full pool refuses the point.
+    Status space = co_await take_aside_space(pins.size() * volume->tree.height);
+    if (!space) co_return space;
     if (h.type == RecordType::kWrite) {
       apply_write(*volume, record, placed.extents, nullptr);
     } else {

@@ -170,7 +170,7 @@ Task<Status> Group::install_blocks(message::ImageBlocks blocks) {
     if (!leaf) co_return Error(std::move(leaf.error()));
     pins.push_back(std::move(*leaf));
   }
-  Status space = co_await take_image_space(wanted);
+  Status space = co_await take_aside_space(wanted);
   if (!space) co_return space;
   if (image_target_ != target || target->abandoned) {
     co_return Error{ErrorCode::kCancelled, "the full copy was given up"};
@@ -215,8 +215,8 @@ Task<Status> Group::install_blocks(message::ImageBlocks blocks) {
   co_return ok();
 }
 
-/// Waits until `blocks` can be taken for a full copy.
-Task<Status> Group::take_image_space(std::uint64_t blocks) {
+/// Waits until `blocks` can be taken for what is made aside. Errors: kNoSpace.
+Task<Status> Group::take_aside_space(std::uint64_t blocks) {
   while (available() < blocks) {
     auto zone = co_await pool_.take_zone(slot_);
     if (!zone) co_return Error(std::move(zone.error()));

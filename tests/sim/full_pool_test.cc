@@ -195,5 +195,40 @@ TEST(FullPools, GiveWayInTheStatedOrder) {
   }
 }
 
+/// A point costs map nodes of its own: where these do not fit, it is refused, and nothing else
+/// changes.
+TEST(FullPools, KeepAPointOrRefuseIt) {
+  std::size_t kept = 0, refused = 0;
+  for (const std::uint64_t seed : seeds_to_run(100, 8)) {
+    SCOPED_TRACE(seed);
+    SimLog log;
+    FullPool pool(seed);
+    pool.group().set_history_policy({std::chrono::hours(24)});
+    ASSERT_TRUE(pool.world().run(pool.group().create_snapshot({.name = "first"})));
+    bool is_full = false;
+    for (int i = 0; i < 3000 && !is_full && !testing::Test::HasFailure(); ++i) {
+      is_full = !pool.write("a", pool.random().below(kVolumeBlocks));
+      const auto history = pool.group().history_status();
+      if (i % 10 != 0 || !history.start) continue;
+      const std::uint64_t first = history.start->lsn.value;
+      const Lsn at{first + pool.random().below(pool.group().head().lsn.value - first + 1)};
+      const auto point = pool.world().run(pool.group().keep_point(at, "p", ""));
+      pool.expect_sound("a point");
+      if (!point) {
+        ASSERT_EQ(point.error().code, ErrorCode::kNoSpace) << point.error().message;
+        ++refused;
+        continue;
+      }
+      ++kept;
+      ASSERT_TRUE(pool.world().run(pool.group().delete_snapshot("p")));
+    }
+    EXPECT_TRUE(pool.fill("b"));
+    pool.expect_sound("filling");
+    pool.end();
+  }
+  EXPECT_GT(kept, refused);
+  EXPECT_GT(refused, 0u);
+}
+
 }  // namespace
 }  // namespace tandem::sim

@@ -170,17 +170,38 @@ class Rejoin {
   std::string problem_;
 };
 
-TEST(Rejoins, KeepTheTailAndMoveOnlyTheDifference) {
+struct Seen {
   std::size_t rejoined = 0, copied = 0;
-  for (const std::uint64_t seed : seeds_to_run(1, 12)) {
+};
+
+void run_lives(const std::vector<std::uint64_t>& seeds, Seen& seen) {
+  for (const std::uint64_t seed : seeds) {
     SimLog log;
     Rejoin rejoin(seed);
     rejoin.run(3);
     ASSERT_EQ(rejoin.problem(), "") << "\nreplay with TANDEM_SEED=" << seed << "\n" << log.text();
-    rejoined += rejoin.rejoined;
-    copied += rejoin.copied;
+    seen.rejoined += rejoin.rejoined;
+    seen.copied += rejoin.copied;
   }
-  EXPECT_GT(rejoined, 4 * copied);
+}
+
+TEST(Rejoins, KeepTheTailAndMoveOnlyTheDifference) {
+  Seen seen;
+  ASSERT_NO_FATAL_FAILURE(run_lives(seeds_to_run(1, 40), seen));
+  EXPECT_GT(seen.rejoined, 4 * seen.copied);
+}
+
+/// A history that begins at a named snapshot, and a restart: the first checkpoint must not let the
+/// log go that leads from there.
+TEST(Rejoins, ComeBackAfterARestartWithoutAMark) {
+  Seen seen;
+  ASSERT_NO_FATAL_FAILURE(run_lives({374, 396, 398, 461}, seen));
+}
+
+/// What died on the abandoned way is no record's that a mirror may still ask for.
+TEST(Rejoins, GiveBackWhatDiedOnTheAbandonedWayAtOnce) {
+  Seen seen;
+  ASSERT_NO_FATAL_FAILURE(run_lives({164, 218, 224}, seen));
 }
 
 }  // namespace

@@ -106,6 +106,18 @@ TEST(Reactor, WakesFromSleepForEveryPostOfAnotherThread) {
   EXPECT_EQ(answered, kRounds);
 }
 
+// What was posted may end the reactor before the thread that posted it has come to wake it.
+TEST(Reactor, MayEndWhileAnotherThreadIsAboutToWakeIt) {
+  for (int round = 0; round < 200; ++round) {
+    auto reactor = make_reactor();
+    bool done = false;
+    std::thread other([&, reactor = reactor.get()] { reactor->post([&] { done = true; }); });
+    reactor->run_until(done);
+    reactor.reset();
+    other.join();
+  }
+}
+
 TEST(Reactor, StopsFromAnotherThreadAndRunsAgain) {
   auto reactor = make_reactor();
   for (int i = 0; i < 3; ++i) {
