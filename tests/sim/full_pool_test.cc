@@ -198,18 +198,22 @@ TEST(FullPools, GiveWayInTheStatedOrder) {
 /// A point costs map nodes of its own: where these do not fit, it is refused, and nothing else
 /// changes.
 TEST(FullPools, KeepAPointOrRefuseIt) {
+  // So wide that nearly every record behind a mark needs a leaf of its own.
+  constexpr std::uint64_t kWideBlocks = 1 << 20;
   std::size_t kept = 0, refused = 0;
-  for (const std::uint64_t seed : seeds_to_run(100, 8)) {
+  for (const std::uint64_t seed : seeds_to_run(100, 4)) {
     SCOPED_TRACE(seed);
     SimLog log;
     FullPool pool(seed);
     pool.group().set_history_policy({std::chrono::hours(24)});
+    ASSERT_TRUE(
+        pool.world().run(pool.group().create_volume("wide", kWideBlocks * kBlockBytes, 4096)));
     ASSERT_TRUE(pool.world().run(pool.group().create_snapshot({.name = "first"})));
     bool is_full = false;
     for (int i = 0; i < 3000 && !is_full && !testing::Test::HasFailure(); ++i) {
-      is_full = !pool.write("a", pool.random().below(kVolumeBlocks));
+      is_full = !pool.write("wide", pool.random().below(kWideBlocks));
       const auto history = pool.group().history_status();
-      if (i % 10 != 0 || !history.start) continue;
+      if (i % 40 != 0 || !history.start) continue;
       const std::uint64_t first = history.start->lsn.value;
       const Lsn at{first + pool.random().below(pool.group().head().lsn.value - first + 1)};
       const auto point = pool.world().run(pool.group().keep_point(at, "p", ""));
@@ -226,7 +230,7 @@ TEST(FullPools, KeepAPointOrRefuseIt) {
     pool.expect_sound("filling");
     pool.end();
   }
-  EXPECT_GT(kept, refused);
+  EXPECT_GT(kept, 0u);
   EXPECT_GT(refused, 0u);
 }
 
