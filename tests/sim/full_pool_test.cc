@@ -201,7 +201,7 @@ TEST(FullPools, KeepAPointOrRefuseIt) {
   // So wide that nearly every record behind a mark needs a leaf of its own.
   constexpr std::uint64_t kWideBlocks = 1 << 20;
   std::size_t kept = 0, refused = 0;
-  for (const std::uint64_t seed : seeds_to_run(100, 4)) {
+  for (const std::uint64_t seed : seeds_to_run(100, 8)) {
     SCOPED_TRACE(seed);
     SimLog log;
     FullPool pool(seed);
@@ -213,7 +213,7 @@ TEST(FullPools, KeepAPointOrRefuseIt) {
     for (int i = 0; i < 3000 && !is_full && !testing::Test::HasFailure(); ++i) {
       is_full = !pool.write("wide", pool.random().below(kWideBlocks));
       const auto history = pool.group().history_status();
-      if (i % 40 != 0 || !history.start) continue;
+      if (i % 10 != 0 || !history.start) continue;
       const std::uint64_t first = history.start->lsn.value;
       const Lsn at{first + pool.random().below(pool.group().head().lsn.value - first + 1)};
       const auto point = pool.world().run(pool.group().keep_point(at, "p", ""));
@@ -228,6 +228,8 @@ TEST(FullPools, KeepAPointOrRefuseIt) {
     }
     EXPECT_TRUE(pool.fill("b"));
     pool.expect_sound("filling");
+    EXPECT_TRUE(pool.world().run(pool.group().delete_volume("wide")));
+    pool.world().run_for(std::chrono::seconds(10));
     pool.end();
   }
   EXPECT_GT(kept, 0u);
