@@ -65,7 +65,8 @@ class ReplicatedLog {
   virtual Task<Status> apply(RecordBatch batch) = 0;
   /// Everything applied before this call is durable afterwards, on this node only.
   virtual Task<Status> flush_local() = 0;
-  /// The primary's own durable position: the mirror keeps what a return to it would need.
+  /// The primary holds everything up to here durably, and knows that it is the same on both: the
+  /// mirror keeps what a return to it would need.
   virtual void set_primary_durable(Lsn durable) = 0;
 
   // --- rejoin ------------------------------------------------------------------------------
@@ -74,14 +75,15 @@ class ReplicatedLog {
   /// Durable when it returns. Errors: kNotFound: the state at `to` cannot be made here any more.
   virtual Task<Status> rewind(Lsn to) = 0;
 
-  // --- full copy ---------------------------------------------------------------------------
-  /// Pins the present state and describes it; read_image walks it; end_image lets go.
-  virtual Task<Result<message::ImageBegin>> begin_image() = 0;
+  // --- full copy, or a difference -----------------------------------------------------------
+  /// Pins the present state and describes it; read_image walks it; end_image lets go. With `since`,
+  /// a point that the mirror holds too, it is the difference from there, if that can be told.
+  virtual Task<Result<message::ImageBegin>> begin_image(std::optional<LogPoint> since) = 0;
   /// The next blocks of the pinned state, about `bytes_max`; empty at the end.
   virtual Task<Result<message::ImageBlocks>> read_image(std::size_t bytes_max) = 0;
   virtual void end_image() = 0;
   /// The receiving side: builds a state aside, installs it atomically. A dropped or failed image
-  /// leaves the group as it was.
+  /// leaves the group as it was. Errors: kNotFound: the state it differs from is not kept here.
   virtual Task<Status> begin_install(message::ImageBegin begin) = 0;
   virtual Task<Status> install_blocks(message::ImageBlocks blocks) = 0;
   virtual Task<Status> finish_install(message::ImageEnd end) = 0;

@@ -68,7 +68,8 @@ void GroupRunner::start() {
   replication_->set_mode(group_.mode());
   replication_->set_settings(group_.settings());
   for (const auto& slot : group_.slots()) {
-    replication::SlotOptions options{.address = slot.address, .mode = group_.mode()};
+    replication::SlotOptions options{
+        .address = slot.address, .mode = group_.mode(), .agreed = slot.agreed};
     if (slot.written > Lsn{0}) {
       LogPoint known;
       known.lsn = slot.written;
@@ -130,8 +131,7 @@ void GroupRunner::tick() {
 void GroupRunner::remember_slots() {
   if (!serves()) return;
   for (const auto& slot : replication_->slots()) {
-    group_.note_slot(slot.address, slot.written, slot.durable,
-                     group_.tail().payload_bytes - slot.missing_bytes);
+    group_.note_slot(state_of(slot));
     // While a mirror is away its place does not move; kept on disk, what it lacks stays exact even
     // when this node is killed.
     const bool away = slot.state == "connecting" && slot.last_contact != UtcNs{};
@@ -364,16 +364,17 @@ Task<Status> GroupRunner::remove_mirror(std::string address) {
   co_return co_await std::move(keeping);
 }
 
+format::SlotState GroupRunner::state_of(const SlotStatus& slot) const {
+  return {.address = slot.address,
+          .written = slot.written,
+          .durable = slot.durable,
+          .payload_bytes = group_.tail().payload_bytes - slot.missing_bytes,
+          .agreed = replication_->agreed_with(slot.address)};
+}
+
 Task<Status> GroupRunner::save_slots() {
   std::vector<format::SlotState> slots;
-  for (const auto& status : replication_->slots()) {
-    format::SlotState slot;
-    slot.address = status.address;
-    slot.written = status.written;
-    slot.durable = status.durable;
-    slot.payload_bytes = group_.tail().payload_bytes - status.missing_bytes;
-    slots.push_back(std::move(slot));
-  }
+  for (const auto& status : replication_->slots()) slots.push_back(state_of(status));
   auto saving = group_.set_slots(std::move(slots));
   co_return co_await std::move(saving);
 }

@@ -107,6 +107,7 @@ class GroupRunner {
   Task<Status> local_drain(Nanoseconds end);
   Task<Result<Receipt>> open_timeline(bool force);
   Task<Status> hand_over(std::string address);
+  format::SlotState state_of(const SlotStatus& slot) const;
   Task<Status> save_slots();
   Status may_change_volumes() const;
   std::vector<SnapshotStatus> snapshot_statuses() const;

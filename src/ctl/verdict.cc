@@ -26,8 +26,7 @@ Verdict judge_slot(const View& primary, const SlotStatus& slot) {
   }
   auto text = "NOT PROTECTED: " + name + " is not following: " + slot.state + because(slot.reason);
   if (slot.progress_total != 0)
-    text += ", " + std::to_string(slot.progress_done * 100 / slot.progress_total) +
-            " % of the full copy done";
+    text += ", " + std::to_string(slot.progress_done * 100 / slot.progress_total) + " % of it done";
   if (slot.since.value != 0) text += ", since " + age_text(slot.since, primary.now);
   return {false, text + "; it " + missing_text(slot)};
 }

@@ -23,7 +23,7 @@ std::size_t bytes_needed(const Descriptor& d) {
     n += 140 + 16 * s.skipped.size() + s.name.size() + s.label.size();
     for (const auto& v : s.volumes) n += 88 + 8 * v.height + v.name.size();
   }
-  for (const auto& s : d.slots) n += 40 + s.address.size();
+  for (const auto& s : d.slots) n += 80 + s.address.size();
   for (const auto& [key, value] : d.settings) n += 4 + key.size() + value.size();
   return n;
 }
@@ -233,6 +233,7 @@ Status decode_lists(Decoder& in, std::uint32_t version, Descriptor& d) {
     s.durable = Lsn{in.u64()};
     s.payload_bytes = in.u64();
     s.needs_image = in.u32() != 0;
+    if (version >= 2) s.agreed = decode_point(in);
     s.address = in.text();
     d.slots.push_back(std::move(s));
   }
@@ -303,6 +304,7 @@ std::vector<std::byte> encode_descriptor(const Descriptor& d) {
     out.u64(s.durable.value);
     out.u64(s.payload_bytes);
     out.u32(s.needs_image ? 1 : 0);
+    encode_point(out, s.agreed);
     out.text(s.address);
   }
   out.u32(static_cast<std::uint32_t>(d.settings.size()));

@@ -49,6 +49,7 @@ struct SlotState {
   Lsn written, durable;
   std::uint64_t payload_bytes = 0;  // LogPoint::payload_bytes at `written`
   bool needs_image = false;         // the log behind its position was given up
+  LogPoint agreed;                  // the last position known to be the same there; LSN 0: none
   bool operator==(const SlotState&) const = default;
 };
 

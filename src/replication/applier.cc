@@ -267,7 +267,7 @@ Task<Status> Applier::begin(Session& session, message::Start start) {
   upstream_node_ = session.hello.identity.node;
   if (start.from_image) {
     session.phase = Phase::kImage;
-    set_upstream("image", "receiving a full copy");
+    set_upstream("image", "receiving what the log does not reach any more");
   } else if (start.after < session.written) {
     if (session.phase == Phase::kGiving)
       co_return Error{ErrorCode::kInvalid, "a second Start before the end of our log"};
@@ -276,6 +276,7 @@ Task<Status> Applier::begin(Session& session, message::Start start) {
     spawn(give(session, start.after));
   } else {
     session.phase = Phase::kFollowing;
+    session.common = start.after;
     set_upstream("following", "");
   }
   co_return ok();

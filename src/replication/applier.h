@@ -89,6 +89,7 @@ class Applier {
     std::optional<LogPoint> to_compare;  // a heartbeat's, until it is written here
     bool comparing = false;
     Lsn agreed;
+    Lsn common;               // the primary is known to know that both are the same there
     std::size_t batches = 0;  // being applied
     std::size_t bytes = 0;
     bool ack_due = false;

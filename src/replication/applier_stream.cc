@@ -173,7 +173,9 @@ void Applier::on_heartbeat(Session& session, const message::Heartbeat& heartbeat
     head_known_ = true;
   }
   if (session.phase == Phase::kFollowing) {
-    log_.set_primary_durable(heartbeat.durable);
+    // A return of the primary may need what lies behind the one, a difference the other.
+    log_.set_primary_durable(std::min(heartbeat.durable, session.common));
+    session.common = std::max(session.common, session.agreed);
     // Also without a request, so that the primary may let go of its log.
     want_flush(session, heartbeat.flush ? session.received : session.written);
   }
@@ -237,6 +239,7 @@ Task<Status> Applier::take_image(Session& session, Message message) {
   session.received = session.written = session.durable = copy.point.lsn;
   session.chain = copy.point.digest;
   session.phase = Phase::kFollowing;
+  session.common = copy.point.lsn;
   set_upstream("following", "");
   ack(session);
   co_return ok();

@@ -97,6 +97,7 @@ Task<Status> GroupReplication::become_mirror() {
   if (role_ == Role::kMirror) co_return ok();
   // What the fence left running must have ended before records are applied.
   co_await end_slots();
+  for (Slot& slot : slots_) slot.options.agreed = LogPoint{};  // the log may go another way now
   auto changed = co_await callbacks_.become_mirror();
   if (changed && role_ == Role::kFenced) role_ = Role::kMirror;
   co_return changed;
@@ -324,6 +325,14 @@ std::vector<SlotStatus> GroupReplication::slots() const {
     all.push_back(std::move(idle));
   }
   return all;
+}
+
+LogPoint GroupReplication::agreed_with(std::string_view address) const {
+  for (const Slot& slot : slots_) {
+    if (slot.options.address != address) continue;
+    return slot.shipper ? slot.shipper->agreed() : slot.options.agreed;
+  }
+  return {};
 }
 
 Task<void> GroupReplication::stop() {

@@ -86,6 +86,8 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   /// The policy makes writers wait, and no time-out ends it.
   bool holds_writers() const { return role_ == Role::kPrimary && ack_policy_.holds(); }
   std::vector<SlotStatus> slots() const;
+  /// See Shipper::agreed().
+  LogPoint agreed_with(std::string_view address) const;
   std::vector<SlotOptions> slot_options() const;
   UpstreamStatus upstream() const { return applier_.status(); }
   /// A primary streams to us and was heard lately.

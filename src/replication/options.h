@@ -60,6 +60,7 @@ struct SlotOptions {
   ReplicationMode mode = ReplicationMode::kAsync;
   std::optional<LogPoint> last_known;  // what it had written when it was last heard, if known
   Lsn last_durable;                    // and what of it was durable
+  LogPoint agreed;                     // the last position known to be the same; LSN 0: none
 };
 
 }  // namespace tandem::replication

@@ -24,6 +24,7 @@ Shipper::Shipper(Runtime runtime, ReplicatedLog& log, LinkDialer& dialer,
       backoff_(runtime.random, options.backoff_first, options.backoff_max),
       ticker_(runtime.executor, tick_period(options), [this] { tick(); }) {
   since_ = clock_.utc();
+  agreed_ = slot_.agreed;
   if (slot_.last_known) {
     position_known_ = true;
     acked_ = {slot_.last_known->lsn, slot_.last_known->lsn, slot_.last_durable};
@@ -80,6 +81,7 @@ SlotOptions Shipper::slot() const {
     slot.last_known = point;
     slot.last_durable = acked_.durable;
   }
+  slot.agreed = agreed_;
   return slot;
 }
 
@@ -296,7 +298,11 @@ Task<Result<Shipper::Plan>> Shipper::judge(const message::Hello& hello,
         co_await refuse(std::move(refusal));
         co_return given_up;
       }
-      agreement_ = {welcome.head.lsn, clock_.utc(), ""};
+      if (digest) {
+        agreement_ = {welcome.head.lsn, clock_.utc(), ""};
+        agreed_ = welcome.head;
+      }
+      if (plan.image && may_differ_from(welcome.head.lsn)) plan.since = agreed_;
       break;
     }
   }
@@ -304,6 +310,12 @@ Task<Result<Shipper::Plan>> Shipper::judge(const message::Hello& hello,
   acked_ = {welcome.head.lsn, welcome.head.lsn, welcome.durable};
   acked_payload_ = welcome.head.payload_bytes;
   co_return plan;
+}
+
+// A difference from what both are known to hold, instead of a full copy.
+bool Shipper::may_differ_from(Lsn their_end) const {
+  return protocol_ >= 2 && !difference_refused_ && agreed_.lsn != Lsn{0} &&
+         agreed_.lsn <= their_end;
 }
 
 // The mirror holds records of our own timeline that we lost in a crash: take them before serving.

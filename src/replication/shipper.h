@@ -76,7 +76,9 @@ class Shipper {
   /// `limit` or when the link is lost for longer.
   Task<Status> wait_durable(Lsn upto, Nanoseconds limit);
   SlotStatus status() const;
-  /// What to hand to the next shipper of this slot.
+  /// The last position at which both are known to have been the same; LSN 0: none.
+  const LogPoint& agreed() const { return agreed_; }
+  /// What to hand to the next shipper of this slot, and to keep over a restart.
   SlotOptions slot() const;
 
  private:
@@ -98,6 +100,7 @@ class Shipper {
   struct Plan {
     bool image = false;
     Lsn after;
+    std::optional<LogPoint> since{};  // of an image: what both hold
   };
 
   // shipper.cc: connection, handshake, time
@@ -105,6 +108,7 @@ class Shipper {
   Task<void> session();
   Task<Result<message::Welcome>> exchange_hello(const message::Hello& hello);
   Task<Result<Plan>> judge(const message::Hello& hello, const message::Welcome& welcome);
+  bool may_differ_from(Lsn their_end) const;
   Task<Result<Plan>> fetch(const message::Hello& hello, const message::Welcome& welcome);
   Task<Status> take_record_batch(message::Records records);
   Task<void> refuse(message::Refuse refusal);
@@ -119,8 +123,8 @@ class Shipper {
 
   // shipper_stream.cc: shipping and acknowledgements
   Task<void> stream(Plan plan);
-  Task<void> send_loop(bool image);
-  Task<Status> send_image();
+  Task<void> send_loop(Plan plan);
+  Task<Status> send_image(std::optional<LogPoint> since);
   Task<Status> ship_next();
   Task<void> receive_loop();
   void send_heartbeat(bool flush);
@@ -168,6 +172,7 @@ class Shipper {
   message::Ack acked_;
   std::uint64_t acked_payload_ = 0;
   AgreementStatus agreement_;
+  LogPoint agreed_;
   bool settled_ = false;
 
   // One session.
@@ -187,8 +192,11 @@ class Shipper {
   std::uint64_t sent_payload_ = 0;
   std::deque<InFlight> in_flight_;
   std::size_t in_flight_bytes_ = 0;
+  std::deque<LogPoint> heads_sent_;  // in heartbeats, not found equal yet
   std::optional<Lsn> image_point_;
-  bool image_wanted_ = false;  // the mirror cannot follow the log; until it has a full copy
+  LogPoint image_at_;                // of the last image that was sent whole
+  bool image_wanted_ = false;        // the mirror cannot follow the log; until it has an image
+  bool difference_refused_ = false;  // it does not keep what both hold; likewise
   Pace pace_;
   std::uint32_t peer_codecs_ = 0;
 

@@ -8,6 +8,13 @@
 
 namespace tandem::replication {
 
+namespace {
+
+/// Heartbeats whose answers are waited for; of older ones the answer is not looked at.
+constexpr std::size_t kHeadsMax = 64;
+
+}  // namespace
+
 Task<void> Shipper::stream(Plan plan) {
   if (link_failed_) co_return;
   link_->send(Message(message::Start{.after = plan.after, .from_image = plan.image}));
@@ -25,10 +32,11 @@ Task<void> Shipper::stream(Plan plan) {
   inquiries_.emplace(executor_, clock_, log_, options_, *link_);
   settled_ = true;
   ask_until_.reset();
-  if (plan.image) open_gate("the mirror needs a full copy");
+  heads_sent_.clear();
+  if (plan.image) open_gate("the mirror's position is not in the log");
   backoff_.reset();
   if (plan.image) {
-    set_state(State::kImage, "the mirror's position is not in the log: copying the whole group");
+    set_state(State::kImage, "the mirror's position is not in the log: sending what changed");
   } else {
     set_state(State::kCatchUp, "shipping the log from the mirror's position");
   }
@@ -37,7 +45,7 @@ Task<void> Shipper::stream(Plan plan) {
   owner_.slot_changed();
 
   sender_running_ = true;
-  spawn(send_loop(plan.image));
+  spawn(send_loop(plan));
   co_await receive_loop();
   if (!link_failed_) fail_link("the stream ended");
   while (sender_running_) co_await sender_done_.wait();
@@ -73,8 +81,9 @@ Task<void> Shipper::receive_loop() {
     if (const auto* ack = std::get_if<message::Ack>(&*received)) {
       on_ack(*ack);
     } else if (const auto* refusal = std::get_if<message::Refuse>(&*received)) {
-      // It cannot follow a rollback to what it does not keep.
-      image_wanted_ |= refusal->code == ErrorCode::kNotFound;
+      // It cannot follow a rollback to what it does not keep, nor take a difference from that.
+      if (refusal->code == ErrorCode::kNotFound)
+        (image_point_ ? difference_refused_ : image_wanted_) = true;
       // Before anything is released: the owner may have to fence first.
       heed_refusal(*refusal, node_);
       fail_link(refusal->reason);
@@ -86,10 +95,10 @@ Task<void> Shipper::receive_loop() {
   }
 }
 
-Task<void> Shipper::send_loop(bool image) {
+Task<void> Shipper::send_loop(Plan plan) {
   Status status = ok();
-  if (image) {
-    auto sent = co_await send_image();
+  if (plan.image) {
+    auto sent = co_await send_image(std::move(plan.since));
     if (!sent) status = sent;
   }
   while (status && !link_failed_) {
@@ -214,19 +223,24 @@ void Shipper::send_heartbeat(bool flush) {
     flush_asked_ = sent_;
     flush_asked_at_ = last_heartbeat_;
   }
-  link_->send(Message(message::Heartbeat{log_.head(), log_.durable(), clock_.utc(), flush}));
+  const LogPoint head = log_.head();
+  if (heads_sent_.empty() || heads_sent_.back() != head) heads_sent_.push_back(head);
+  if (heads_sent_.size() > kHeadsMax) heads_sent_.pop_front();
+  link_->send(Message(message::Heartbeat{head, log_.durable(), clock_.utc(), flush}));
 }
 
-Task<Status> Shipper::send_image() {
+Task<Status> Shipper::send_image(std::optional<LogPoint> since) {
   auto lock = co_await owner_.image_lock().lock();
   if (link_failed_) co_return ok();
   image_point_ = std::max(log_.log_start(), log_.head().lsn);
   owner_.slot_changed();
-  auto begun = co_await log_.begin_image();
+  auto begun = co_await log_.begin_image(std::move(since));
   if (!begun) {
     image_point_.reset();
     co_return begun.error();
   }
+  if (!begun->base)
+    set_state(State::kImage, "the mirror's position is not in the log: copying the whole group");
   const LogPoint point = begun->point;
   image_point_ = point.lsn;
   image_total_ = begun->blocks_total;
@@ -252,6 +266,7 @@ Task<Status> Shipper::send_image() {
   }
   log_.end_image();
   if (status && !link_failed_) {
+    image_at_ = point;
     link_->send(Message(message::ImageEnd{point}));
     sent_ = point.lsn;
     sent_payload_ = point.payload_bytes;
@@ -275,6 +290,10 @@ void Shipper::on_ack(const message::Ack& ack) {
   // Also what was found before still holds now, when nothing came since.
   const bool is_news = ack.agreed != agreement_.through || ack.agreed == log_.head().lsn;
   if (ack.agreed > Lsn{0} && is_news) agreement_ = {ack.agreed, clock_.utc(), ""};
+  while (!heads_sent_.empty() && heads_sent_.front().lsn <= ack.agreed) {
+    if (heads_sent_.front().lsn == ack.agreed) agreed_ = heads_sent_.front();
+    heads_sent_.pop_front();
+  }
   const bool had_full_window = window_full();
   if (ack.written > acked_.written) last_progress_ = last_contact_;
   acked_.received = std::max(acked_.received, ack.received);
@@ -286,8 +305,9 @@ void Shipper::on_ack(const message::Ack& ack) {
     in_flight_.pop_front();
   }
   if (image_point_ && acked_.durable >= *image_point_) {
+    agreed_ = image_at_;
     image_point_.reset();
-    image_wanted_ = false;
+    image_wanted_ = difference_refused_ = false;
   }
   bool ask_again = false;
   if (flush_asked_ && acked_.durable >= *flush_asked_) {

@@ -155,7 +155,7 @@ Result<grpc::ByteBuffer> encode_image_blocks(message::ImageBlocks message) {
   const auto count = message.entries.size();
   if (count > kImageEntriesMax - 512)
     return invalid("an image message is larger than 64 MiB; send it in parts");
-  if (raw_bytes != count * kBlockBytes)
+  if (raw_bytes % kBlockBytes != 0 || raw_bytes > count * kBlockBytes)
     return invalid("an image message's payload does not match its entries");
 
   Writer fields;
@@ -168,6 +168,8 @@ Result<grpc::ByteBuffer> encode_image_blocks(message::ImageBlocks message) {
     for (const auto& entry : message.entries) fields.fixed32(entry.crc32c);
     fields.bytes_field(4, count * 8);
     for (const auto& entry : message.entries) fields.fixed64(entry.lsn.value);
+  }
+  if (raw_bytes != 0) {
     payload = wire_payload(std::move(message.payload), message.compress, fields);
     fields.bytes_field(kPayloadField, payload.bytes);
   }
@@ -249,6 +251,7 @@ void fill(const message::ImageBegin& m, v1::StreamMessage& out) {
   }
   p->set_next_volume_id(m.next_volume_id);
   p->set_blocks_total(m.blocks_total);
+  if (m.base) to_proto(*m.base, p->mutable_base());
 }
 void fill(const message::ImageEnd& m, v1::StreamMessage& out) {
   to_proto(m.point, out.mutable_image_end()->mutable_point());
@@ -402,7 +405,8 @@ Result<Message> decode_image_blocks(Reader& reader, std::size_t end, BufferPool&
   constexpr unsigned kAllArrays = 1u << 2 | 1u << 3 | 1u << 4;
   if (reader.position() != end) return invalid("image blocks that overrun their length");
   if (arrays != 0 && arrays != kAllArrays) return invalid("image blocks without all their arrays");
-  if (total_bytes(out.payload) != out.entries.size() * kBlockBytes)
+  const auto raw_bytes = total_bytes(out.payload);
+  if (raw_bytes % kBlockBytes != 0 || raw_bytes > out.entries.size() * kBlockBytes)
     return invalid("image blocks whose payload does not match their entries");
   return Message(std::move(out));
 }
@@ -500,6 +504,7 @@ Result<Message> take(const v1::ImageBegin& in) {
   }
   out.next_volume_id = in.next_volume_id();
   out.blocks_total = in.blocks_total();
+  if (in.has_base()) out.base = from_proto(in.base());
   return Message(std::move(out));
 }
 Result<Message> take(const v1::ImageEnd& in) {

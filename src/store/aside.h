@@ -4,7 +4,6 @@
 #pragma once
 
 #include <map>
-#include <set>
 #include <vector>
 
 #include "store/group.h"
@@ -19,7 +18,7 @@ struct Group::Aside {
   std::map<VolumeId, VolumePtr> volumes;
   std::vector<Extent> data;         // blocks taken for data
   std::map<PoolBlock, Node> nodes;  // blocks taken for map nodes
-  std::set<PoolBlock> replaced;     // nodes of the state it began as, which it does not share
+  std::vector<DeadBlock> replaced;  // of the state it began as, which it does not share
 };
 
 /// A point: it began as `base` and follows the log.

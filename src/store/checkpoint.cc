@@ -51,7 +51,7 @@ void Checkpoint::freeze() {
   if (g.point_due_) take_point();
   if (!turned_ && !new_snapshot_ && g.mark_is_due()) take_mark();
   g.trim_history();
-  std::erase_if(g.skipped_, [&g](const auto& range) { return range.upto <= g.log_start(); });
+  g.forget_skipped();
   descriptor_.group = g.id_;
   descriptor_.name = g.name_;
   descriptor_.point = g.head_;
@@ -166,15 +166,14 @@ void Checkpoint::replace_node(const TreeState& tree, std::uint32_t level, const 
     --tree.volume->state.borrowed_nodes;
   } else if (tree.of == TreeState::Of::kLive && turned_) {
     release(before.where);  // of a full copy: no kept state has it
-  } else if (tree.of != TreeState::Of::kAside) {
+  } else if (tree.aside && tree.aside->nodes.erase(before.where) != 0) {
+    group_.space_.undo_allocate({before.where, 1});
+  } else {
     Lsn death = tree.of == TreeState::Of::kBranch ? left_ : descriptor_.point.lsn;
     if (tree.deleted_at != Lsn{}) death = tree.deleted_at;
     const Lsn birth = std::max(before.lsn, tree.volume->state.level_born[level]);
-    bury({before.where, birth, death, true});
-  } else if (tree.aside->nodes.erase(before.where) != 0) {
-    group_.space_.undo_allocate({before.where, 1});
-  } else {
-    tree.aside->replaced.insert(before.where);
+    const DeadBlock dead{before.where, birth, death, true};
+    tree.aside ? tree.aside->replaced.push_back(dead) : bury(dead);
   }
 }
 

@@ -69,6 +69,7 @@ class Checkpoint {
   void bury(const DeadBlock& dead);
   DeadChain& list(std::size_t state);
   Task<Status> settle_dead();
+  Task<Status> list_replaced(Group::ImageTarget& target);
   void commit_snapshots();
 
   // checkpoint_reap.cc

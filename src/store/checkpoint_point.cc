@@ -44,9 +44,10 @@ Task<Status> Checkpoint::split_lists() {
   const Lsn base = point_->base->state.at.lsn;
   auto listed = co_await group_.dead_chunks_.take_all(list(behind_point_), released_);
   if (!listed) co_return Error(std::move(listed.error()));
+  std::set<PoolBlock> replaced;
+  for (const auto& node : point_->replaced) replaced.insert(node.where);
   for (const auto& dead : *listed) {
-    const bool is_copied =
-        dead.is_node && (dead.birth > base || point_->replaced.count(dead.where) != 0);
+    const bool is_copied = dead.is_node && (dead.birth > base || replaced.count(dead.where) != 0);
     const bool is_gone = dead.death <= at || is_copied;
     held_[is_gone ? point_index_ : behind_point_].push_back(dead);
   }

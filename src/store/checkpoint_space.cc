@@ -11,6 +11,8 @@
 // Taking a kept state apart (checkpoint_reap.cc) looks at one list, or at one map.
 #include "store/checkpoint.h"
 
+#include "store/image.h"
+
 namespace tandem::store {
 
 /// The live state becomes another one; the one so far stays as a branch.
@@ -51,6 +53,10 @@ void Checkpoint::take_turn() {
   }
   g.parent_ = turn.parent;
   g.skipped_ = std::move(turn.skipped);
+  if (turn.held.tail.value != 0) {
+    g.dead_chunks_.dissolve(g.held_, released_);  // a state that is kept has an equal one behind it
+    g.held_ = turn.held;
+  }
   // Its map is its parent's: all nodes of it are shared.
   const auto of = g.snapshots_.find(turn.parent);
   g.nodes_upto_ = of == g.snapshots_.end() ? Lsn{} : of->second->state.at.lsn;
@@ -192,11 +198,24 @@ Task<Status> Checkpoint::settle_dead() {
         co_await group_.dead_chunks_.append(list(i), std::exchange(held_[i], {}), taken_);
     if (!appended) co_return appended;
   }
+  if (group_.image_target_) {
+    Status listed = co_await list_replaced(*group_.image_target_);
+    if (!listed) co_return listed;
+  }
   auto queue = co_await group_.dead_.settle(horizon_, std::move(waiting_), taken_, released_);
   if (!queue) co_return Error(std::move(queue.error()));
   descriptor_.dead = *queue;
   std::erase_if(descriptor_.snapshots, [this](const auto& s) { return dropped_.count(s.id) != 0; });
   co_return ok();
+}
+
+/// Aside, like the maps that do not share it any more.
+Task<Status> Checkpoint::list_replaced(Group::ImageTarget& target) {
+  std::vector<Extent> taken;
+  Status listed =
+      co_await group_.dead_chunks_.append(target.held, std::exchange(target.replaced, {}), taken);
+  target.data.insert(target.data.end(), taken.begin(), taken.end());
+  co_return listed;
 }
 
 /// The anchor is durable: memory follows.

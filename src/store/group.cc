@@ -131,13 +131,9 @@ Task<Status> Group::set_settings(format::Settings settings) {
   co_return co_await checkpoint();
 }
 
-void Group::note_slot(std::string_view address, Lsn written, Lsn durable,
-                      std::uint64_t payload_bytes) {
+void Group::note_slot(const format::SlotState& now) {
   for (auto& slot : slots_) {
-    if (slot.address != address) continue;
-    slot.written = written;
-    slot.durable = durable;
-    slot.payload_bytes = payload_bytes;
+    if (slot.address == now.address) slot = now;
   }
 }
 

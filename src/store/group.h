@@ -147,7 +147,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   const std::vector<format::SlotState>& slots() const { return slots_; }
   Task<Status> set_slots(std::vector<format::SlotState> slots);
   /// Remembered with the next checkpoint; a restart keeps the log from there.
-  void note_slot(std::string_view address, Lsn written, Lsn durable, std::uint64_t payload_bytes);
+  void note_slot(const format::SlotState& now);
   /// The last checkpoint holds what note_slot() said of it.
   bool slot_is_kept(std::string_view address) const;
   /// What the operator set for this group on this node; meaning and checks are control's.
@@ -189,7 +189,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   Task<Status> flush_local() override;
   void set_primary_durable(Lsn durable) override { primary_durable_ = durable; }
   Task<Status> rewind(Lsn to) override;
-  Task<Result<message::ImageBegin>> begin_image() override;
+  Task<Result<message::ImageBegin>> begin_image(std::optional<LogPoint> since) override;
   Task<Result<message::ImageBlocks>> read_image(std::size_t bytes_max) override;
   void end_image() override;
   Task<Status> begin_install(message::ImageBegin begin) override;
@@ -267,6 +267,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
     LogPoint left;                          // where the one so far ends
     std::string branch;                     // "": it is not kept but given back in the background
     std::vector<format::LsnRange> skipped;  // of the new live state
+    DeadChain held{};                       // what of its parent it does not map
   };
 
   struct Aside;        // aside.h
@@ -340,6 +341,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
                    const std::vector<Extent>& places, DeadList* dead);
   void apply_range(VolumeCore& volume, const format::Record& record, DeadList* dead);
   void apply_resize(VolumeCore& volume, const format::Record& record);
+  void set_size(VolumeCore& volume, std::uint64_t bytes, Lsn at);
   void let_die(VolumeCore& volume, const format::MapEntry& entry, Lsn death, DeadList* dead);
   void release_acks();
   void fail_waiting(const Error& error);
@@ -422,6 +424,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   std::optional<Lsn> history_start() const;
   std::optional<Lsn> rejoin_floor() const;
   bool is_skipped(Lsn lsn) const;
+  void forget_skipped();
   Error outside_of_history(std::string what) const;
   struct LogReader;
   Task<Status> replay_into(PointTarget& target, Lsn upto);
@@ -432,6 +435,8 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   struct ImageSource;
   struct ImageTarget;
   Task<Status> take_aside_space(std::uint64_t blocks);
+  Task<Result<SnapshotPtr>> common_state(LogPoint point);
+  VolumePtr begin_as(const ImageTarget& target, const message::ImageVolume& volume);
   void replace_by(ImageTarget& target);
   Task<void> drop_target();
 

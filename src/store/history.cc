@@ -58,6 +58,15 @@ bool Group::is_skipped(Lsn lsn) const {
                      [lsn](const auto& range) { return range.has(lsn); });
 }
 
+/// Positions that nobody asks about any more: neither in the log, nor common with a mirror.
+void Group::forget_skipped() {
+  Lsn oldest = log_start();
+  for (const auto& slot : slots_) {
+    if (slot.agreed.lsn != Lsn{}) oldest = std::min(oldest, slot.agreed.lsn);
+  }
+  std::erase_if(skipped_, [oldest](const auto& range) { return range.upto <= oldest; });
+}
+
 /// What this copy may have to go back to when it rejoins: the last position that the other copies
 /// are known to hold.
 std::optional<Lsn> Group::rejoin_floor() const {

@@ -19,8 +19,10 @@ constexpr std::uint32_t kImageCacheIds = 0x40000000;
 
 // --- sending -----------------------------------------------------------------------------------
 
-Task<Result<message::ImageBegin>> Group::begin_image() {
+Task<Result<message::ImageBegin>> Group::begin_image(std::optional<LogPoint> since) {
   auto hold = gate_.hold();
+  // What a rollback took back behind `since` carries older positions than it had there.
+  if (since && (is_skipped(since->lsn) || !is_in_log(*since))) since.reset();
   end_image();
   // From here on nothing that is released is reused; so the checkpoint below stays readable.
   image_source_ = std::make_shared<ImageSource>();
@@ -41,6 +43,12 @@ Task<Result<message::ImageBegin>> Group::begin_image() {
                  v.height, v.root, 0};
     image_source_->volumes.push_back({v, tree});
   }
+  if (since) {
+    image_source_->since = since->lsn;
+    const auto written = (begin.point.payload_bytes - since->payload_bytes) / kBlockBytes;
+    begin.blocks_total = std::min(begin.blocks_total, written);
+  }
+  begin.base = std::move(since);
   co_return begin;
 }
 
@@ -51,17 +59,19 @@ Task<Result<message::ImageBlocks>> Group::read_image(std::size_t bytes_max) {
   auto& source = *shared;
   const std::size_t blocks_max = std::max<std::size_t>(bytes_max / kBlockBytes, 1);
   message::ImageBlocks out;
+  std::vector<message::ImageEntry> holes;
+  const auto is_full = [&] { return out.entries.size() + holes.size() >= blocks_max; };
   IoBatch io(device_);
-  while (source.volume < source.volumes.size() && out.entries.size() < blocks_max) {
+  while (source.volume < source.volumes.size() && !is_full()) {
     auto& current = source.volumes[source.volume];
     if (!source.leaf) {
-      auto leaves = co_await cache_.load_newer(current.tree, source.next_leaf, Lsn{}, 1);
+      auto leaves = co_await cache_.load_newer(current.tree, source.next_leaf, source.since, 1);
       if (!leaves) co_return Error(std::move(leaves.error()));
       if (leaves->empty()) {
         cache_.drop_volume(current.tree);
         ++source.volume;
         source.next_leaf = 0;
-        if (!out.entries.empty()) break;  // a message is about one volume
+        if (!out.entries.empty() || !holes.empty()) break;  // a message is about one volume
         continue;
       }
       source.leaf = leaves->front();
@@ -69,10 +79,14 @@ Task<Result<message::ImageBlocks>> Group::read_image(std::size_t bytes_max) {
       source.next_leaf = source.leaf->key().index + 1;
     }
     out.volume = current.state.id;
-    for (; source.entry < format::kMapFanout && out.entries.size() < blocks_max; ++source.entry) {
+    for (; source.entry < format::kMapFanout && !is_full(); ++source.entry) {
       const MapEntry entry = source.leaf->entry(source.entry);
-      if (entry.is_hole()) continue;
+      if (entry.lsn <= source.since) continue;
       const VolumeBlock block{source.leaf->key().index * format::kMapFanout + source.entry};
+      if (entry.is_hole()) {
+        if (source.since != Lsn{}) holes.push_back({block, 0, entry.lsn});
+        continue;
+      }
       out.entries.push_back({block, entry.crc32c, entry.lsn});
       out.payload.push_back(pool_.buffers().allocate(kBlockBytes));
       if (entry.is_zero()) {
@@ -92,6 +106,7 @@ Task<Result<message::ImageBlocks>> Group::read_image(std::size_t bytes_max) {
                                              " of volume id " + std::to_string(out.volume.value) +
                                              " fails its checksum; it cannot be copied"};
   }
+  out.entries.insert(out.entries.end(), holes.begin(), holes.end());
   co_return out;
 }
 
@@ -111,26 +126,66 @@ Task<Status> Group::begin_install(message::ImageBegin begin) {
     co_return Error{ErrorCode::kRefused, "group " + name_ + " is no mirror here"};
   }
   abandon_install();
+  auto target = std::make_shared<ImageTarget>();
+  if (begin.base) {
+    auto finding = common_state(*begin.base);
+    auto base = co_await std::move(finding);
+    if (!base) co_return Error(std::move(base.error()));
+    target->base = std::move(*base);
+    target->pin = std::make_unique<SnapshotPin>(target->base->readers);
+  }
   // abandon_install() gives its blocks back behind this lock.
   const auto lock = co_await checkpoint_lock_.lock();
   if (image_target_) co_return Error{ErrorCode::kBusy, "another full copy is being received"};
   if (begin.history.empty()) co_return Error{ErrorCode::kInvalid, "full copy without a history"};
-  auto target = std::make_shared<ImageTarget>();
   for (const auto& v : begin.volumes) {
-    auto volume = std::make_shared<VolumeCore>();
-    volume->state.id = v.id;
-    volume->state.name = v.name;
-    volume->state.size_bytes = v.size_bytes;
-    volume->state.logical_block_bytes = v.logical_block_bytes;
-    volume->tree = {static_cast<std::uint16_t>(slot_), VolumeId{kImageCacheIds + next_image_id_++},
-                    format::map_height(blocks_for(v.size_bytes)), MapEntry{}, 0};
-    if (!target->volumes.emplace(v.id, std::move(volume)).second) {
-      co_return Error{ErrorCode::kInvalid, "full copy names a volume twice"};
+    const auto volume = begin_as(*target, v);
+    if (volume->state.size_bytes > v.size_bytes || !target->volumes.emplace(v.id, volume).second) {
+      co_return Error{ErrorCode::kInvalid, "full copy names a volume twice, or shrinks it"};
     }
+    set_size(*volume, v.size_bytes, begin.point.lsn);
   }
   target->begin = std::move(begin);
   image_target_ = std::move(target);
   co_return ok();
+}
+
+/// The state at a point that the primary says both hold, if it is one.
+Task<Result<Group::SnapshotPtr>> Group::common_state(LogPoint point) {
+  const auto start = history_start();
+  if (point.lsn > head_.lsn || (point.lsn < head_.lsn && (!start || point.lsn < *start))) {
+    co_return outside_of_history("LSN " + std::to_string(point.lsn.value));
+  }
+  auto making = state_at(point.lsn);
+  auto made = co_await std::move(making);
+  if (!made) co_return Error(std::move(made.error()));
+  const auto state = std::move(*made);
+  while (!state->ready && !stopped_ && !closing_) co_await state->became_ready.wait();
+  if (stopped_ || closing_) co_return refusal();
+  if (state->state.at.digest != point.digest) {
+    co_return Error{ErrorCode::kNotFound, "group " + name_ + " was another one at LSN " +
+                                              std::to_string(point.lsn.value) + " here"};
+  }
+  co_return state;
+}
+
+/// A volume as the image begins with it: empty, or as in the state that the image differs from.
+Group::VolumePtr Group::begin_as(const ImageTarget& target, const message::ImageVolume& v) {
+  VolumePtr volume;
+  if (target.base) {
+    for (const auto& state : target.base->state.volumes) {
+      if (state.id == v.id) volume = cores_of({state}).front();
+    }
+  }
+  if (!volume) {
+    volume = std::make_shared<VolumeCore>();
+    volume->state.id = v.id;
+    volume->tree = {static_cast<std::uint16_t>(slot_), VolumeId{kImageCacheIds + next_image_id_++},
+                    format::map_height(blocks_for(v.size_bytes)), MapEntry{}, 0};
+  }
+  volume->state.name = v.name;
+  volume->state.logical_block_bytes = v.logical_block_bytes;
+  return volume;
 }
 
 Task<Status> Group::install_blocks(message::ImageBlocks blocks) {
@@ -141,9 +196,12 @@ Task<Status> Group::install_blocks(message::ImageBlocks blocks) {
   auto found = target->volumes.find(blocks.volume);
   std::size_t bytes = 0;
   for (const auto& p : blocks.payload) bytes += p.size();
-  if (found == target->volumes.end() || bytes != blocks.entries.size() * kBlockBytes) {
+  const std::size_t with_data = bytes / kBlockBytes;
+  if (found == target->volumes.end() || bytes % kBlockBytes != 0 ||
+      with_data > blocks.entries.size() || (!target->base && with_data != blocks.entries.size())) {
     co_return Error{ErrorCode::kInvalid, "full copy: blocks of an unknown volume, or cut short"};
   }
+  const Lsn since = target->base ? target->base->state.at.lsn : Lsn{};
   VolumeCore& volume = *found->second;
   const std::uint64_t volume_blocks = blocks_for(volume.state.size_bytes);
   while (checkpoint_is_due()) {
@@ -161,11 +219,15 @@ Task<Status> Group::install_blocks(message::ImageBlocks blocks) {
   std::size_t wanted = 0;
   for (std::size_t i = 0; i < blocks.entries.size(); ++i) {
     const auto& e = blocks.entries[i];
-    if (e.block.value >= volume_blocks ||
+    const bool is_hole = i >= with_data;
+    if (e.block.value >= volume_blocks || e.lsn <= since || e.lsn > target->begin.point.lsn) {
+      co_return Error{ErrorCode::kInvalid, "full copy: a block that cannot be part of it"};
+    }
+    if (!is_hole &&
         format::crc32c(data.bytes().subspan(i * kBlockBytes, kBlockBytes)) != e.crc32c) {
       co_return Error{ErrorCode::kCorrupt, "full copy: a block arrived damaged"};
     }
-    wanted += e.crc32c != format::crc32c_of_zero_block() ? 1 : 0;
+    wanted += !is_hole && e.crc32c != format::crc32c_of_zero_block() ? 1 : 0;
     auto leaf = co_await cache_.load(volume.tree, 0, e.block.value / format::kMapFanout, true);
     if (!leaf) co_return Error(std::move(leaf.error()));
     pins.push_back(std::move(*leaf));
@@ -193,6 +255,10 @@ Task<Status> Group::install_blocks(message::ImageBlocks blocks) {
   std::size_t next = 0;
   for (std::size_t i = 0; i < blocks.entries.size(); ++i) {
     const auto& e = blocks.entries[i];
+    if (i >= with_data) {
+      entries.push_back({PoolBlock{}, e.lsn, 0});
+      continue;
+    }
     if (e.crc32c == format::crc32c_of_zero_block()) {
       entries.push_back({format::kZeroBlock, e.lsn, e.crc32c});
       continue;
@@ -208,9 +274,13 @@ Task<Status> Group::install_blocks(message::ImageBlocks blocks) {
     const MapEntry old =
         cache_.change(volume.tree, 0, block / format::kMapFanout,
                       static_cast<std::uint32_t>(block % format::kMapFanout), entries[i]);
-    if (!old.is_hole()) co_return Error{ErrorCode::kInvalid, "full copy: a block came twice"};
-    ++volume.state.allocated_blocks;
+    if (old.lsn > since) co_return Error{ErrorCode::kInvalid, "full copy: a block came twice"};
+    volume.state.allocated_blocks += entries[i].is_hole() ? 0 : 1;
+    volume.state.allocated_blocks -= old.is_hole() ? 0 : 1;
     volume.state.data_blocks += entries[i].has_data() ? 1 : 0;
+    if (!old.has_data()) continue;
+    --volume.state.data_blocks;
+    target->replaced.push_back({old.where, old.lsn, entries[i].lsn});
   }
   co_return ok();
 }
@@ -236,7 +306,9 @@ Task<Status> Group::finish_install(message::ImageEnd end) {
   co_await wait_queue_applied();
   co_await wait_doomed_gone();
   const auto no_point = co_await point_lock_.lock();
-  Status spare = co_await take_spare();
+  // Its maps are on disk then, and what it replaced is listed.
+  Status spare = co_await checkpoint();
+  if (spare) spare = co_await take_spare();
   if (!spare) co_return spare;
   {
     // No checkpoint may see half of what follows.
@@ -256,16 +328,28 @@ Task<Status> Group::finish_install(message::ImageEnd end) {
   flushing_ = false;
   flushed_.notify_all();
   if (!kept) co_return kept;
-  log_event(Level::kInfo, "image.installed", "group={} lsn={} timeline={}", name_, head_.lsn.value,
-            head_.timeline.value);
+  log_event(Level::kInfo, "image.installed", "group={} lsn={} timeline={} from_lsn={}", name_,
+            head_.lsn.value, head_.timeline.value,
+            target->base ? target->base->state.at.lsn.value : 0);
   co_return ok();
 }
 
 /// Makes the received state the group's, in memory; the next checkpoint makes it so on disk.
 void Group::replace_by(ImageTarget& target) {
   // What it replaces is given back like a branch; kept states stay.
-  turn_ = Turn{.left = head_};
+  turn_ = Turn{.left = head_, .held = target.held};
   for (const auto& [id, volume] : target.volumes) turn_->volumes.push_back(volume);
+  if (target.base) {
+    const auto& state = target.base->state;
+    turn_->parent = state.id;
+    turn_->skipped = state.skipped;
+    // What is not part of it any more is given back like a volume that was deleted.
+    for (auto& volume : cores_of(state.volumes)) {
+      if (target.volumes.count(volume->state.id) != 0) continue;
+      volume->state.deleted_at = target.begin.point.lsn;
+      turn_->volumes.push_back(std::move(volume));
+    }
+  }
   history_ = target.begin.history;
   head_ = tail_ = target.begin.point;
   next_volume_id_ = target.begin.next_volume_id;
@@ -301,6 +385,7 @@ Task<Status> Group::clear_spare() {
 /// on the old way waits for nobody.
 void Group::restart_log() {
   hold_.reset();
+  for (auto& slot : slots_) slot.agreed = LogPoint{};
   recent_.clear();
   log_.restart(head_.lsn);
   boot_ = runtime_.random.next();

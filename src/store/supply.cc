@@ -2,6 +2,7 @@
 // which order, is here.
 #include "format/checkpoint.h"
 #include "store/group.h"
+#include "store/image.h"
 #include "tandem/base/log.h"
 
 namespace tandem::store {
@@ -29,8 +30,10 @@ std::uint64_t Group::reserve() const {
   // Lists of what snapshots hold, one per interval at most; and a snapshot being deleted.
   const std::uint64_t snapshots =
       snapshots_.empty() ? 0 : snapshots_.size() + leaves * height / 64 + kReapReserve;
+  const std::uint64_t listing =
+      image_target_ ? image_target_->replaced.size() / format::kDeadPerChunk + 2 : 0;
   return maps + bitmap + dead_.chunk_blocks_needed() + snapshots + descriptor_blocks_.size() + 4 +
-         checkpoint_reserve_ + point_reserve_;
+         checkpoint_reserve_ + point_reserve_ + listing;
 }
 
 std::uint64_t Group::available() const {

@@ -352,10 +352,15 @@ Group::VolumePtr Group::core_of(const format::Record& record) const {
 }
 
 void Group::apply_resize(VolumeCore& volume, const format::Record& record) {
-  volume.state.size_bytes = *format::decode_volume_resize(record);
-  const auto height = format::map_height(blocks_for(volume.state.size_bytes));
+  set_size(volume, *format::decode_volume_resize(record), record.header.lsn);
+}
+
+/// At least as large as it was.
+void Group::set_size(VolumeCore& volume, std::uint64_t bytes, Lsn at) {
+  volume.state.size_bytes = bytes;
+  const auto height = format::map_height(blocks_for(bytes));
   for (auto level = volume.tree.height; level < height; ++level) {
-    volume.state.level_born[level] = record.header.lsn;
+    volume.state.level_born[level] = at;
   }
   cache_.grow(volume.tree, height);
 }

@@ -2,44 +2,12 @@
 // or not at all, and what was called durable is.
 #include <gtest/gtest.h>
 
+#include "tests/sim/image_messages.h"
 #include "tests/sim/store_client.h"
 #include "tests/sim/store_node.h"
 
 namespace tandem::sim {
 namespace {
-
-/// Takes a whole copy out of `from`, as the messages that carry it.
-struct Image {
-  message::ImageBegin begin;
-  std::vector<message::ImageBlocks> blocks;
-};
-
-Task<Result<Image>> take_image(store::Group& from) {
-  Image image;
-  auto begin = co_await from.begin_image();
-  if (!begin) co_return Error(std::move(begin.error()));
-  image.begin = std::move(*begin);
-  for (;;) {
-    auto blocks = co_await from.read_image(16 * kBlockBytes);
-    if (!blocks) co_return Error(std::move(blocks.error()));
-    if (blocks->entries.empty()) break;
-    image.blocks.push_back(std::move(*blocks));
-  }
-  from.end_image();
-  co_return image;
-}
-
-Task<Status> install(store::Group& to, Image image) {
-  message::ImageEnd end;
-  end.point = image.begin.point;
-  Status done = co_await to.begin_install(image.begin);
-  if (!done) co_return done;
-  for (auto& blocks : image.blocks) {
-    done = co_await to.install_blocks(std::move(blocks));
-    if (!done) co_return done;
-  }
-  co_return co_await to.finish_install(end);
-}
 
 Task<void> flush_often(SimRuntime& world, store::Group& group, const bool& over) {
   while (!over) {
@@ -76,7 +44,7 @@ TEST(FullCopy, IsWholeOrNotThereAndDurableOnlyWhenItIs) {
     for (int copy = 0; copy < 2; ++copy) {
       StoreClients more(world, source, model, mix, random.next());
       world.run(more.run());
-      auto image = world.run(take_image(*source.group()));
+      auto image = world.run(take_image(*source.group(), std::nullopt));
       ASSERT_TRUE(image.has_value()) << image.error().message;
       const auto after = world.run(source.read_all());
       ASSERT_TRUE(after.has_value());

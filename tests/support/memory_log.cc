@@ -303,17 +303,19 @@ Task<Status> MemoryLog::flush_local() {
   co_return ok();
 }
 
-Task<Result<message::ImageBegin>> MemoryLog::begin_image() {
+Task<Result<message::ImageBegin>> MemoryLog::begin_image(std::optional<LogPoint> since) {
   auto holder = work_.hold();
   CHECK(!image_);
   co_await next_turn(node_);
   Cells cells = cells_now();
+  if (since) std::erase_if(cells, [&](const auto& c) { return c.second.lsn <= since->lsn; });
   message::ImageBegin begin;
   begin.point = point_at(tail_lsn());
   begin.history = history_;
   begin.volumes.push_back({VolumeId{1}, "v", 1ull << 30, 512});
   begin.next_volume_id = 2;
   begin.blocks_total = cells.size();
+  begin.base = std::move(since);
   image_.emplace();
   image_->point = begin.point;
   image_->cells = std::move(cells);
@@ -358,6 +360,10 @@ Task<Status> MemoryLog::begin_install(message::ImageBegin begin) {
   auto holder = work_.hold();
   CHECK(!install_);
   co_await next_turn(node_);
+  if (begin.base && (!keeps_history_ || begin.base->lsn > head_ || begin.base->lsn < base_.lsn ||
+                     point_at(begin.base->lsn).digest != begin.base->digest)) {
+    co_return Error{ErrorCode::kNotFound, "that state is not kept"};
+  }
   install_.emplace();
   install_->begin = std::move(begin);
   co_return ok();
@@ -385,6 +391,11 @@ Task<Status> MemoryLog::finish_install(message::ImageEnd end) {
   co_await device_time(options_.flush_max);
   if (end.point != install_->begin.point || install_->cells.size() != install_->begin.blocks_total)
     co_return Error{ErrorCode::kInvalid, "the image is not complete"};
+  if (const auto& base = install_->begin.base) {
+    while (tail_lsn() > base->lsn) entries_.pop_back();
+    install_->cells.merge(cells_now());
+    ++differences_;
+  }
   entries_.clear();
   base_ = end.point;
   base_cells_ = std::move(install_->cells);

@@ -65,6 +65,7 @@ class MemoryLog final : public ReplicatedLog {
   Lsn primary_durable() const { return primary_durable_; }
   bool installing() const { return install_.has_value(); }
   std::uint64_t flushes() const { return flushes_; }
+  std::size_t differences() const { return differences_; }  // images that were one
   /// What rewind() left behind, by the last position of each.
   const std::map<Lsn, std::map<VolumeBlock, std::uint64_t>>& branches() const { return branches_; }
   std::size_t applies_in_flight_max() const { return applies_max_; }
@@ -90,7 +91,7 @@ class MemoryLog final : public ReplicatedLog {
   Task<Status> flush_local() override;
   void set_primary_durable(Lsn durable) override { primary_durable_ = durable; }
   Task<Status> rewind(Lsn to) override;
-  Task<Result<message::ImageBegin>> begin_image() override;
+  Task<Result<message::ImageBegin>> begin_image(std::optional<LogPoint> since) override;
   Task<Result<message::ImageBlocks>> read_image(std::size_t bytes_max) override;
   void end_image() override { image_.reset(); }
   Task<Status> begin_install(message::ImageBegin begin) override;
@@ -148,6 +149,7 @@ class MemoryLog final : public ReplicatedLog {
   std::size_t remote_flushes_ = 0;
   bool fenced_ = false;
   bool frozen_ = false;
+  std::size_t differences_ = 0;
   bool false_digests_ = false;
   bool keeps_history_ = false;
   std::map<Lsn, std::map<VolumeBlock, std::uint64_t>> branches_;

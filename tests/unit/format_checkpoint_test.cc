@@ -103,7 +103,8 @@ Descriptor descriptor() {
   d.nodes_upto = Lsn{0xdf0};
   d.origin = counting_uuid(0xc0);
   d.origin_state = SnapshotId{9};
-  d.slots = {{"host:1", Lsn{0x900}, Lsn{0x800}, 0x5000, true}};
+  const LogPoint agreed{Timeline{1}, Lsn{0x7f0}, Digest{0xd0d0d0d0d0d0d0d0}, UtcNs{0x13}, 0x4000};
+  d.slots = {{"host:1", Lsn{0x900}, Lsn{0x800}, 0x5000, true, agreed}};
   d.settings = {{"history", "6h"}};
   d.log_zones = {{ZoneId{4}, Lsn{0x100}}, {ZoneId{6}, Lsn{0xf00}}};
   d.bitmap = {{2, PoolBlock{0x7777}, 0x0badcafe}};
@@ -148,6 +149,7 @@ TEST(DescriptorFormat, VersionOneIsStillRead) {
   wanted.nodes_upto = snapshot.at.lsn;
   wanted.parent = SnapshotId{1};
   wanted.next_snapshot_id = SnapshotId{2};
+  wanted.slots[0].agreed = {};
   wanted.skipped.clear();
   wanted.origin = {};
   wanted.origin_state = {};
@@ -167,7 +169,8 @@ TEST(DescriptorFormat, GoldenBytes) {
             "000100000005000000bc0a000000000000000000400000000000020000030000004d000000000000"
             "00420000000000000021000000000000000700000000000000080000000000000000000000000000"
             "00000000000000000023010000000000004444000000000000990900000000000078563412040064"
-            "69736b01000000000900000000000000080000000000000050000000000000010000000600686f73"
+            "69736b01000000000900000000000000080000000000000050000000000000010000000100000000"
+            "000000f007000000000000d0d0d0d0d0d0d0d0130000000000000000400000000000000600686f73"
             "743a31010000000700686973746f7279020036680200000004000000000100000000000006000000"
             "000f00000000000001000000020000007777000000000000fecaad0b020000000300000000000000"
             "00000000000000000000000000000000000000000000000000000000000000000000000000000100"
@@ -249,8 +252,10 @@ Descriptor random_descriptor(TestRandom& random) {
     d.snapshots.push_back(std::move(s));
   }
   for (auto n = random.below(4); n-- != 0;) {
+    const LogPoint agreed{Timeline{random.next()}, Lsn{random.next()}, Digest{random.next()},
+                          UtcNs{random.next()}, random.next()};
     d.slots.push_back({random.text(300), Lsn{random.next()}, Lsn{random.next()}, random.next(),
-                       random.below(2) != 0});
+                       random.below(2) != 0, agreed});
   }
   for (auto n = random.below(4); n-- != 0;) d.settings[random.text(60)] = random.text(60);
   for (auto n = 1 + random.below(40); n-- != 0;) {

@@ -77,7 +77,7 @@ TEST(Verify, FullCopiesLeaveNothingBehind) {
     ASSERT_TRUE(to.open().has_value());
     ASSERT_TRUE(to.make_group("g", Role::kMirror).has_value());
     for (const bool finish : {false, true, true}) {
-      auto begin = from.world.run(from.group()->begin_image());
+      auto begin = from.world.run(from.group()->begin_image({}));
       ASSERT_TRUE(begin.has_value()) << begin.error().message;
       const LogPoint point = begin->point;
       Status began = to.world.run(to.group()->begin_install(std::move(*begin)));

@@ -177,6 +177,60 @@ TEST(Image, FollowsWhenTheLogIsLetGoUnderALaggingMirror) {
   EXPECT_GE(pair.b.log.log_start(), Lsn{80});
 }
 
+/// Writes, loses the link, and lets go of the log that the mirror would need.
+void outrun(Pair& pair) {
+  pair.network.set_reachable("b", false);
+  pair.network.cut("b");
+  pair.write(200);
+  ASSERT_TRUE(pair.world.run(pair.a.log.flush_local()));
+  pair.a.log.trim(pair.a.log.head().lsn);
+}
+
+TEST(Image, IsADifferenceFromWhatBothAreKnownToHold) {
+  for (const auto seed : sim::seeds_to_run(500, 10)) {
+    Pair pair(seed);
+    pair.b.log.keep_history(true);
+    pair.a.serve_to("b", kModes[seed % 3]);
+    pair.write(60);
+    ASSERT_TRUE(pair.converge());
+    outrun(pair);
+    pair.network.set_reachable("b", true);
+    ASSERT_TRUE(pair.converge()) << "seed " << seed << ": " << pair.a.slot().reason;
+    EXPECT_EQ(pair.b.log.differences(), 1u);
+  }
+}
+
+TEST(Image, IsAFullCopyWhereThatStateIsNotKept) {
+  Pair pair(1);
+  pair.a.serve_to("b", ReplicationMode::kAsync);
+  pair.write(60);
+  ASSERT_TRUE(pair.converge());
+  outrun(pair);
+  pair.network.set_reachable("b", true);
+  ASSERT_TRUE(pair.converge()) << pair.a.slot().reason;
+  EXPECT_EQ(pair.b.log.differences(), 0u);
+  // What follows is known to both again.
+  pair.b.log.keep_history(true);
+  outrun(pair);
+  pair.network.set_reachable("b", true);
+  ASSERT_TRUE(pair.converge()) << pair.a.slot().reason;
+  EXPECT_EQ(pair.b.log.differences(), 1u);
+}
+
+TEST(Image, IsAFullCopyForAMirrorThatKnowsNoOther) {
+  ReplicationOptions older = test_options();
+  older.versions = {1, 1};
+  Pair pair(1, test_options(), older);
+  pair.b.log.keep_history(true);
+  pair.a.serve_to("b", ReplicationMode::kAsync);
+  pair.write(60);
+  ASSERT_TRUE(pair.converge());
+  outrun(pair);
+  pair.network.set_reachable("b", true);
+  ASSERT_TRUE(pair.converge()) << pair.a.slot().reason;
+  EXPECT_EQ(pair.b.log.differences(), 0u);
+}
+
 TEST(Stop, DuringEverythingInBoundedTimeAndWithoutLateCallbacks) {
   for (const auto seed : sim::seeds_to_run(400, 60)) {
     Pair pair(seed);

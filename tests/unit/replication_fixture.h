@@ -167,10 +167,12 @@ struct QuietLog {
 /// A world with a primary "a" and a mirror "b".
 struct Pair {
   explicit Pair(std::uint64_t seed, ReplicationOptions options = test_options())
+      : Pair(seed, options, options) {}
+  Pair(std::uint64_t seed, const ReplicationOptions& of_a, const ReplicationOptions& of_b)
       : world(seed),
         network(world),
-        a(world, network, "a", Role::kPrimary, options),
-        b(world, network, "b", Role::kMirror, options) {}
+        a(world, network, "a", Role::kPrimary, of_a),
+        b(world, network, "b", Role::kMirror, of_b) {}
 
   /// Promise 3, looked at after every turn of the world.
   void check_prefix() {

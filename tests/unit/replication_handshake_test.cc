@@ -210,8 +210,8 @@ TEST(JudgeWelcome, EveryRow) {
   expect_refused(judge(50, kFirst, welcome(50, kFirst, Role::kPrimary)), ErrorCode::kRefused,
                  "primary");
   auto version = welcome(50, kFirst);
-  version.versions = {2, 2};
-  expect_refused(judge(50, kFirst, version), ErrorCode::kUnsupported, "version 2");
+  version.versions = {98, 99};
+  expect_refused(judge(50, kFirst, version), ErrorCode::kUnsupported, "versions 98 to 99");
   auto foreign = welcome(50, kFirst);
   foreign.identity.group = Uuid::from_random(9, 9);
   expect_refused(judge(50, kFirst, foreign), ErrorCode::kInvalid, "different groups");

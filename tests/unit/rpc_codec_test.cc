@@ -96,11 +96,11 @@ TEST_F(CodecTest, HelloBytes) {
   m.head = point();
   m.history = history();
   const auto bytes = encoded(m);
-  EXPECT_EQ(hex(bytes), std::string("0a6b0801"
+  EXPECT_EQ(hex(bytes), std::string("0a6d0802"
                                     "122a0a10000102030405060708090a0b0c0d0e0f"
                                     "1201671a10101112131415161718191a1b1c1d1e1f22016e"
                                     "180120032a1a") +
-                            kPointHex + kForksHex);
+                            kPointHex + kForksHex + "3801");
   const auto back = decoded(bytes);
   ASSERT_TRUE(back.has_value()) << back.error().message;
   const auto& hello = std::get<message::Hello>(*back);
@@ -133,10 +133,10 @@ TEST_F(CodecTest, WelcomeBytes) {
   m.durable = Lsn(299);
   m.history = history();
   const auto bytes = encoded(m);
-  EXPECT_EQ(hex(bytes), std::string("125c0801121812016"
+  EXPECT_EQ(hex(bytes), std::string("125e0802121812016"
                                     "71a10101112131415161718191a1b1c1d1e1f22016e"
                                     "1803221a") +
-                            kPointHex + "28ab02" + kForksHex + "4001");
+                            kPointHex + "28ab02" + kForksHex + "3801" + "4001");
   const auto back = decoded(bytes);
   ASSERT_TRUE(back.has_value()) << back.error().message;
   const auto& welcome = std::get<message::Welcome>(*back);
@@ -237,6 +237,11 @@ TEST_F(CodecTest, ImageBeginBytes) {
   EXPECT_EQ(begin.volumes[0].logical_block_bytes, 4096u);
   EXPECT_EQ(begin.next_volume_id, 4u);
   EXPECT_EQ(begin.blocks_total, 256u);
+  EXPECT_FALSE(begin.base);
+
+  m.base = m.point;
+  EXPECT_EQ(hex(encoded(m)), "4258" + hex(bytes).substr(4) + "321a" + kPointHex);
+  EXPECT_EQ(std::get<message::ImageBegin>(*decoded(encoded(m))).base, m.point);
 }
 
 TEST_F(CodecTest, RecordsBytes) {
@@ -419,6 +424,21 @@ TEST_F(CodecTest, ImageBlocksRoundTrip) {
   EXPECT_EQ(joined(blocks.payload), joined(m.payload));
 }
 
+TEST_F(CodecTest, ImageBlocksWithoutPayloadAreHoles) {
+  message::ImageBlocks m;
+  m.volume = VolumeId(9);
+  for (int i = 0; i < 3; ++i) m.entries.push_back({VolumeBlock(i), 7, Lsn(5 + i)});
+  for (const std::size_t with_data : {2u, 0u}) {
+    m.payload.clear();
+    if (with_data != 0) m.payload = {filled(with_data * 4096, 8)};
+    const auto back = decoded(encoded(m));
+    ASSERT_TRUE(back.has_value()) << back.error().message;
+    const auto& blocks = std::get<message::ImageBlocks>(*back);
+    EXPECT_EQ(blocks.entries.size(), 3u);
+    EXPECT_EQ(joined(blocks.payload), joined(m.payload));
+  }
+}
+
 TEST_F(CodecTest, AnySlicingOfTheBytesDecodesAlike) {
   const std::vector<IoBuffer> payload = {filled(4096, 9)};
   const auto bytes = encoded(records_message(50, payload));
@@ -552,11 +572,13 @@ TEST_F(CodecTest, OversizedMessagesAreNotSent) {
   ASSERT_FALSE(big.has_value());
   EXPECT_EQ(big.error().code, ErrorCode::kInvalid);
   message::ImageBlocks blocks;
-  blocks.entries.resize(2);
-  blocks.payload = {filled(4096, 1)};
-  auto short_blocks = encode(blocks);
-  ASSERT_FALSE(short_blocks.has_value());
-  EXPECT_EQ(short_blocks.error().code, ErrorCode::kInvalid);
+  blocks.entries.resize(1);
+  for (const std::size_t bytes : {8192u, 4095u}) {
+    blocks.payload = {filled(bytes, 1)};
+    auto other = encode(blocks);
+    ASSERT_FALSE(other.has_value());
+    EXPECT_EQ(other.error().code, ErrorCode::kInvalid);
+  }
 }
 
 TEST_F(CodecTest, TextThatIsNotUtf8IsMadeSo) {

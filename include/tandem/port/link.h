@@ -53,7 +53,8 @@ struct VersionRange {
   std::uint32_t newest = 1;
   bool operator==(const VersionRange&) const = default;
 };
-inline constexpr VersionRange kProtocolVersions{1, 1};
+/// 2: an image may be a difference.
+inline constexpr VersionRange kProtocolVersions{1, 2};
 
 /// Ways to compress payload, as bits: the acceptor says which it can undo.
 inline constexpr std::uint32_t kCodecLz4 = 1;
@@ -108,8 +109,9 @@ struct Heartbeat {
   UtcNs sent;
   bool flush = false;
 };
-/// A full copy of the group at one point, for a mirror that the log no longer reaches. The mirror
-/// builds it aside and installs it in one step at ImageEnd; until then its old state stays valid.
+/// The group at one point, for a mirror that the log no longer reaches: all of it, or how it
+/// differs from a point that both hold. The mirror builds it aside and installs it in one step at
+/// ImageEnd; until then its old state stays valid.
 struct ImageVolume {
   VolumeId id;
   std::string name;
@@ -121,7 +123,8 @@ struct ImageBegin {
   TimelineHistory history;
   std::vector<ImageVolume> volumes;
   std::uint32_t next_volume_id = 1;
-  std::uint64_t blocks_total = 0;  // for progress
+  std::uint64_t blocks_total = 0;  // for progress; at most, if it is a difference
+  std::optional<LogPoint> base;    // a difference from here; nullopt: a full copy
 };
 struct ImageEntry {
   VolumeBlock block;
@@ -130,7 +133,7 @@ struct ImageEntry {
 };
 struct ImageBlocks {
   VolumeId volume;
-  std::vector<ImageEntry> entries;  // one per 4 KiB of payload
+  std::vector<ImageEntry> entries;  // one per 4 KiB of payload; holes behind those
   std::vector<IoBuffer> payload;
   bool compress = false;  // as in Records
 };
