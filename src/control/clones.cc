@@ -32,7 +32,7 @@ std::optional<CloneOrigin> NodeControl::clone_of(const GroupRunner& clone) const
   of.group = origin->identity().name;
   for (const auto& state : origin->kept_states()) {
     if (state.id != clone.group().origin_state()) continue;
-    if (has_name(state)) of.snapshot = state.name;
+    if (state.has_name()) of.snapshot = state.name;
     of.lsn = state.at.lsn;
     of.utc = state.at.utc;
   }

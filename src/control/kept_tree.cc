@@ -29,9 +29,9 @@ class Tree {
   /// `id` itself, or the nearest with a name that it came out of; null: none.
   const SnapshotState* named(SnapshotId id) const {
     const SnapshotState* state = find(id);
-    for (std::size_t i = 0; state != nullptr && !has_name(*state) && i < states_.size(); ++i)
+    for (std::size_t i = 0; state != nullptr && !state->has_name() && i < states_.size(); ++i)
       state = find(state->parent);
-    return state != nullptr && has_name(*state) ? state : nullptr;
+    return state != nullptr && state->has_name() ? state : nullptr;
   }
 
   /// Not counting what the live state's way there gave up last.
@@ -56,10 +56,6 @@ class Tree {
 
 }  // namespace
 
-bool has_name(const SnapshotState& state) {
-  return state.kind != format::SnapshotKind::kMark && !state.being_deleted;
-}
-
 std::string nearest_name(const std::vector<SnapshotState>& states, SnapshotId id) {
   const auto* state = Tree(states, SnapshotId{}).named(id);
   return state == nullptr ? "" : state->name;
@@ -75,7 +71,7 @@ std::map<SnapshotId, KeptUse> uses_of(const std::vector<SnapshotState>& states,
     if (const auto* state = tree.named(id)) uses[state->id].held_blocks += held;
   };
   for (const auto& state : states) {
-    if (has_name(state)) {
+    if (state.has_name()) {
       const auto* parent = tree.named(state.parent);
       uses[state.id].parent = parent == nullptr ? "" : parent->name;
     }

@@ -16,9 +16,6 @@ struct KeptUse {
   std::uint64_t held_blocks = 0;  // kept because of it or of what it came out of
 };
 
-/// Snapshots, branches and points that are not being deleted.
-bool has_name(const format::SnapshotState& state);
-
 /// The state's name, else that of the nearest that it came out of; "": there is none.
 std::string nearest_name(const std::vector<format::SnapshotState>& states, format::SnapshotId id);
 

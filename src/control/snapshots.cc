@@ -25,19 +25,6 @@ const char* to_text(format::Consistency consistency) {
   return "unknown";
 }
 
-const char* to_text(format::SnapshotKind kind) {
-  switch (kind) {
-    case format::SnapshotKind::kSnapshot:
-      return "snapshot";
-    case format::SnapshotKind::kBranch:
-      return "branch";
-    case format::SnapshotKind::kPoint:
-    case format::SnapshotKind::kMark:
-      return "point";
-  }
-  return "unknown";
-}
-
 }  // namespace
 
 /// As volumes' names, and a time may be one.
@@ -64,7 +51,7 @@ std::vector<SnapshotStatus> GroupRunner::snapshot_statuses() const {
   const auto uses = uses_of(states, group_.parent(), group_.use().snapshot_blocks);
   std::vector<SnapshotStatus> all;
   for (const auto& state : states) {
-    if (!has_name(state)) continue;
+    if (!state.has_name()) continue;
     SnapshotStatus s;
     s.name = state.name;
     s.label = state.label;

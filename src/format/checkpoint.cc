@@ -260,6 +260,20 @@ Status decode_lists(Decoder& in, std::uint32_t version, Descriptor& d) {
 
 }  // namespace
 
+const char* to_text(SnapshotKind kind) {
+  switch (kind) {
+    case SnapshotKind::kSnapshot:
+      return "snapshot";
+    case SnapshotKind::kBranch:
+      return "branch";
+    case SnapshotKind::kPoint:
+      return "point";
+    case SnapshotKind::kMark:
+      return "mark";
+  }
+  return "unknown";
+}
+
 std::uint64_t SnapshotState::pool_blocks() const {
   std::uint64_t blocks = 0;
   for (const auto& v : volumes) blocks += v.pool_blocks();

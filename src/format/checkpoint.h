@@ -97,6 +97,7 @@ enum class SnapshotKind : std::uint8_t {
   kPoint = 2,     // made later, out of an older state and the log
   kMark = 3,      // has no name: points between it and the next state are made from it
 };
+const char* to_text(SnapshotKind kind);
 
 /// How far the taking apart of a state without successors has come: nodes of `level`, which are
 /// done in front of `next`, of volume `volume` of its list.
@@ -129,6 +130,8 @@ struct SnapshotState {
   std::vector<LsnRange> skipped;      // see Descriptor::skipped
   std::uint32_t clones = 0;           // groups of this pool that began as it, and need it
   std::uint64_t pool_blocks() const;  // of the group that its maps name, shared ones included
+  /// It can be asked for: neither a mark nor on its way out.
+  bool has_name() const { return kind != SnapshotKind::kMark && !being_deleted; }
   bool operator==(const SnapshotState&) const = default;
 };
 

@@ -9,20 +9,6 @@
 namespace tandem::inspect {
 namespace {
 
-const char* to_text(format::SnapshotKind kind) {
-  switch (kind) {
-    case format::SnapshotKind::kSnapshot:
-      return "snapshot";
-    case format::SnapshotKind::kBranch:
-      return "branch";
-    case format::SnapshotKind::kPoint:
-      return "point";
-    case format::SnapshotKind::kMark:
-      return "mark";
-  }
-  return "?";
-}
-
 template <class T>
 std::string state_of(const Copies<T>& copies, std::size_t i) {
   if (!copies.copy[i]) return copies.copy[i].error().message;

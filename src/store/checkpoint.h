@@ -77,6 +77,7 @@ class Checkpoint {
   void choose_reaped();
   Task<Status> reap();
   std::size_t successor_of(std::size_t k) const;
+  std::uint64_t chunks_for(std::size_t more) const;
   Task<Status> merge(std::size_t k, std::size_t next);
   Task<Status> reap_ended(format::SnapshotState& state);
   Task<Status> let_go_data(Unshared& walk, std::uint64_t index, const format::SnapshotState& state,
@@ -114,6 +115,7 @@ class Checkpoint {
   std::size_t tip_ = 0;                       // the end of the line
   std::vector<std::vector<DeadBlock>> held_;  // by state: joins its list
   std::vector<DeadBlock> waiting_;            // joins the queue
+  std::size_t buried_ = 0;                    // of those, not by what is taken apart
   std::vector<bool> gone_;                    // being deleted: it holds nothing any more
   std::optional<std::size_t> ended_;          // being deleted: without successors
   std::set<format::SnapshotId> dropped_;      // of which nothing is left

@@ -50,6 +50,7 @@ void Checkpoint::choose_reaped() {
 }
 
 Task<Status> Checkpoint::reap() {
+  buried_ = waiting_.size();
   if (ended_) {
     Status done = co_await reap_ended(descriptor_.snapshots[*ended_]);
     if (!done) co_return done;
@@ -76,12 +77,17 @@ std::size_t Checkpoint::successor_of(std::size_t k) const {
   return all.size();
 }
 
+/// What taking apart has added to lists so far, and `more`; the rest has a reserve of its own.
+std::uint64_t Checkpoint::chunks_for(std::size_t more) const {
+  return (waiting_.size() - buried_ + more) / format::kDeadPerChunk + 4;
+}
+
 Task<Status> Checkpoint::merge(std::size_t k, std::size_t next) {
   auto& state = descriptor_.snapshots[k];
   DeadChain& behind = list(next);
   // What died on an abandoned way waits for nobody.
-  const bool is_ours = next == descriptor_.snapshots.size() ||
-                       group_.is_in_log(descriptor_.snapshots[next].at);
+  const bool is_ours =
+      next == descriptor_.snapshots.size() || group_.is_in_log(descriptor_.snapshots[next].at);
   Lsn before;
   for (const auto& s : descriptor_.snapshots) {
     if (s.id == state.parent) before = s.at.lsn;
@@ -89,7 +95,7 @@ Task<Status> Checkpoint::merge(std::size_t k, std::size_t next) {
   std::vector<DeadBlock> keep;
   for (std::uint64_t n = 0; n < kReapChunksMax && behind.chunks != 0; ++n) {
     // Lists that grow take new blocks before the other's come free.
-    if ((keep.size() + waiting_.size()) / format::kDeadPerChunk + 4 > Group::kReapReserve) break;
+    if (chunks_for(keep.size()) > Group::kReapReserve) break;
     auto chunk = co_await group_.dead_chunks_.first(behind);
     if (!chunk) co_return Error(std::move(chunk.error()));
     for (auto& dead : chunk->blocks) {
@@ -139,7 +145,7 @@ Task<Status> Checkpoint::reap_ended(format::SnapshotState& state) {
     Unshared walk{tree, base, at.level, at.next, kNodes, {}};
     Status done = co_await find_unshared(walk);
     for (const auto& [index, entry] : walk.found) {
-      if (!done || waiting_.size() / format::kDeadPerChunk + 4 > Group::kReapReserve) {
+      if (!done || chunks_for(0) > Group::kReapReserve) {
         budget = 0;
         break;
       }

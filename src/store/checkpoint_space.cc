@@ -31,9 +31,7 @@ void Checkpoint::take_turn() {
   const bool just_rolled_back =
       !g.skipped_.empty() && g.skipped_.back() == format::LsnRange{before, turn.left.lsn};
   const bool is_same = before == turn.left.lsn || just_rolled_back;
-  const bool stays = !has_parent || turn.parent == g.parent_ ||
-                     (parent->second->state.kind != format::SnapshotKind::kMark &&
-                      !parent->second->state.being_deleted);
+  const bool stays = !has_parent || turn.parent == g.parent_ || parent->second->state.has_name();
   const bool is_kept = is_same && stays;
   if (is_kept) {
     for (const auto& [id, volume] : old) forgotten_.push_back(volume);

@@ -251,7 +251,6 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
     format::SnapshotState state;
     std::vector<VolumePtr> volumes;  // with trees of their own
     bool ready = false;              // its maps are on disk
-    bool became_mark = false;        // its name was deleted, but the history needs it
     bool reaping = false;            // some of what only it maps may be gone
     Condition became_ready;
     std::size_t readers = 0;  // operations under way; it is not taken apart under them

@@ -42,8 +42,7 @@ Task<Result<std::vector<ChangeExtent>>> SnapshotChanges::extents(std::uint64_t o
 std::vector<std::string> Group::snapshots_with(std::string_view volume) const {
   std::vector<std::string> names;
   for (const auto& [id, snapshot] : snapshots_) {
-    const bool has_name = snapshot->state.kind != format::SnapshotKind::kMark;
-    if (has_name && !snapshot->state.being_deleted && snapshot->index_of(volume))
+    if (snapshot->state.has_name() && snapshot->index_of(volume))
       names.push_back(snapshot->state.name);
   }
   return names;

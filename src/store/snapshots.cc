@@ -31,8 +31,7 @@ Status Group::check_names(std::string_view name, std::string_view label) {
 
 Group::SnapshotPtr Group::find_snapshot(std::string_view name) const {
   for (const auto& [id, snapshot] : snapshots_) {
-    const bool has_name = snapshot->state.kind != format::SnapshotKind::kMark;
-    if (has_name && snapshot->state.name == name && !snapshot->state.being_deleted) return snapshot;
+    if (snapshot->state.has_name() && snapshot->state.name == name) return snapshot;
   }
   return nullptr;
 }
@@ -40,8 +39,7 @@ Group::SnapshotPtr Group::find_snapshot(std::string_view name) const {
 std::vector<format::SnapshotState> Group::snapshots() const {
   std::vector<format::SnapshotState> out;
   for (const auto& [id, snapshot] : snapshots_) {
-    const bool has_name = snapshot->state.kind != format::SnapshotKind::kMark;
-    if (has_name && !snapshot->state.being_deleted) out.push_back(snapshot->state);
+    if (snapshot->state.has_name()) out.push_back(snapshot->state);
   }
   return out;
 }
@@ -77,8 +75,7 @@ Task<Result<LogPoint>> Group::create_snapshot(format::SnapshotBody body,
 /// Enters a snapshot in memory; another of its name moves aside. (Names are unique where they are
 /// given, but another copy may keep what the primary has deleted. One being deleted has no name.)
 Group::SnapshotPtr Group::add_snapshot(format::SnapshotState state) {
-  const bool has_name = !state.being_deleted && state.kind != format::SnapshotKind::kMark;
-  if (auto older = has_name ? find_snapshot(state.name) : nullptr) {
+  if (auto older = state.has_name() ? find_snapshot(state.name) : nullptr) {
     older->state.name += "~" + std::to_string(older->state.at.lsn.value);
   }
   auto snapshot = std::make_shared<Snapshot>();
@@ -157,7 +154,6 @@ Task<Status> Group::delete_snapshot(std::string name) {
     state.kind = format::SnapshotKind::kMark;
     state.name.clear();
     state.label.clear();
-    snapshot->became_mark = true;
   } else {
     state.being_deleted = true;
   }
@@ -300,7 +296,7 @@ Task<Status> SnapshotHandle::ready(std::uint64_t offset, std::uint64_t length) {
 
 Status SnapshotHandle::still_there() const {
   if (group_.stopped_ || group_.closing_) return group_.refusal();
-  if (snapshot_->state.being_deleted || snapshot_->became_mark) {
+  if (!snapshot_->state.has_name()) {
     return Error{ErrorCode::kNotFound, "snapshot " + snapshot_->state.name + " was deleted"};
   }
   return ok();
