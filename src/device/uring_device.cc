@@ -85,6 +85,8 @@ class UringDevice final : public BlockDevice {
 
  private:
   void check_request(const IoRequest& request) const;
+  bool is_inside(std::uint64_t offset, std::uint64_t bytes) const;
+  void fail(IoRequest& request, int error);
 
   Reactor& reactor_;
   Ring& ring_;
@@ -174,22 +176,29 @@ void UringDevice::check_request(const IoRequest& request) const {
   const std::uint64_t bytes = is_range ? request.length : request.buffer.size();
   CHECK(bytes > 0 && bytes % kBlockBytes == 0);
   CHECK(request.offset % kBlockBytes == 0);
-  CHECK(request.offset <= size_bytes() && bytes <= size_bytes() - request.offset);
+  CHECK(request.kind == IoRequest::Kind::kRead || is_inside(request.offset, bytes));
   CHECK(reinterpret_cast<std::uintptr_t>(request.buffer.data()) % kBlockBytes == 0);
 }
 
-void fail_read_only(IoRequest& request) {
-  request.error = EROFS;
-  request.complete(request);
+bool UringDevice::is_inside(std::uint64_t offset, std::uint64_t bytes) const {
+  return offset <= size_bytes() && bytes <= size_bytes() - offset;
+}
+
+/// In a turn of its own, without the kernel.
+void UringDevice::fail(IoRequest& request, int error) {
+  reactor_.post([&request, error] {
+    request.error = error;
+    request.complete(request);
+  });
 }
 
 void UringDevice::submit(IoRequest& request) {
   check_request(request);
   request.error = 0;
-  if (read_only_ && request.kind != IoRequest::Kind::kRead &&
-      request.kind != IoRequest::Kind::kFlush) {
-    reactor_.post([&request] { fail_read_only(request); });
-    return;
+  const bool is_read = request.kind == IoRequest::Kind::kRead;
+  if (is_read && !is_inside(request.offset, request.buffer.size())) return fail(request, EIO);
+  if (read_only_ && !is_read && request.kind != IoRequest::Kind::kFlush) {
+    return fail(request, EROFS);
   }
   if (idle_.empty()) {
     transfers_.push_back(std::make_unique<Transfer>(*this));

@@ -137,7 +137,13 @@ Status decode_volumes(Decoder& in, std::uint32_t version, std::vector<VolumeStat
     v.height = in.u32();
     v.allocated_blocks = in.u64();
     v.data_blocks = in.u64();
-    if (v.height == 0 || v.height > kMapHeightMax) return impossible("height of a map");
+    if (v.size_bytes == 0 || v.size_bytes > kVolumeBytesMax ||
+        (v.logical_block_bytes != 512 && v.logical_block_bytes != kBlockBytes)) {
+      return impossible("size of a volume");
+    }
+    if (v.height < map_height(blocks_for(v.size_bytes)) || v.height > kMapHeightMax) {
+      return impossible("height of a map");
+    }
     if (version >= 2) {
       v.map_nodes = in.u64();
       v.borrowed_data = in.u64();

@@ -81,6 +81,8 @@ Result<LogPageHeader> decode_log_page_header(std::span<const std::byte, kBlockBy
     return Error{ErrorCode::kUnsupported,
                  "log page uses a feature this build does not know; upgrade this node"};
   }
+  // Without a record it would follow itself, and the log go round in a circle.
+  if (h.record_count == 0) return Error{ErrorCode::kCorrupt, "log page has no record"};
   if (h.used_bytes > kLogPageBodyBytes) return Error{ErrorCode::kCorrupt, "log page overflows"};
   return h;
 }

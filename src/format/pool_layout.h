@@ -40,8 +40,10 @@ struct Superblock {
   PoolBlock zone_start(ZoneId zone) const {
     return PoolBlock{std::uint64_t{zone.value} * zone_blocks};
   }
+  /// A block behind the pool is in a zone that nobody owns.
   ZoneId zone_of(PoolBlock block) const {
-    return ZoneId{static_cast<std::uint32_t>(block.value / zone_blocks)};
+    const std::uint64_t zone = block.value / zone_blocks;
+    return ZoneId{static_cast<std::uint32_t>(zone < zones ? zone : UINT32_MAX)};
   }
 };
 void encode_superblock(Page page, const Superblock& superblock);

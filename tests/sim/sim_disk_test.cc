@@ -88,6 +88,14 @@ TEST_F(SimDiskTest, ReadsWhatWasWrittenAndZeroesElsewhere) {
   EXPECT_EQ(disk_->counters().reads, 2u);
 }
 
+TEST_F(SimDiskTest, AReadBeyondTheEndIsAnError) {
+  for (const std::uint64_t at : {std::uint64_t{kDiskBytes}, std::uint64_t{1} << 52}) {
+    const auto read = world_.run(read_at(*disk_, at, kBlockBytes));
+    ASSERT_FALSE(read);
+    EXPECT_EQ(read.error().code, ErrorCode::kIo);
+  }
+}
+
 TEST_F(SimDiskTest, ATebibyteCostsNothing) {
   start(SimImage(std::uint64_t{1} << 40));
   ASSERT_TRUE(write((std::uint64_t{1} << 40) - kBlockBytes, 'z'));

@@ -165,6 +165,10 @@ SimDisk::SimDisk(SimRuntime& world, SimImage image, Options options)
 
 SimDisk::~SimDisk() { CHECK(in_flight_.empty()); }
 
+bool SimDisk::is_inside(std::uint64_t offset, std::uint64_t length) const {
+  return offset <= size_bytes_ && length <= size_bytes_ - offset;
+}
+
 void SimDisk::validate(const IoRequest& request) const {
   using Kind = IoRequest::Kind;
   CHECK(request.complete != nullptr);
@@ -173,7 +177,7 @@ void SimDisk::validate(const IoRequest& request) const {
   const std::uint64_t length = has_buffer ? request.buffer.size() : request.length;
   CHECK(length != 0 && length % kBlockBytes == 0);
   CHECK(request.offset % kBlockBytes == 0);
-  CHECK(request.offset <= size_bytes_ && length <= size_bytes_ - request.offset);
+  CHECK(request.kind == Kind::kRead || is_inside(request.offset, length));
   if (has_buffer) CHECK(reinterpret_cast<std::uintptr_t>(request.buffer.data()) % kBlockBytes == 0);
 }
 
@@ -217,6 +221,13 @@ std::optional<DiskFault> SimDisk::fault_for(const IoRequest& request) {
 void SimDisk::submit(IoRequest& request) {
   CHECK(world_.is_here());
   validate(request);
+  if (request.kind == IoRequest::Kind::kRead && !is_inside(request.offset, request.buffer.size())) {
+    executor_.post([&request] {
+      request.error = EIO;
+      request.complete(request);
+    });
+    return;
+  }
   const std::uint64_t id = ++last_id_;
   Nanoseconds latency{static_cast<std::int64_t>(
       random_.between(static_cast<std::uint64_t>(options_.latency_min.count()),

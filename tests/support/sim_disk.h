@@ -174,6 +174,7 @@ class SimDisk final : public BlockDevice {
     int error = 0;
   };
 
+  bool is_inside(std::uint64_t offset, std::uint64_t length) const;
   void validate(const IoRequest& request) const;
   std::optional<DiskFault> fault_for(const IoRequest& request);
   void count(const IoRequest& request);

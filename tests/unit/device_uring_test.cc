@@ -312,6 +312,18 @@ TEST_F(DeviceTest, GoesOnWithoutPinnedBuffers) {
   }
 }
 
+TEST_F(DeviceTest, AReadBeyondTheEndIsAnError) {
+  auto device = create(kMiB);
+  const IoBuffer data = filled(8192, 9);
+  for (const std::uint64_t at : {kMiB - 4096, kMiB, std::uint64_t{1} << 52}) {
+    IoBatch batch(*device);
+    batch.read(at, data.bytes());
+    const Status done = run(batch);
+    ASSERT_FALSE(done);
+    EXPECT_EQ(done.error().code, ErrorCode::kIo);
+  }
+}
+
 using DeviceDeathTest = DeviceTest;
 
 TEST_F(DeviceDeathTest, MisuseStopsTheProcess) {

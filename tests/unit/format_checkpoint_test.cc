@@ -211,9 +211,9 @@ Descriptor random_descriptor(TestRandom& random) {
     VolumeState v;
     v.id = VolumeId{static_cast<std::uint32_t>(random.next())};
     v.name = random.text(128);
-    v.size_bytes = random.next();
+    v.size_bytes = 1 + random.bits(52);
     v.logical_block_bytes = random.below(2) != 0 ? 512 : 4096;
-    v.height = static_cast<std::uint32_t>(1 + random.below(5));
+    v.height = map_height(blocks_for(v.size_bytes));
     v.allocated_blocks = random.next();
     v.data_blocks = random.next();
     v.map_nodes = random.next();
@@ -322,6 +322,10 @@ TEST(DescriptorFormat, RefusesWhatRecoveryCouldNotUse) {
   EXPECT_TRUE(refused([](Descriptor& d) { d.log_zones.clear(); }));
   EXPECT_TRUE(refused([](Descriptor& d) { d.volumes[0].height = 0; }));
   EXPECT_TRUE(refused([](Descriptor& d) { d.volumes[0].height = 7; }));
+  EXPECT_TRUE(refused([](Descriptor& d) { d.volumes[0].height = 2; })) << "too low for its size";
+  EXPECT_TRUE(refused([](Descriptor& d) { d.volumes[0].size_bytes = 0; }));
+  EXPECT_TRUE(refused([](Descriptor& d) { d.volumes[0].size_bytes = kVolumeBytesMax + 1; }));
+  EXPECT_TRUE(refused([](Descriptor& d) { d.volumes[0].logical_block_bytes = 513; }));
   EXPECT_TRUE(refused([](Descriptor& d) { d.role = static_cast<Role>(3); }));
   EXPECT_TRUE(refused([](Descriptor& d) { d.mode = static_cast<ReplicationMode>(9); }));
   EXPECT_FALSE(refused([](Descriptor& d) { d.volumes.clear(); }));

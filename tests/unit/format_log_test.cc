@@ -326,7 +326,8 @@ TEST(LogPage, RandomPagesSurvive) {
     Encoder body{std::span(page).subspan(kLogPageHeaderBytes)};
     std::vector<RecordHeader> headers;
     std::vector<std::vector<Extent>> places;
-    while (body.position() + 700 < kLogPageBodyBytes && random.below(12) != 0) {
+    while (body.position() + 700 < kLogPageBodyBytes &&
+           (headers.empty() || random.below(12) != 0)) {
       RecordHeader r =
           header(RecordType::kWrite, static_cast<std::uint32_t>(random.next()),
                  h.before.lsn.value + headers.size() + 1, random.next(), random.below(1 << 30), 0);
@@ -364,6 +365,18 @@ TEST(LogPage, RandomPagesSurvive) {
       EXPECT_EQ((*records)[i].extents, places[i]);
     }
   }
+}
+
+/// It would follow itself, and whoever reads such a log would never come to its end.
+TEST(LogPage, WithoutARecordIsRefused) {
+  Block page = two_record_page();
+  LogPageHeader h = page_header();
+  h.record_count = 0;
+  h.used_bytes = 0;
+  finish_log_page(Page(page), h);
+  const auto back = decode_log_page_header(ConstPage(page));
+  ASSERT_FALSE(back.has_value());
+  EXPECT_EQ(back.error().code, ErrorCode::kCorrupt);
 }
 
 /// Bodies of noise behind a valid header and checksum: what only a bug could write must be refused,

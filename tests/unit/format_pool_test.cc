@@ -82,6 +82,7 @@ TEST(Superblock, PlacesFollowFromGeometry) {
   EXPECT_EQ(s.first_zone(), ZoneId{1});
   EXPECT_EQ(s.zone_start(ZoneId{2}), PoolBlock{8192});
   EXPECT_EQ(s.zone_of(PoolBlock{8191}), ZoneId{1});
+  EXPECT_EQ(s.zone_of(PoolBlock{8192ull << 32}), ZoneId{UINT32_MAX}) << "behind the pool";
   Superblock large = s;
   large.zones = 1009;
   EXPECT_EQ(large.table_pages(), 2u);

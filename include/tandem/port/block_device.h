@@ -24,7 +24,9 @@ struct IoRequest {
   std::uint64_t offset = 0;     // bytes; a multiple of 4096
   std::uint64_t length = 0;     // bytes; used by kDiscard and kZero, a multiple of 4096
   std::span<std::byte> buffer;  // 4 KiB aligned memory and size; kRead fills it
-  int error = 0;                // out: 0 or an errno; a short transfer is EIO
+  // Out: 0 or an errno. A short transfer is EIO, and so is a read beyond the end: damaged bytes may
+  // have named that place. Any other request beyond the end is a bug.
+  int error = 0;
   void (*complete)(IoRequest&) = nullptr;
 };
 
