@@ -65,8 +65,9 @@ class ReplicatedLog {
   virtual Task<Status> apply(RecordBatch batch) = 0;
   /// Everything applied before this call is durable afterwards, on this node only.
   virtual Task<Status> flush_local() = 0;
-  /// The primary's own durable position: the mirror keeps what a return to it would need.
-  virtual void set_primary_durable(Lsn durable) = 0;
+  /// The primary's own durable position, and that which every copy of the group holds: the mirror
+  /// keeps what a return to either would need, and what another mirror lacks.
+  virtual void set_primary_durable(Lsn durable, Lsn everywhere) = 0;
 
   // --- rejoin ------------------------------------------------------------------------------
   /// Goes back to `to`: head() is there afterwards, and the records behind it stay as a branch that

@@ -173,7 +173,8 @@ void Applier::on_heartbeat(Session& session, const message::Heartbeat& heartbeat
     head_known_ = true;
   }
   if (session.phase == Phase::kFollowing) {
-    log_.set_primary_durable(heartbeat.durable);
+    // A primary of an older release does not know of other mirrors.
+    log_.set_primary_durable(heartbeat.durable, heartbeat.everywhere.value_or(heartbeat.durable));
     // Also without a request, so that the primary may let go of its log.
     want_flush(session, heartbeat.flush ? session.received : session.written);
   }

@@ -248,7 +248,8 @@ void GroupReplication::look_again_at(std::optional<Nanoseconds> at) {
 void GroupReplication::update_hold() {
   // The former primary may come back: until somebody follows, the log stays from its fork on.
   if (slots_.empty()) return;
-  std::optional<Lsn> hold;
+  std::optional<Lsn>& hold = slots_hold_;
+  hold.reset();
   for (const Slot& slot : slots_) {
     if (!slot.shipper) continue;
     const Lsn needed = slot.shipper->hold();

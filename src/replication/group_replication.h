@@ -6,6 +6,7 @@
 // Thread: the reactor's. stop() must be awaited before destruction; no callback after it.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <string>
@@ -103,6 +104,9 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   void slot_changed() override;
   void newer_timeline(const TimelineHistory& history, const std::string& node) override;
   bool may_fetch() const override { return hearing_ && role_ == Role::kPrimary; }
+  Lsn durable_everywhere() const override {
+    return std::min(log_.durable(), slots_hold_.value_or(log_.durable()));
+  }
   AsyncMutex& image_lock() override { return image_lock_; }
   AsyncMutex& fetch_lock() override { return fetch_lock_; }
   // ApplierOwner
@@ -132,6 +136,7 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   AsyncMutex fetch_lock_;
   AsyncMutex slots_lock_;  // starting and ending shippers
   std::vector<Slot> slots_;
+  std::optional<Lsn> slots_hold_;  // the slowest one's place in the log
   ReplicationMode mode_ = ReplicationMode::kAsync;
   Settings settings_;
   AckPolicy ack_policy_;

@@ -214,7 +214,8 @@ void Shipper::send_heartbeat(bool flush) {
     flush_asked_ = sent_;
     flush_asked_at_ = last_heartbeat_;
   }
-  link_->send(Message(message::Heartbeat{log_.head(), log_.durable(), clock_.utc(), flush}));
+  link_->send(Message(message::Heartbeat{log_.head(), log_.durable(), clock_.utc(), flush,
+                                         owner_.durable_everywhere()}));
 }
 
 Task<Status> Shipper::send_image() {

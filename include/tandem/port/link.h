@@ -107,6 +107,7 @@ struct Heartbeat {
   Lsn durable;    // its own durable position
   UtcNs sent;
   bool flush = false;
+  std::optional<Lsn> everywhere{};  // every copy of the group holds so much durably
 };
 /// A full copy of the group at one point, for a mirror that the log no longer reaches. The mirror
 /// builds it aside and installs it in one step at ImageEnd; until then its old state stays valid.
