@@ -67,10 +67,10 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   Status add_slot(SlotOptions slot);
   /// Ends the slot's stream; writers do not wait for it any more. kNotFound.
   Task<Status> remove_slot(std::string address);
-  /// The group's mode and every slot's, also while shipping.
+  /// The group's mode, which is every slot's without one of its own; also while shipping.
   void set_mode(ReplicationMode mode);
   /// See group_settings.h; in force when it returns, also for writers that wait already.
-  void set_settings(const Settings& settings);
+  void set_settings(Settings settings);
   /// Completes when the mirror at `address` holds durably everything up to `upto`.
   Task<Status> wait_durable(std::string address, Lsn upto, Nanoseconds limit);
 
