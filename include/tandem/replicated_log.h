@@ -65,9 +65,10 @@ class ReplicatedLog {
   virtual Task<Status> apply(RecordBatch batch) = 0;
   /// Everything applied before this call is durable afterwards, on this node only.
   virtual Task<Status> flush_local() = 0;
-  /// The primary holds everything up to here durably, and knows that it is the same on both: the
-  /// mirror keeps what a return to it would need.
-  virtual void set_primary_durable(Lsn durable) = 0;
+  /// What the primary holds durably and knows to be the same on both, and what every copy of the
+  /// group holds: the mirror keeps what a return to either would need, and what another mirror
+  /// lacks.
+  virtual void set_primary_durable(Lsn durable, Lsn everywhere) = 0;
 
   // --- rejoin ------------------------------------------------------------------------------
   /// Goes back to `to`: head() is there afterwards, and the records behind it stay as a branch that

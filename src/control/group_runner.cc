@@ -335,11 +335,17 @@ Task<Status> GroupRunner::add_mirror(std::string address, ReplicationMode mode) 
   auto holder = work_.hold();
   auto lock = co_await changing_.lock();
   if (!serves()) co_return unavailable();
+  const bool is_first = group_.slots().empty();
   const Status added = replication_->add_slot({.address = address, .mode = mode});
   if (!added) co_return added;
-  replication_->set_mode(mode);
   Status kept = co_await save_slots();
-  if (kept) kept = co_await group_.set_mode(mode);
+  if (kept && is_first) {
+    kept = co_await group_.set_mode(mode);
+  } else if (kept && mode != group_.mode()) {
+    // What was promised with the other mirrors stays.
+    auto setting = change_settings(address, {{"mode", to_string(mode)}});
+    kept = co_await std::move(setting);
+  }
   if (!kept) {
     auto removing = replication_->remove_slot(std::move(address));
     (void)co_await std::move(removing);
@@ -561,16 +567,23 @@ Task<Status> GroupRunner::hand_over(std::string address) {
                                                : "this node could not become primary again: " +
                                                      back.error().message)};
   }
-  if (options_.service_address.empty()) co_return ok();
-  AddMirror reverse{name_, options_.service_address, group_.mode()};
-  auto adding = peers_.add_mirror(address, std::move(reverse), options_.peer_call_limit);
-  const Status added = co_await std::move(adding);
-  if (!added && added.error().code != ErrorCode::kExists) {
-    co_return Error{
-        added.error().code,
-        fmt::format("{} is primary of group {}, but does not replicate to this node: "
-                    "{}; run 'tandem mirror add {} {}' against it",
-                    address, name_, added.error().message, name_, options_.service_address)};
+  std::vector<AddMirror> followers;
+  if (!options_.service_address.empty())
+    followers.push_back({name_, options_.service_address, group_.mode()});
+  for (const auto& slot : group_.slots()) {
+    const auto own = replication::slot_policy(group_.settings(), slot.address).mode;
+    if (slot.address != address)
+      followers.push_back({name_, slot.address, own.value_or(group_.mode())});
+  }
+  for (const AddMirror& follower : followers) {
+    auto adding = peers_.add_mirror(address, follower, options_.peer_call_limit);
+    const Status added = co_await std::move(adding);
+    if (added || added.error().code == ErrorCode::kExists) continue;
+    co_return Error{added.error().code,
+                    fmt::format("{} is primary of group {}, but does not replicate to {}: {}; run "
+                                "'tandem mirror add {} {}' against it",
+                                address, name_, follower.address, added.error().message, name_,
+                                follower.address)};
   }
   co_return ok();
 }

@@ -155,15 +155,20 @@ void add_group_commands(CLI::App& app, Words& w, Action& chosen) {
       });
   add->add_option("GROUP", w.group)->required();
   add->add_option("ADDRESS", w.address, "The other node's service, HOST:PORT")->required();
-  add->add_option("--mode", w.mode, "async, flush or sync (sync)")->type_name("MODE");
+  add->add_option("--mode", w.mode,
+                  "async, flush or sync (sync); of the group, or, when it has "
+                  "other mirrors already, of this one")
+      ->type_name("MODE");
   auto* tune =
       command(*mirror, "set", "Change settings of a mirror while it runs", chosen,
               [&w](Context& context) { return run_set(context, w.group, w.address, w.changes); });
   tune->add_option("GROUP", w.group)->required();
   tune->add_option("ADDRESS", w.address)->required();
-  tune->add_option("KEY=VALUE", w.changes,
-                   "catch_up_rate=20MiB (a second), catch_up_times=\"22:00-06:00 off\", "
-                   "compression=off|on|auto; an empty value is the default")
+  tune->add_option(
+          "KEY=VALUE", w.changes,
+          "catch_up_rate=20MiB (a second), catch_up_times=\"22:00-06:00 off\", "
+          "compression=off|on|auto, mode=async|flush|sync|group (the group's own); an empty "
+          "value is the default")
       ->required();
   auto* drop =
       command(*mirror, "remove", "Mirror a group no longer", chosen,

@@ -12,6 +12,12 @@ std::string because(const std::string& reason) { return reason.empty() ? "" : " 
 
 std::string name_of(const SlotStatus& slot) { return slot.node.empty() ? slot.address : slot.node; }
 
+std::string mode_of(const View& primary, const SlotStatus& slot) {
+  const auto own = slot.settings.find("mode");
+  return own == slot.settings.end() || own->second == "group" ? to_string(primary.group->mode)
+                                                              : own->second;
+}
+
 /// A primary's mirror, as the primary sees it.
 Verdict judge_slot(const View& primary, const SlotStatus& slot) {
   const auto name = name_of(slot);
@@ -19,10 +25,8 @@ Verdict judge_slot(const View& primary, const SlotStatus& slot) {
     if (slot.in_sync)
       return {true, name + " is in sync: every write is on both nodes before it is acknowledged"};
     if (slot.missing_records == 0)
-      return {true,
-              name + " follows (" + to_string(primary.group->mode) + ") and lacks nothing now"};
-    return {true,
-            name + " follows (" + to_string(primary.group->mode) + ") and " + missing_text(slot)};
+      return {true, name + " follows (" + mode_of(primary, slot) + ") and lacks nothing now"};
+    return {true, name + " follows (" + mode_of(primary, slot) + ") and " + missing_text(slot)};
   }
   auto text = "NOT PROTECTED: " + name + " is not following: " + slot.state + because(slot.reason);
   if (slot.progress_total != 0)

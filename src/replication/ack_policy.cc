@@ -40,6 +40,8 @@ std::string size_text(std::uint64_t bytes) {
   return fmt::format("{:.1f} {}", value, unit);
 }
 
+bool promises_sync(const SlotGate& slot) { return slot.mode == ReplicationMode::kSync; }
+
 std::string why(const SlotGate& slot) {
   return slot.reason.empty() ? std::string(slot.name)
                              : fmt::format("{} ({})", slot.name, slot.reason);
@@ -72,7 +74,9 @@ AckPolicy::Decision AckPolicy::decide(ReplicationMode mode, std::span<const Slot
   Decision decision;
   decision.ack = remote_ack(slots);
   holding_ = false;
-  if (mode == ReplicationMode::kSync) {
+  const bool is_sync =
+      mode == ReplicationMode::kSync || std::any_of(slots.begin(), slots.end(), &promises_sync);
+  if (is_sync) {
     marks_.clear();
     judge_sync(slots, moment, decision);
   } else if (policy_.bounded()) {
@@ -106,9 +110,11 @@ void AckPolicy::set_normal(const Moment& moment, Nanoseconds calm) {
 
 void AckPolicy::judge_sync(std::span<const SlotGate> slots, const Moment& moment,
                            Decision& decision) {
-  std::size_t gating = 0;
+  std::size_t declared = 0, gating = 0;
   Lsn written, durable;
   for (const SlotGate& slot : slots) {
+    if (!promises_sync(slot)) continue;
+    ++declared;
     gating += slot.gating ? 1 : 0;
     // What a mirror had before this node started may not be what this node has now.
     if (!slot.confirmed) continue;
@@ -117,12 +123,13 @@ void AckPolicy::judge_sync(std::span<const SlotGate> slots, const Moment& moment
   }
   status_.lag_bytes = 0;
   status_.lag_ms = 0;
-  if (gating == slots.size() && gating > 0) return set_normal(moment);
+  if (gating == declared && gating > 0) return set_normal(moment);
   const auto what = [&] {
     std::string lost;
     for (const SlotGate& slot : slots)
-      if (!slot.gating) lost += (lost.empty() ? "" : "; ") + why(slot);
-    return slots.empty() ? std::string("the group has no mirror") : "not in sync: " + lost;
+      if (promises_sync(slot) && !slot.gating) lost += (lost.empty() ? "" : "; ") + why(slot);
+    return declared == 0 ? std::string("the group has no mirror in mode sync")
+                         : "not in sync: " + lost;
   };
   if (gating > 0 || !policy_.block_without_mirror) return set_state("degraded", moment, what);
   // A mirror that catches up still counts for what it has taken.

@@ -173,8 +173,10 @@ void Applier::on_heartbeat(Session& session, const message::Heartbeat& heartbeat
     head_known_ = true;
   }
   if (session.phase == Phase::kFollowing) {
-    // A return of the primary may need what lies behind the one, a difference the other.
-    log_.set_primary_durable(std::min(heartbeat.durable, session.common));
+    // A return of the primary may need what lies behind the one, a difference the other. A primary
+    // of an older release does not know of other mirrors.
+    log_.set_primary_durable(std::min(heartbeat.durable, session.common),
+                             heartbeat.everywhere.value_or(heartbeat.durable));
     session.common = std::max(session.common, session.agreed);
     // Also without a request, so that the primary may let go of its log.
     want_flush(session, heartbeat.flush ? session.received : session.written);

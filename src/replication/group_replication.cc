@@ -154,7 +154,8 @@ Status GroupReplication::add_slot(SlotOptions slot) {
                                                    log_.identity().name, address)};
     }
   }
-  mode_ = slot.mode;
+  if (slots_.empty()) mode_ = slot.mode;
+  slot.mode = slot_policy(settings_, address).mode.value_or(slot.mode);
   slots_.push_back({std::move(slot), nullptr});
   start_slot(slots_.back());
   slot_changed();
@@ -181,18 +182,19 @@ Task<Status> GroupReplication::remove_slot(std::string address) {
 
 void GroupReplication::set_mode(ReplicationMode mode) {
   mode_ = mode;
-  for (Slot& slot : slots_) {
-    slot.options.mode = mode;
-    if (slot.shipper) slot.shipper->set_mode(mode);
-  }
-  slot_changed();
+  set_settings(settings_);
 }
 
-void GroupReplication::set_settings(const Settings& settings) {
-  settings_ = settings;
-  ack_policy_.set_policy(group_policy(settings));
-  for (Slot& slot : slots_)
-    if (slot.shipper) slot.shipper->set_policy(slot_policy(settings, slot.options.address));
+void GroupReplication::set_settings(Settings settings) {
+  settings_ = std::move(settings);
+  ack_policy_.set_policy(group_policy(settings_));
+  for (Slot& slot : slots_) {
+    SlotPolicy policy = slot_policy(settings_, slot.options.address);
+    slot.options.mode = policy.mode.value_or(mode_);
+    if (!slot.shipper) continue;
+    slot.shipper->set_mode(slot.options.mode);
+    slot.shipper->set_policy(std::move(policy));
+  }
   slot_changed();
 }
 
@@ -247,9 +249,10 @@ void GroupReplication::look_again_at(std::optional<Nanoseconds> at) {
 }
 
 void GroupReplication::update_hold() {
-  // The former primary may come back: until somebody follows, the log stays from its fork on.
+  // Other copies may come back: until somebody follows, what the promotion found in the log stays.
   if (slots_.empty()) return;
-  std::optional<Lsn> hold;
+  std::optional<Lsn>& hold = slots_hold_;
+  hold.reset();
   for (const Slot& slot : slots_) {
     if (!slot.shipper) continue;
     const Lsn needed = slot.shipper->hold();

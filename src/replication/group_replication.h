@@ -6,6 +6,7 @@
 // Thread: the reactor's. stop() must be awaited before destruction; no callback after it.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <string>
@@ -66,10 +67,10 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   Status add_slot(SlotOptions slot);
   /// Ends the slot's stream; writers do not wait for it any more. kNotFound.
   Task<Status> remove_slot(std::string address);
-  /// The group's mode and every slot's, also while shipping.
+  /// The group's mode, which is every slot's without one of its own; also while shipping.
   void set_mode(ReplicationMode mode);
   /// See group_settings.h; in force when it returns, also for writers that wait already.
-  void set_settings(const Settings& settings);
+  void set_settings(Settings settings);
   /// Completes when the mirror at `address` holds durably everything up to `upto`.
   Task<Status> wait_durable(std::string address, Lsn upto, Nanoseconds limit);
 
@@ -105,6 +106,9 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   void slot_changed() override;
   void newer_timeline(const TimelineHistory& history, const std::string& node) override;
   bool may_fetch() const override { return hearing_ && role_ == Role::kPrimary; }
+  Lsn durable_everywhere() const override {
+    return std::min(log_.durable(), slots_hold_.value_or(log_.durable()));
+  }
   AsyncMutex& image_lock() override { return image_lock_; }
   AsyncMutex& fetch_lock() override { return fetch_lock_; }
   // ApplierOwner
@@ -134,6 +138,7 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   AsyncMutex fetch_lock_;
   AsyncMutex slots_lock_;  // starting and ending shippers
   std::vector<Slot> slots_;
+  std::optional<Lsn> slots_hold_;  // the slowest one's place in the log
   ReplicationMode mode_ = ReplicationMode::kAsync;
   Settings settings_;
   AckPolicy ack_policy_;

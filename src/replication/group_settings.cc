@@ -9,6 +9,7 @@ namespace tandem::replication {
 namespace {
 
 constexpr const char* kOff = "off";
+constexpr const char* kGroupsOwn = "group";
 
 struct Unit {
   std::string_view name;
@@ -119,6 +120,12 @@ std::optional<std::vector<RateWindow>> rate_windows(std::string_view text) {
   }
 }
 
+std::optional<ReplicationMode> mode(std::string_view text) {
+  for (const auto mode : {ReplicationMode::kAsync, ReplicationMode::kFlush, ReplicationMode::kSync})
+    if (text == to_string(mode)) return mode;
+  return std::nullopt;
+}
+
 /// One setting: its default, what it may be in words, and whether a text is that.
 struct Kind {
   const char* key;
@@ -153,6 +160,8 @@ constexpr Kind kGroupKinds[] = {
      [](std::string_view text) { return number(text, kSizes) >= kScrubRateMin; }},
 };
 constexpr Kind kMirrorKinds[] = {
+    {"mode", kGroupsOwn, "async, flush, sync, or group: the group's own",
+     [](std::string_view text) { return text == kGroupsOwn || mode(text); }},
     {"catch_up_rate", kOff, "bytes a second such as 20MiB, or off", &is_size},
     {"catch_up_times", kOff,
      "rates by the time of day such as \"22:00-06:00 off, 12:00-13:00 5MiB\"",
@@ -267,6 +276,7 @@ SlotPolicy slot_policy(const Settings& settings, const std::string& address) {
       rate_windows(find(settings, prefix + "catch_up_times")).value_or(std::vector<RateWindow>{});
   policy.compression =
       compression(find(settings, prefix + "compression")).value_or(Compression::kOff);
+  policy.mode = mode(find(settings, prefix + "mode"));
   return policy;
 }
 

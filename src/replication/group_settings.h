@@ -17,6 +17,7 @@
 //   scrub.every     how often this node reads and checks all of its copy ("7d"), or "off"
 //   scrub.rate      at how many bytes a second ("20MiB")
 // and for each mirror:
+//   mode              async | flush | sync, or "group": the group's own
 //   catch_up_rate     bytes a second for a full copy and for catching up, or "off"
 //   catch_up_times    other rates at times of the day: "22:00-06:00 off, 12:00-13:00 5MiB"
 //   compression       off | on | auto
@@ -81,6 +82,7 @@ struct SlotPolicy {
   std::optional<std::uint64_t> catch_up_rate;  // bytes a second
   std::vector<RateWindow> catch_up_times;      // the first that matches wins
   Compression compression = Compression::kOff;
+  std::optional<ReplicationMode> mode;  // nothing: the group's
   /// The limit in force at `minute` of the day.
   std::optional<std::uint64_t> rate_at(unsigned minute) const;
 };

@@ -226,7 +226,8 @@ void Shipper::send_heartbeat(bool flush) {
   const LogPoint head = log_.head();
   if (heads_sent_.empty() || heads_sent_.back() != head) heads_sent_.push_back(head);
   if (heads_sent_.size() > kHeadsMax) heads_sent_.pop_front();
-  link_->send(Message(message::Heartbeat{head, log_.durable(), clock_.utc(), flush}));
+  link_->send(Message(message::Heartbeat{head, log_.durable(), clock_.utc(), flush,
+                                         owner_.durable_everywhere()}));
 }
 
 Task<Status> Shipper::send_image(std::optional<LogPoint> since) {

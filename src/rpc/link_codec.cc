@@ -237,6 +237,7 @@ void fill(const message::Heartbeat& m, v1::StreamMessage& out) {
   p->set_durable(m.durable.value);
   p->set_sent_utc_ns(m.sent.value);
   p->set_flush(m.flush);
+  if (m.everywhere) p->set_everywhere(m.everywhere->value);
 }
 void fill(const message::ImageBegin& m, v1::StreamMessage& out) {
   auto* p = out.mutable_image_begin();
@@ -485,10 +486,12 @@ Result<Message> take(const v1::Ack& in) {
                               .agreed = Lsn(in.agreed())});
 }
 Result<Message> take(const v1::Heartbeat& in) {
-  return Message(message::Heartbeat{.head = from_proto(in.head()),
-                                    .durable = Lsn(in.durable()),
-                                    .sent = UtcNs(in.sent_utc_ns()),
-                                    .flush = in.flush()});
+  message::Heartbeat out{.head = from_proto(in.head()),
+                         .durable = Lsn(in.durable()),
+                         .sent = UtcNs(in.sent_utc_ns()),
+                         .flush = in.flush()};
+  if (in.has_everywhere()) out.everywhere = Lsn(in.everywhere());
+  return Message(out);
 }
 Result<Message> take(const v1::ImageBegin& in) {
   message::ImageBegin out;

@@ -162,11 +162,11 @@ Task<Result<LogPoint>> Group::start_timeline(Timeline above) {
   }
   timeline = std::max(timeline, fenced_by_);
   timeline = timeline.next();
+  // The old primary parted here, and another mirror may have less: they follow without a full copy
+  // if the log is kept. As soon as there is a slot, that decides (set_log_hold).
+  hold_ = std::max(log_start(), std::min(tail_.lsn, rejoin_floor().value_or(tail_.lsn)));
   role_ = Role::kPrimary;
   fenced_by_ = Timeline{};
-  // The old primary parted here: it rejoins without a full copy if the log is kept. As soon as
-  // there is a slot, that decides (set_log_hold).
-  hold_ = tail_.lsn;
   RecordHeader header{.type = RecordType::kTimeline};
   std::vector<std::byte> canonical(format::kRecordHeaderBytes + 8);
   format::Encoder out(canonical);

@@ -187,7 +187,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   void set_log_hold(std::optional<Lsn> from) override { hold_ = from; }
   Task<Status> apply(RecordBatch batch) override;
   Task<Status> flush_local() override;
-  void set_primary_durable(Lsn durable) override { primary_durable_ = durable; }
+  void set_primary_durable(Lsn durable, Lsn everywhere) override;
   Task<Status> rewind(Lsn to) override;
   Task<Result<message::ImageBegin>> begin_image(std::optional<LogPoint> since) override;
   Task<Result<message::ImageBlocks>> read_image(std::size_t bytes_max) override;
@@ -517,7 +517,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   std::size_t remote_flush_waiters_ = 0;
   std::function<void()> append_listener_;
   std::optional<Lsn> hold_;
-  Lsn primary_durable_;
+  Lsn primary_durable_, durable_everywhere_;
   Lsn data_horizon_;  // data of records up to here may be gone
 
   bool supplying_ = false;

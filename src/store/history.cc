@@ -6,8 +6,8 @@
 // kept like any other state (checkpoint_point.cc).
 //
 // Copies of a pair keep a short history even when nobody asked for one: from a mark in front of
-// what the other copy is known to hold. A former primary goes back there when it rejoins
-// (rollback.cc).
+// what the other copies are known to hold. A former primary goes back there when it rejoins
+// (rollback.cc), and so does a mirror when another one that had less was promoted.
 #include <algorithm>
 
 #include "format/checksum.h"
@@ -70,9 +70,17 @@ void Group::forget_skipped() {
 /// What this copy may have to go back to when it rejoins: the last position that the other copies
 /// are known to hold.
 std::optional<Lsn> Group::rejoin_floor() const {
-  if (role_ == Role::kMirror) return primary_durable_;
+  if (role_ == Role::kMirror) return std::min(primary_durable_, durable_everywhere_);
   if (role_ == Role::kFenced) return Lsn{};  // where it parted shows when it rejoins
   return slots_.empty() ? std::nullopt : hold_;
+}
+
+void Group::set_primary_durable(Lsn durable, Lsn everywhere) {
+  primary_durable_ = durable;
+  durable_everywhere_ = everywhere;
+  // Only what is still there: a pool that was full has let the rest go.
+  hold_.reset();
+  if (everywhere >= log_start()) hold_ = everywhere;
 }
 
 /// Every position from there to the head can be had.

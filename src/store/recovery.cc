@@ -120,9 +120,9 @@ Status Recovery::adopt_descriptor() {
     return corrupt("the log's end is not in its last zone");
   }
   g.log_.restore(d.log_zones, d.log_next);
-  // Nobody has followed since a promotion: the former primary may still come back.
+  // Nobody has followed since a promotion: the other copies may still come back.
   const bool is_promoted = d.role == Role::kPrimary && d.history.size() > 1 && d.slots.empty();
-  if (is_promoted && d.history.back().fork >= g.log_start()) g.hold_ = d.history.back().fork;
+  if (is_promoted && d.history.back().fork >= g.log_start()) g.hold_ = g.log_start();
   for (auto zone : g.pool_.zones_of(g.slot_)) {
     if (!g.log_.contains(zone)) g.space_.add_zone(zone);
   }

@@ -125,7 +125,7 @@ class Difference {
     complain(installed);
     if (content_of_mirror() != *after) complain("the mirror has other content");
     common_ = image->begin.point;
-    mirror().set_primary_durable(common_.lsn);
+    mirror().set_primary_durable(common_.lsn, common_.lsn);
     world_.run_for(std::chrono::seconds(2));
     complain(still_unbalanced(world_, target_.pool()));
     const auto disk = target_.disk().crash_image({.mode = CutOptions::Mode::kKeepAll}, random_);
@@ -158,7 +158,7 @@ class Difference {
   void give_all_back() {
     for (const auto& snapshot : mirror().snapshots())
       complain(world_.run(mirror().delete_snapshot(snapshot.name)));
-    mirror().set_primary_durable(mirror().head().lsn);
+    mirror().set_primary_durable(mirror().head().lsn, mirror().head().lsn);
     world_.run_for(std::chrono::seconds(10));
     complain(world_.run(mirror().checkpoint()));
     const auto left = target_.disk().crash_image({.mode = CutOptions::Mode::kKeepAll}, random_);

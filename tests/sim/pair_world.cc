@@ -154,9 +154,14 @@ bool PairWorld::until(const std::function<bool()>& done, Nanoseconds limit) {
   return true;
 }
 
-bool PairWorld::is_level() {
-  store::Group* left = primary().group();
-  store::Group* right = mirror().group();
+PairNode& PairWorld::third() {
+  if (!c_) c_ = std::make_unique<PairNode>(*this, "c");
+  return *c_;
+}
+
+bool PairWorld::are_level(PairNode& one, PairNode& other) {
+  store::Group* left = one.group();
+  store::Group* right = other.group();
   if (left == nullptr || right == nullptr || left->stopped() || right->stopped()) return false;
   return left->head().lsn == left->tail().lsn && left->head().lsn == right->head().lsn &&
          left->head().digest == right->head().digest && right->durable() == right->head().lsn &&

@@ -1,5 +1,5 @@
 // PairWorld: two whole nodes (store, replication, control) with disks and a network in one seeded
-// world. Whichever is the primary serves group "g"; the other mirrors it.
+// world. Whichever is the primary serves group "g"; the other mirrors it. There may be a third.
 #pragma once
 
 #include <memory>
@@ -78,16 +78,20 @@ class PairWorld {
   PairNode& primary() { return a_is_primary_ ? a_ : b_; }
   PairNode& mirror() { return a_is_primary_ ? b_ : a_; }
   void swap_roles() { a_is_primary_ = !a_is_primary_; }
+  /// One more node, from the first call on.
+  PairNode& third();
   /// Looks again every few milliseconds of virtual time.
   bool until(const std::function<bool()>& done, Nanoseconds limit);
   /// The mirror holds, durably, exactly what the primary holds.
-  bool is_level();
+  bool is_level() { return are_level(primary(), mirror()); }
+  static bool are_level(PairNode& one, PairNode& other);
 
  private:
   StoreShape shape_;
   SimRuntime runtime_;
   SimNetwork network_;
   PairNode a_, b_;
+  std::unique_ptr<PairNode> c_;
   bool a_is_primary_ = true;
 };
 

@@ -63,6 +63,7 @@ class MemoryLog final : public ReplicatedLog {
   RemoteAck remote_ack() const { return remote_; }
   std::optional<Lsn> log_hold() const { return hold_; }
   Lsn primary_durable() const { return primary_durable_; }
+  Lsn durable_everywhere() const { return durable_everywhere_; }
   bool installing() const { return install_.has_value(); }
   std::uint64_t flushes() const { return flushes_; }
   std::size_t differences() const { return differences_; }  // images that were one
@@ -89,7 +90,10 @@ class MemoryLog final : public ReplicatedLog {
   void set_log_hold(std::optional<Lsn> from) override { hold_ = from; }
   Task<Status> apply(RecordBatch batch) override;
   Task<Status> flush_local() override;
-  void set_primary_durable(Lsn durable) override { primary_durable_ = durable; }
+  void set_primary_durable(Lsn durable, Lsn everywhere) override {
+    primary_durable_ = durable;
+    durable_everywhere_ = everywhere;
+  }
   Task<Status> rewind(Lsn to) override;
   Task<Result<message::ImageBegin>> begin_image(std::optional<LogPoint> since) override;
   Task<Result<message::ImageBlocks>> read_image(std::size_t bytes_max) override;
@@ -143,7 +147,7 @@ class MemoryLog final : public ReplicatedLog {
   Lsn acknowledged_, acknowledged_flush_;
   RemoteAck remote_;
   std::optional<Lsn> hold_;
-  Lsn primary_durable_;
+  Lsn primary_durable_, durable_everywhere_;
   std::function<void()> listener_;
   bool listener_posted_ = false;
   std::size_t remote_flushes_ = 0;

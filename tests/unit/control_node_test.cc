@@ -286,6 +286,23 @@ TEST(Mirror, ChecksTheRequest) {
             ErrorCode::kNotFound);
 }
 
+TEST(Mirror, ASecondOneChangesNothingThatWasPromisedWithTheFirst) {
+  World w(40);
+  w.make_pair(ReplicationMode::kSync);
+  ASSERT_TRUE(w.until([&] { return w.a.slot().in_sync; }));
+  ASSERT_TRUE(w.runtime.run(w.a.control->add_mirror({"v", "c:1", ReplicationMode::kAsync})));
+  for (int life = 0; life < 2; ++life) {
+    ASSERT_TRUE(w.until([&] { return w.a.group().slots.at(0).in_sync; }));
+    const GroupStatus group = w.a.group();
+    EXPECT_EQ(group.mode, ReplicationMode::kSync);
+    EXPECT_EQ(group.slots.at(0).settings.at("mode"), "group");
+    EXPECT_EQ(group.slots.at(1).settings.at("mode"), "async");
+    EXPECT_EQ(group.policy.state, "normal") << group.policy.reason;
+    w.a.stop();
+    w.a.start();
+  }
+}
+
 TEST(Mirror, ANameThatIsTakenThereIsRefused) {
   World w(5);
   ASSERT_TRUE(w.runtime.run(w.b.control->create_volume({"v", "", 8 * kMiB, 512})));

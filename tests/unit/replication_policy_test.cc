@@ -52,6 +52,19 @@ TEST(Settings, RatesByTheTimeOfDay) {
   EXPECT_FALSE(check_mirror_setting("compression", "maybe"));
 }
 
+TEST(Settings, AMirrorMayHaveAModeOfItsOwn) {
+  const auto mode = [](const char* text) {
+    return slot_policy({{mirror_prefix("b:1") + "mode", text}}, "b:1").mode;
+  };
+  EXPECT_EQ(mode("async"), ReplicationMode::kAsync);
+  EXPECT_EQ(mode("sync"), ReplicationMode::kSync);
+  EXPECT_EQ(mode("group"), std::nullopt);
+  EXPECT_EQ(slot_policy({}, "b:1").mode, std::nullopt);
+  EXPECT_TRUE(check_mirror_setting("mode", "flush"));
+  EXPECT_FALSE(check_mirror_setting("mode", "off"));
+  EXPECT_FALSE(check_group_setting("mode", "sync"));
+}
+
 // --- the decision -------------------------------------------------------------------------------
 
 SlotGate lagging(std::uint64_t written, std::uint64_t payload) {
@@ -136,6 +149,24 @@ TEST(AckPolicy, AMirrorThatNeverCaughtUpHoldsNobody) {
   const auto decision = policy.decide(ReplicationMode::kAsync, slots, moment(1s, 9, 900));
   EXPECT_FALSE(decision.ack.written.has_value());
   EXPECT_EQ(policy.status().state, "degraded");
+}
+
+TEST(AckPolicy, AMirrorInModeAsyncIsNoPartOfWhatSyncPromises) {
+  AckPolicy policy;
+  policy.set_policy({.block_without_mirror = true});
+  std::vector<SlotGate> slots{lagging(9, 90), lagging(3, 30)};
+  slots[0].mode = ReplicationMode::kSync;
+  slots[0].gating = true;
+  auto decision = policy.decide(ReplicationMode::kSync, slots, moment(1s, 9, 90));
+  EXPECT_EQ(decision.ack.written, Lsn{9});
+  EXPECT_EQ(policy.status().state, "normal") << policy.status().reason;
+  slots[0].gating = false;
+  slots[0].written = Lsn{2};
+  decision = policy.decide(ReplicationMode::kSync, slots, moment(2s, 9, 90));
+  EXPECT_EQ(decision.ack.written, Lsn{2}) << "what only the other one has is not what was promised";
+  EXPECT_EQ(policy.status().state, "blocked");
+  decision = policy.decide(ReplicationMode::kAsync, slots, moment(3s, 9, 90));
+  EXPECT_EQ(policy.status().state, "blocked") << "the mirror's own mode promises as much";
 }
 
 TEST(AckPolicy, BlockCountsOnlyWhatAMirrorConfirmed) {

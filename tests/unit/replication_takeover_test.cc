@@ -322,5 +322,28 @@ TEST(TwoMirrors, WritersWaitForBoth) {
   EXPECT_EQ(pair.a.replication->add_slot({.address = "c"}).error().code, ErrorCode::kExists);
 }
 
+TEST(TwoMirrors, AreToldWhatEveryCopyHolds) {
+  Pair pair(17);
+  TestNode c(pair.world, pair.network, "c", Role::kMirror);
+  ASSERT_TRUE(pair.a.replication->add_slot({.address = "b", .mode = ReplicationMode::kAsync}));
+  ASSERT_TRUE(pair.a.replication->add_slot({.address = "c", .mode = ReplicationMode::kAsync}));
+  pair.a.replication->become_primary();
+  const auto everywhere = [&](std::uint64_t lsn) {
+    return [&pair, &c, lsn] {
+      return pair.b.log.durable_everywhere() == Lsn{lsn} &&
+             c.log.durable_everywhere() == Lsn{lsn} && pair.b.log.durable() >= Lsn{lsn};
+    };
+  };
+  pair.write(30);
+  ASSERT_TRUE(pair.world.run_until(everywhere(30), 5s));
+  pair.network.set_reachable("b", false);
+  pair.network.cut("b");
+  pair.write(20);
+  ASSERT_TRUE(pair.world.run_until([&] { return c.log.primary_durable() == Lsn{50}; }, 5s));
+  EXPECT_EQ(c.log.durable_everywhere(), Lsn{30});
+  pair.network.set_reachable("b", true);
+  ASSERT_TRUE(pair.world.run_until(everywhere(50), 10s));
+}
+
 }  // namespace
 }  // namespace tandem::replication::testing

@@ -184,6 +184,8 @@ TEST_F(CodecTest, SmallMessagesBytes) {
   EXPECT_EQ(hex(encoded(message::Ack{Lsn(3), Lsn(2), Lsn(1)})), "3206080310021801");
   EXPECT_EQ(hex(encoded(message::Heartbeat{point(), Lsn(299), UtcNs(9), true})),
             std::string("3a2a0a1a") + kPointHex + "10ab02190900000000000000" + "2001");
+  EXPECT_EQ(hex(encoded(message::Heartbeat{point(), Lsn(299), UtcNs(9), true, Lsn(0)})),
+            std::string("3a2c0a1a") + kPointHex + "10ab02190900000000000000" + "20012800");
   EXPECT_EQ(hex(encoded(message::ImageEnd{point()})), std::string("521c0a1a") + kPointHex);
 
   const auto start = decoded(encoded(message::Start{Lsn(300), true}));
@@ -201,6 +203,11 @@ TEST_F(CodecTest, SmallMessagesBytes) {
   EXPECT_EQ(std::get<message::Heartbeat>(*beat).durable, Lsn(299));
   EXPECT_EQ(std::get<message::Heartbeat>(*beat).sent, UtcNs(9));
   EXPECT_TRUE(std::get<message::Heartbeat>(*beat).flush);
+  EXPECT_EQ(std::get<message::Heartbeat>(*beat).everywhere, std::nullopt);
+  const auto known =
+      decoded(encoded(message::Heartbeat{point(), Lsn(299), UtcNs(9), true, Lsn(298)}));
+  ASSERT_TRUE(known.has_value());
+  EXPECT_EQ(std::get<message::Heartbeat>(*known).everywhere, Lsn(298));
   const auto end = decoded(encoded(message::ImageEnd{point()}));
   ASSERT_TRUE(end.has_value());
   EXPECT_EQ(std::get<message::ImageEnd>(*end).point, point());
