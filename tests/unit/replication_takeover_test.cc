@@ -335,10 +335,12 @@ TEST(TwoMirrors, AreToldWhatEveryCopyHolds) {
     };
   };
   pair.write(30);
+  ASSERT_TRUE(pair.world.run(pair.a.log.flush_local()));
   ASSERT_TRUE(pair.world.run_until(everywhere(30), 5s));
   pair.network.set_reachable("b", false);
   pair.network.cut("b");
   pair.write(20);
+  ASSERT_TRUE(pair.world.run(pair.a.log.flush_local()));
   ASSERT_TRUE(pair.world.run_until([&] { return c.log.primary_durable() == Lsn{50}; }, 5s));
   EXPECT_EQ(c.log.durable_everywhere(), Lsn{30});
   pair.network.set_reachable("b", true);
