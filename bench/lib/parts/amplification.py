@@ -56,7 +56,7 @@ def overwrite(node, size, times, step, snapshots):
 
 
 def one(part, title, snapshots):
-    size = part.choose(4 * GIB, GIB)
+    size = part.choose(2 * GIB, GIB)
     times = part.choose(3, 1)
     step = size // SHARE
     held = KEPT * step if snapshots else 0
