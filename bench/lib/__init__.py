@@ -1,1 +1,1 @@
-"""What bench/run and bench/compare share; each module is one concern."""
+"""What bench/run, bench/compare and bench/operations share; each module is one concern."""
