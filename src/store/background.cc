@@ -25,18 +25,27 @@ Task<void> Group::tick() {
     co_await checkpoint_in_background();
   }
   if (has_doomed_volumes()) reap_deleted_soon();
+  schedule_pump();  // another group's checkpoint may have made room
   if (!closing_) schedule_tick();
 }
 
 /// Bounds log replay after a crash, and the memory that dirty leaves take.
 bool Group::checkpoint_is_due() const {
   return log_pages_since_checkpoint_ >= pool_.options().checkpoint_log_pages ||
-         cache_.dirty_leaves(static_cast<std::uint16_t>(slot_)) > cache_.capacity_nodes() / 2;
+         cache_.dirty_leaves(static_cast<std::uint16_t>(slot_)) > cache_.capacity_nodes() / 2 ||
+         is_held_back();
+}
+
+void Group::checkpoint_soon() {
+  if (checkpoint_asked_ || closing_) return;
+  checkpoint_asked_ = true;
+  spawn(checkpoint_in_background());
 }
 
 Task<void> Group::checkpoint_in_background() {
   auto hold = gate_.hold();
   Status done = co_await checkpoint();
+  checkpoint_asked_ = false;
   if (!done && !stopped_) {
     log_event(Level::kWarn, "checkpoint.failed", "group={} error=\"{}\"", name_,
               done.error().message);

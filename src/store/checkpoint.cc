@@ -25,6 +25,7 @@ Task<Status> Group::checkpoint() {
   checkpoint_reserve_ = 0;
   space_.thaw();
   cache_.evict();  // what was dirty may go now
+  schedule_pump();
   if (!done) {
     Error why = done.error();
     why.message = "checkpoint failed: " + why.message;
@@ -222,16 +223,32 @@ Task<Status> Checkpoint::write_level(TreeState& tree, std::uint32_t level,
       entries.push_back({*place, newest, format::crc32c(nodes[i]->bytes())});
       io.write(place->value * kBlockBytes, nodes[i]->bytes());
     }
+    // Their parents at once: linking would wait for the disk once for each.
+    Gate under_way;
+    std::vector<NodeRef> parents;
+    for (std::size_t i = done; i < end && level + 1 < tree.volume->tree.height; ++i) {
+      spawn(keep_parent(tree.volume->tree, level, nodes[i]->key().index, parents, under_way));
+    }
     Status written = co_await io.run();
+    co_await under_way.close();
     if (!written) co_return written;
     for (std::size_t i = done; i < end; ++i) {
       Status linked = co_await link(tree, nodes[i], level, entries[i - done]);
       if (!linked) co_return linked;
       group_.cache_.written(nodes[i]);
     }
+    group_.schedule_pump();  // it may have been held back until some were clean
     done = end;
   }
   co_return ok();
+}
+
+/// An error will be met again by who needs it.
+Task<void> Checkpoint::keep_parent(MapTree& tree, std::uint32_t level, std::uint64_t index,
+                                   std::vector<NodeRef>& kept, Gate& under_way) {
+  const Gate::Holder hold(under_way);
+  auto parent = co_await group_.cache_.load(tree, level + 1, index / format::kMapFanout, true);
+  if (parent) kept.push_back(std::move(*parent));
 }
 
 Task<Status> Checkpoint::link(TreeState& tree, const NodeRef& node, std::uint32_t level,

@@ -46,6 +46,8 @@ class Checkpoint {
   void add_trees();
   Task<Status> write_maps();
   Task<Status> write_level(TreeState& tree, std::uint32_t level, std::vector<NodeRef> nodes);
+  Task<void> keep_parent(MapTree& tree, std::uint32_t level, std::uint64_t index,
+                         std::vector<NodeRef>& kept, Gate& under_way);
   Task<Status> link(TreeState& tree, const NodeRef& node, std::uint32_t level,
                     const format::MapEntry& entry);
   Task<Status> write_bitmap_and_descriptor();

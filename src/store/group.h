@@ -405,11 +405,18 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   void schedule_tick();
   Task<void> tick();
   bool checkpoint_is_due() const;
+  bool is_held_back() const;
+  void checkpoint_soon();
   Task<void> checkpoint_in_background();
 
   // ship.cc
   Task<Result<RecordBatch>> read_log(Lsn after, std::size_t bytes_max);
   Task<Result<PoolBlock>> find_page(Lsn after);
+  Task<Result<IoBuffer>> read_pages_ahead(PoolBlock place);
+  Task<Status> read_data(const std::vector<format::PlacedRecord>& records,
+                         std::vector<IoBuffer>& data);
+  Status check_data(const std::vector<format::PlacedRecord>& records,
+                    const std::vector<IoBuffer>& data) const;
   Status check_incoming(const format::Record& record) const;
   Task<Status> queue_incoming(RecordBatch& batch, Completion& completion);
   Task<void> wait_queue_applied();
@@ -517,6 +524,12 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   std::size_t remote_flush_waiters_ = 0;
   std::function<void()> append_listener_;
   std::optional<Lsn> hold_;
+  struct LogRead {
+    Lsn upto;         // 0: none
+    PoolBlock place;  // of the page behind that
+  };
+  bool checkpoint_asked_ = false;
+  LogRead log_read_;  // where the last reading of the log ended: mostly the next begins there
   Lsn primary_durable_, durable_everywhere_;
   Lsn data_horizon_;  // data of records up to here may be gone
 

@@ -387,6 +387,7 @@ void Group::restart_log() {
   hold_.reset();
   for (auto& slot : slots_) slot.agreed = LogPoint{};
   recent_.clear();
+  log_read_ = {};
   log_.restart(head_.lsn);
   boot_ = runtime_.random.next();
   boot_page_written_ = false;

@@ -105,6 +105,8 @@ class MapCache {
                  std::uint64_t last) const;
 
   std::size_t dirty_leaves(std::uint16_t group_slot) const;
+  /// Dirty nodes fill it: nothing may be dirtied before a checkpoint has written some.
+  bool is_full_of_dirt() const { return dirty_.size() + frozen_.size() >= capacity_nodes_; }
   /// The dirty leaves of a group become frozen and are returned; none may be frozen already.
   std::vector<NodeRef> freeze(std::uint16_t group_slot);
   /// A frozen leaf or a dirty inner node is on disk now.

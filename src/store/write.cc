@@ -64,7 +64,9 @@ void Group::schedule_pump() {
 void Group::pump() {
   if (stopped_) return fail_waiting(refusal());
   bool appended = false;
-  while (!queue_.empty() && in_flight_.size() < pool_.options().pages_in_flight_max && !starved_) {
+  if (!queue_.empty() && checkpoint_is_due()) checkpoint_soon();
+  while (!queue_.empty() && in_flight_.size() < pool_.options().pages_in_flight_max && !starved_ &&
+         !is_held_back()) {
     auto page = form_page();
     if (!page) break;
     in_flight_.push_back(std::move(page));
@@ -73,6 +75,11 @@ void Group::pump() {
   }
   supply_if_low();
   if (appended) tell_appended();
+}
+
+/// Memory for maps is bounded: writers wait for the checkpoint that cleans what they dirtied.
+bool Group::is_held_back() const {
+  return cache_.is_full_of_dirt() && cache_.dirty_leaves(static_cast<std::uint16_t>(slot_)) != 0;
 }
 
 /// A turn later: the device gets its writes first, shipping them costs more than handing them over.
