@@ -409,7 +409,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   // ship.cc
   Task<Result<RecordBatch>> read_log(Lsn after, std::size_t bytes_max);
   Task<Result<PoolBlock>> find_page(Lsn after);
-  Status check_incoming(const format::Record& record) const;
+  Status check_record(const format::Record& record, Timeline timeline) const;
   Task<Status> queue_incoming(RecordBatch& batch, Completion& completion);
   Task<void> wait_queue_applied();
 
