@@ -385,6 +385,11 @@ Task<Status> Checkpoint::write_descriptor(const std::vector<PoolBlock>& chain,
 
 Task<Status> Checkpoint::commit() {
   auto& g = group_;
+  if (const auto block = g.space_.contradiction()) {
+    co_return Error{ErrorCode::kCorrupt, "pool block " + std::to_string(block->value) +
+                                             " is given back, but the bitmap has it as free: " +
+                                             "serve the group from its other copy"};
+  }
   Status flushed = co_await g.pool_.flush();
   if (!flushed) co_return flushed;
   // A write that failed behind the frozen position does not matter; a stop does.

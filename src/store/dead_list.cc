@@ -6,6 +6,10 @@ namespace tandem::store {
 
 Task<Status> DeadChunks::append(DeadChain& chain, std::vector<DeadBlock> blocks,
                                 std::vector<Extent>& taken) {
+  // The next chunk is written there: nowhere but in a place that was reserved.
+  if (chain.tail.value != 0 && !space_.is_used(chain.tail)) {
+    co_return Error{ErrorCode::kCorrupt, "dead list is to go on in a block that is free"};
+  }
   std::vector<IoBuffer> pages;
   IoBatch io(device_);
   for (std::size_t done = 0; done < blocks.size(); done += format::kDeadPerChunk) {
@@ -34,6 +38,10 @@ Task<Status> DeadChunks::append(DeadChain& chain, std::vector<DeadBlock> blocks,
 
 Task<Result<format::DeadChunk>> DeadChunks::first(const DeadChain& chain) const {
   CHECK(chain.chunks != 0);
+  // So a chain that leads back into itself ends, too: what was dropped is not in use.
+  if (!space_.is_used(chain.head)) {
+    co_return Error{ErrorCode::kCorrupt, "dead list goes on in a block that is free"};
+  }
   IoBuffer page = IoBuffer::on_heap(kBlockBytes);
   IoBatch io(device_);
   io.read(chain.head.value * kBlockBytes, page.bytes());

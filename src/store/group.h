@@ -417,7 +417,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
                          std::vector<IoBuffer>& data);
   Status check_data(const std::vector<format::PlacedRecord>& records,
                     const std::vector<IoBuffer>& data) const;
-  Status check_incoming(const format::Record& record) const;
+  Status check_record(const format::Record& record, Timeline timeline) const;
   Task<Status> queue_incoming(RecordBatch& batch, Completion& completion);
   Task<void> wait_queue_applied();
 

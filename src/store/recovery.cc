@@ -43,7 +43,9 @@ Task<Status> Recovery::read_descriptor() {
   PoolBlock at = anchor_.descriptor;
   std::uint32_t crc = anchor_.descriptor_crc32c;
   while (at.value != 0) {
-    if (at.value >= group_.pool_.superblock().blocks || bytes.size() > anchor_.descriptor_bytes) {
+    const std::uint64_t blocks = group_.pool_.superblock().blocks;
+    if (at.value >= blocks || bytes.size() > anchor_.descriptor_bytes ||
+        group_.descriptor_blocks_.size() == blocks) {
       co_return corrupt("group descriptor: its chain leads nowhere");
     }
     IoBuffer page = IoBuffer::on_heap(kBlockBytes);
@@ -387,8 +389,15 @@ Task<Status> Recovery::replay_record(const format::PlacedRecord& placed) {
   auto& g = group_;
   std::vector<NodeRef> pins;
   const auto type = placed.record.header.type;
+  const auto volume = g.find_volume(placed.record.header.volume);
+  // Records of a volume may have passed the one that deleted it; rollbacks were judged before.
+  const bool is_of_volume =
+      type <= format::RecordType::kVolumeDelete && type != format::RecordType::kVolumeCreate;
+  if (is_of_volume ? volume != nullptr : type != format::RecordType::kRevert) {
+    Status possible = g.check_record(placed.record, g.head_.timeline);
+    if (!possible) co_return possible;
+  }
   if (type <= format::RecordType::kZero) {
-    auto volume = g.find_volume(placed.record.header.volume);
     if (volume) {
       Status pinned = co_await g.pin_leaves(*volume, placed.record, pins);
       if (!pinned) co_return pinned;

@@ -271,12 +271,13 @@ Result<std::vector<Incoming>> unpack(const RecordBatch& batch, BufferPool& buffe
 
 }  // namespace
 
-/// Whether the volumes as they will be can take the record; a primary's bug must not reach the log.
-Status Group::check_incoming(const format::Record& record) const {
+/// Whether the volumes as they are, on `timeline`, can take the record: a primary's bug must not
+/// reach the log, and what a log holds must not be believed.
+Status Group::check_record(const format::Record& record, Timeline timeline) const {
   const auto& h = record.header;
   const auto bad = [&](const char* why) {
     return Error{ErrorCode::kCorrupt,
-                 "LSN " + std::to_string(h.lsn.value) + " from the primary: " + why};
+                 "LSN " + std::to_string(h.lsn.value) + " cannot be applied: " + why};
   };
   switch (h.type) {
     case RecordType::kVolumeCreate: {
@@ -285,8 +286,8 @@ Status Group::check_incoming(const format::Record& record) const {
       return volumes_.count(h.volume) != 0 ? Status(bad("volume id is in use")) : ok();
     }
     case RecordType::kTimeline: {
-      const auto timeline = format::decode_timeline(record);
-      return *timeline <= tail_.timeline ? Status(bad("timeline runs backwards")) : ok();
+      const auto next = format::decode_timeline(record);
+      return *next <= timeline ? Status(bad("timeline runs backwards")) : ok();
     }
     case RecordType::kSnapshot: {
       auto body = format::decode_snapshot(record);
@@ -368,7 +369,7 @@ Task<Status> Group::queue_incoming(RecordBatch& batch, Completion& completion) {
       }
     }
     wait_first = changes_volumes;
-    Status fits = check_incoming(in.record);
+    Status fits = check_record(in.record, tail_.timeline);
     if (!fits) co_return fits;
     Pending pending;
     pending.canonical.assign(in.record.canonical.begin(), in.record.canonical.end());

@@ -150,9 +150,12 @@ void SpaceMap::undo_allocate(Extent extent) {
 }
 
 void SpaceMap::release(PoolBlock block) {
+  if (!is_used(block)) {
+    if (!contradiction_) contradiction_ = block;
+    return;
+  }
   std::uint32_t bit;
   Zone& zone = zone_of(block, bit);
-  CHECK(test(zone.used, bit));
   before_change(block, 1);
   clear(zone.used, bit);
   if (!zone.held) zone.held = std::make_unique<Bits>(zone.used.size(), 0);

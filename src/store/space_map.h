@@ -42,8 +42,12 @@ class SpaceMap {
   std::optional<Extent> allocate(std::uint32_t blocks_max);
   /// Free again at once: nothing durable ever named these blocks.
   void undo_allocate(Extent extent);
-  /// Free in the next checkpoint's bitmap, allocatable once that is durable.
+  /// Free in the next checkpoint's bitmap, allocatable once that is durable. Maps and lists on disk
+  /// name what is released; a block that is not in use is left alone, and contradiction() tells.
   void release(PoolBlock block);
+  /// The first block that was released without being in use: what is on disk contradicts itself,
+  /// and no checkpoint may build on it.
+  std::optional<PoolBlock> contradiction() const { return contradiction_; }
   /// The checkpoint that was running is durable: what release() held can be reused.
   void commit_released();
   /// Marks blocks that recovery found in use; false when one is foreign or already used.
@@ -93,6 +97,7 @@ class SpaceMap {
   std::uint32_t cursor_ = 0;  // next bit to look at in current_
   std::uint64_t free_ = 0, held_ = 0, used_ = 0;
   std::set<std::uint32_t> dirty_pages_;
+  std::optional<PoolBlock> contradiction_;
   bool frozen_ = false;
   std::map<std::uint32_t, std::vector<std::byte>> frozen_pages_;  // those changed since freeze()
 };

@@ -59,7 +59,9 @@ class Streams final : public LinkAcceptor {
  private:
   Task<void> read(Link& link) {
     open_ = &link;
-    while (co_await link.receive()) {
+    for (bool goes_on = true; goes_on;) {
+      const auto received = co_await link.receive();
+      goes_on = received.has_value();
     }
     if (open_ == &link) open_ = nullptr;
     --reading_;

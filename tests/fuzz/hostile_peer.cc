@@ -78,7 +78,7 @@ IoBuffer HostilePeer::block(std::uint8_t stamp) const {
 /// Type, volume, where, how much, and what its type has.
 void HostilePeer::record(Input& input, RecordBatch& batch) {
   std::byte bytes[kRecordBytesMax] = {};
-  format::Encoder out(std::span<std::byte>(bytes).subspan(format::kRecordHeaderBytes));
+  format::Encoder out{std::span(bytes).subspan(format::kRecordHeaderBytes)};
   const auto kind = input.u8();
   const auto type = static_cast<RecordType>(kind % 11);
   const auto volume = input.u8();

@@ -198,6 +198,21 @@ TEST(SpaceMap, RefusesPagesAndRunsOfOthers) {
   EXPECT_FALSE(space.is_used(PoolBlock{400}));
 }
 
+/// Lists on disk say what is released: a wrong one must not end the process, nor free anything.
+TEST(SpaceMap, WhatIsReleasedTwiceIsAContradiction) {
+  SpaceMap space(geometry(64, 4));
+  space.add_zone(ZoneId{1});
+  ASSERT_TRUE(space.allocate(8).has_value());
+  space.release(PoolBlock{64});
+  EXPECT_EQ(space.contradiction(), std::nullopt);
+  space.release(PoolBlock{64});
+  EXPECT_EQ(space.contradiction(), PoolBlock{64});
+  space.release(PoolBlock{1 << 20});  // in nobody's zone
+  EXPECT_EQ(space.contradiction(), PoolBlock{64}) << "the first one";
+  EXPECT_EQ(space.used_blocks(), 7u);
+  EXPECT_EQ(space.held_blocks(), 1u);
+}
+
 TEST(SpaceMap, HeldBlocksAreNotGivenAway) {
   SpaceMap space(geometry(64, 4));
   space.add_zone(ZoneId{1});
