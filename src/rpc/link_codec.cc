@@ -160,7 +160,6 @@ Result<grpc::ByteBuffer> encode_image_blocks(message::ImageBlocks message) {
 
   Writer fields;
   fields.varint_field(1, message.volume.value);
-  WirePayload payload;
   if (count != 0) {
     fields.bytes_field(2, count * 8);
     for (const auto& entry : message.entries) fields.fixed64(entry.block.value);
@@ -169,10 +168,8 @@ Result<grpc::ByteBuffer> encode_image_blocks(message::ImageBlocks message) {
     fields.bytes_field(4, count * 8);
     for (const auto& entry : message.entries) fields.fixed64(entry.lsn.value);
   }
-  if (raw_bytes != 0) {
-    payload = wire_payload(std::move(message.payload), message.compress, fields);
-    fields.bytes_field(kPayloadField, payload.bytes);
-  }
+  auto payload = wire_payload(std::move(message.payload), message.compress, fields);
+  if (payload.bytes != 0) fields.bytes_field(kPayloadField, payload.bytes);
   const auto head = envelope(v1::StreamMessage::kImageBlocks, fields, payload.bytes);
   std::vector<grpc::Slice> slices;
   slices.reserve(1 + payload.buffers.size());

@@ -525,8 +525,8 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   std::function<void()> append_listener_;
   std::optional<Lsn> hold_;
   struct LogRead {
-    Lsn upto;         // 0: none
-    PoolBlock place;  // of the page behind that
+    Lsn upto;
+    PoolBlock place;  // of the page behind that; 0: none was read
   };
   bool checkpoint_asked_ = false;
   LogRead log_read_;  // where the last reading of the log ended: mostly the next begins there

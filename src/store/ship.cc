@@ -80,7 +80,7 @@ Task<Result<RecordBatch>> Group::read_log(Lsn after, std::size_t bytes_max) {
   RecordBatch out;
   if (after >= end) co_return out;
   PoolBlock place = log_read_.place;
-  if (log_read_.upto != after) {
+  if (place == PoolBlock{} || log_read_.upto != after) {
     auto at = co_await find_page(after);
     if (!at) co_return Error(std::move(at.error()));
     place = *at;

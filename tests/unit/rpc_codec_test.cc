@@ -588,19 +588,5 @@ TEST_F(CodecTest, OversizedMessagesAreNotSent) {
   }
 }
 
-TEST_F(CodecTest, TextThatIsNotUtf8IsMadeSo) {
-  EXPECT_EQ(wire::utf8("plain \xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80"),
-            "plain \xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80");
-  EXPECT_EQ(wire::utf8("a\xff"
-                       "b"),
-            "a?b");
-  EXPECT_EQ(wire::utf8("\xc3"), "?");
-  EXPECT_EQ(wire::utf8("\xed\xa0\x80"), "???");  // a surrogate
-  EXPECT_EQ(wire::utf8("\xc0\xaf"), "??");       // overlong
-  const auto back = decoded(encoded(message::Refuse{ErrorCode::kIo, "disk \xff", {}}));
-  ASSERT_TRUE(back.has_value());
-  EXPECT_EQ(std::get<message::Refuse>(*back).reason, "disk ?");
-}
-
 }  // namespace
 }  // namespace tandem::rpc
