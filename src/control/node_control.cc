@@ -59,7 +59,7 @@ NodeControl::NodeControl(Runtime runtime, store::Pool& pool, LinkDialer& dialer,
       options_(std::move(options)),
       started_(runtime.clock.monotonic()),
       router_(runtime, options_.replication, routes()),
-      ticker_(runtime.executor, std::chrono::seconds(1),
+      ticker_(runtime, std::chrono::seconds(1),
               [this] {
                 for (auto& [name, runner] : runners_) runner->tick();
                 if (abandoning_) abandon_held_writers();

@@ -32,7 +32,7 @@ constexpr Nanoseconds kDrainMax = std::chrono::seconds(10);
 constexpr Nanoseconds kStopMax = std::chrono::seconds(60);
 // How soon clients of a volume that is served no more are sent away. Until then their requests are
 // answered with an error, so this is about how fast they look elsewhere, not about safety.
-constexpr Nanoseconds kExportsCheck = std::chrono::milliseconds(200);
+constexpr Nanoseconds kExportsCheck = std::chrono::milliseconds(500);
 constexpr Nanoseconds kCertificatesCheck = std::chrono::seconds(10);
 
 rpc::ServiceOptions service_options(const Config& config) {

@@ -22,6 +22,10 @@ namespace {
 
 constexpr Nanoseconds kLongestSleep = std::chrono::seconds(1);
 constexpr bool kNever = false;
+/// Timers that are in no hurry end together, so that an idle node wakes up a few times a second
+/// however many groups it has (the kernel's round_jiffies).
+constexpr Nanoseconds kNoHurry = std::chrono::milliseconds(200);
+constexpr Nanoseconds kTogether = std::chrono::milliseconds(50);
 
 Nanoseconds steady_now() {
   timespec now{};
@@ -183,7 +187,8 @@ void Reactor::post(std::function<void()> work) {
 TimerId Reactor::schedule_after(Nanoseconds delay, std::function<void()> work) {
   CHECK(is_here());
   const auto id = ++impl_->last_timer;
-  const auto deadline = steady_now() + std::max(delay, Nanoseconds(0));
+  auto deadline = steady_now() + std::max(delay, Nanoseconds(0));
+  if (delay >= kNoHurry) deadline = (deadline + kTogether - Nanoseconds(1)) / kTogether * kTogether;
   impl_->timers.emplace(std::pair{deadline, id}, std::move(work));
   impl_->deadlines.emplace(id, deadline);
   return id;

@@ -22,7 +22,7 @@ Applier::Applier(Runtime runtime, ReplicatedLog& log, const ReplicationOptions& 
       log_(log),
       options_(options),
       owner_(owner),
-      ticker_(runtime.executor, tick_period(options), [this] { tick(); }) {
+      ticker_(runtime, tick_period(options), [this] { tick(); }) {
   upstream_since_ = clock_.utc();
 }
 

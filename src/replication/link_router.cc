@@ -20,7 +20,7 @@ LinkRouter::LinkRouter(Runtime runtime, ReplicationOptions options, RouterCallba
     : runtime_(runtime),
       options_(options),
       callbacks_(std::move(callbacks)),
-      ticker_(runtime.executor, tick_period(options), [this] { tick(); }) {}
+      ticker_(runtime, tick_period(options), [this] { tick(); }) {}
 
 LinkRouter::~LinkRouter() { CHECK(guests_.empty() && running_.held() == 0); }
 

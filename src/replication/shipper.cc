@@ -22,7 +22,7 @@ Shipper::Shipper(Runtime runtime, ReplicatedLog& log, LinkDialer& dialer,
       owner_(owner),
       slot_(std::move(slot)),
       backoff_(runtime.random, options.backoff_first, options.backoff_max),
-      ticker_(runtime.executor, tick_period(options), [this] { tick(); }) {
+      ticker_(runtime, tick_period(options), [this] { tick(); }) {
   since_ = clock_.utc();
   agreed_ = slot_.agreed;
   if (slot_.last_known) {
@@ -387,8 +387,8 @@ void Shipper::tick() {
     return;
   }
   check_stall(now);
-  // Half a tick of slack: a timer that fires a little early must not skip a heartbeat.
-  if (now - last_heartbeat_ >= options_.heartbeat_interval - tick_period(options_) / 2 &&
+  // All slots of a node in the same turn: one write to the network instead of many.
+  if (now / options_.heartbeat_interval != last_heartbeat_ / options_.heartbeat_interval &&
       link_->backlog_bytes() < options_.link_backlog_bytes) {
     send_heartbeat(false);
   }

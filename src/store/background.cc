@@ -9,7 +9,10 @@ namespace tandem::store {
 void Group::start_background() { schedule_tick(); }
 
 void Group::schedule_tick() {
-  tick_timer_ = runtime_.executor.schedule_after(pool_.options().flush_interval, [this] {
+  // At multiples of the interval: all groups of a pool in one turn.
+  const Nanoseconds interval = pool_.options().flush_interval;
+  const auto past = runtime_.clock.monotonic() % interval;
+  tick_timer_ = runtime_.executor.schedule_after(interval - past, [this] {
     tick_timer_ = 0;
     if (closing_) return;
     spawn(tick());
