@@ -1,0 +1,69 @@
+// Writers that dirty a leaf of the map with every write, faster than a slow disk takes checkpoints:
+// memory for maps stays near its bound, and what waits is written all the same.
+#include <gtest/gtest.h>
+
+#include "tests/sim/store_node.h"
+
+namespace tandem::sim {
+namespace {
+
+constexpr std::uint64_t kBlocks = 1 << 26;  // so that every write has a leaf of its own
+constexpr std::size_t kCacheNodes = 256;
+constexpr std::size_t kWriters = 64, kWritesEach = 190;
+
+Task<void> write_at_random(Volume& volume, SimRandom random, std::size_t& done, Gate& gate) {
+  const Gate::Holder hold(gate);
+  for (std::size_t i = 0; i < kWritesEach; ++i) {
+    IoBuffer data = IoBuffer::on_heap(kBlockBytes);
+    std::memset(data.data(), static_cast<int>(i + 1), data.size());
+    const Status written =
+        co_await volume.write(random.below(kBlocks) * kBlockBytes, std::move(data), {});
+    if (written) ++done;
+  }
+}
+
+TEST(MapMemory, IsBoundedHoweverFastWritersAre) {
+  for (const std::uint64_t seed : seeds_to_run(1, 3)) {
+    SCOPED_TRACE(seed);
+    SimLog log;
+    SimRandom random(seed);
+    StoreShape shape = StoreShape::from_seed(random.fork());
+    shape.disk_bytes = 192 << 20;
+    shape.zone_bytes = 1 << 20;
+    shape.latency_max = std::chrono::milliseconds(5);
+    shape.options.map_cache_bytes = kCacheNodes * kBlockBytes;
+    shape.options.pages_in_flight_max = 4;
+    shape.options.checkpoint_log_pages = 1 << 20;  // the map alone asks for checkpoints
+    SimRuntime world(seed);
+    StoreNode node(world, StoreNode::formatted(shape, seed), shape, seed);
+    ASSERT_TRUE(world.run(node.start()));
+    auto made =
+        world.run(node.pool().create_group("g", Uuid{}, Role::kPrimary, ReplicationMode::kAsync));
+    ASSERT_TRUE(made);
+    (*made)->serve(true);
+    ASSERT_TRUE(world.run((*made)->create_volume("v", kBlocks * kBlockBytes, 4096)));
+    auto volume = (*made)->open_volume("v");
+    ASSERT_TRUE(volume);
+    std::size_t most = 0, done = 0;
+    node.disk().set_observer([&](SimDisk::Moment, const IoRequest&) {
+      most = std::max(most, node.pool().cache().resident_nodes());
+    });
+    node.disk().inject({.kind = IoRequest::Kind::kFlush,
+                        .effect = DiskFault::Effect::kStall,
+                        .sticky = true,
+                        .stall = std::chrono::seconds(2)});
+    Gate gate;
+    for (std::size_t i = 0; i < kWriters; ++i)
+      spawn(write_at_random(**volume, random.fork(), done, gate));
+    world.run(gate.close());
+    node.disk().set_observer(nullptr);
+    EXPECT_EQ(done, kWriters * kWritesEach) << log.text();
+    EXPECT_GE(most, kCacheNodes) << "the bound was never reached";
+    EXPECT_LT(most, 3 * kCacheNodes) << "what is on its way needs its leaves, too";
+    volume->reset();
+    world.run(node.stop());
+  }
+}
+
+}  // namespace
+}  // namespace tandem::sim
