@@ -34,18 +34,26 @@ struct Checkpoint::Unshared {
   std::vector<std::pair<std::uint64_t, MapEntry>> found;  // by index, ascending
 };
 
-/// What can go now: `gone_` holds nothing any more, and one state may be the end of a line.
+/// What can go now: `gone_` holds nothing any more, and one state may be the end of a line. Not
+/// while its parent is to join it: that has let blocks go which its map still names, and must not
+/// become an end itself.
 void Checkpoint::choose_reaped() {
   auto& g = group_;
-  gone_.assign(descriptor_.snapshots.size(), false);
+  const auto& all = descriptor_.snapshots;
+  gone_.assign(all.size(), false);
   if (g.recovering_) return;
-  for (std::size_t i = 0; i < descriptor_.snapshots.size(); ++i) {
-    const auto snapshot = g.snapshots_.at(descriptor_.snapshots[i].id);
-    if (!g.is_given_up(*snapshot)) continue;
-    const auto successors = g.successors_of(snapshot->state.id);
-    if (successors == 0 && !ended_) ended_ = i;
-    gone_[i] = successors == 1;
-    snapshot->reaping = snapshot->reaping || gone_[i] || ended_ == i;
+  std::set<format::SnapshotId> joining;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    gone_[i] = g.is_given_up(*g.snapshots_.at(all[i].id)) && g.successors_of(all[i].id) == 1;
+    if (gone_[i]) joining.insert(all[i].id);
+  }
+  for (std::size_t i = 0; i < all.size() && !ended_; ++i) {
+    const bool is_end =
+        g.is_given_up(*g.snapshots_.at(all[i].id)) && g.successors_of(all[i].id) == 0;
+    if (is_end && (all[i].reaped.has_begun() || joining.count(all[i].parent) == 0)) ended_ = i;
+  }
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (gone_[i] || ended_ == i) g.snapshots_.at(all[i].id)->reaping = true;
   }
 }
 

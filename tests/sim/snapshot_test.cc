@@ -436,6 +436,15 @@ TEST(Snapshots, ReadAsTheyWereThroughLongLives) {
   EXPECT_GT(rolled_back, 30u);
 }
 
+/// A branch that is deleted at once, behind marks that are still to join it: they have let blocks go
+/// which their maps name, and must not become the end of the line.
+TEST(Snapshots, AnEndWaitsForWhatIsToJoinIt) {
+  SimLog log;
+  SnapshotLife life(18, /*cut_everywhere=*/false);
+  life.run(250);
+  ASSERT_EQ(life.problem(), "") << "\n" << log.text();
+}
+
 /// Snapshots hold what is overwritten, so the pool fills; deleting them makes room again, and
 /// nothing ever stops the group.
 TEST(Snapshots, FillAPoolAndGiveItBack) {
