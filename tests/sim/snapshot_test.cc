@@ -436,8 +436,8 @@ TEST(Snapshots, ReadAsTheyWereThroughLongLives) {
   EXPECT_GT(rolled_back, 30u);
 }
 
-/// A branch that is deleted at once, behind marks that are still to join it: they have let blocks go
-/// which their maps name, and must not become the end of the line.
+/// A branch that is deleted at once, behind marks that are still to join it: they have let blocks
+/// go which their maps name, and must not become the end of the line.
 TEST(Snapshots, AnEndWaitsForWhatIsToJoinIt) {
   SimLog log;
   SnapshotLife life(18, /*cut_everywhere=*/false);
