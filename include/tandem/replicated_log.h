@@ -35,6 +35,8 @@ class ReplicatedLog {
   /// The last record that has an LSN; on a primary it runs ahead of head() by what is in flight.
   virtual LogPoint tail() const = 0;
   virtual Lsn durable() const = 0;
+  /// Where a restart begins: a damaged page of the log may cost what lies behind it.
+  virtual Lsn checkpoint_lsn() const = 0;
   virtual TimelineHistory history() const = 0;
 
   // --- primary: shipping -------------------------------------------------------------------

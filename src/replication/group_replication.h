@@ -107,7 +107,8 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   void newer_timeline(const TimelineHistory& history, const std::string& node) override;
   bool may_fetch() const override { return hearing_ && role_ == Role::kPrimary; }
   Lsn durable_everywhere() const override {
-    return std::min(log_.durable(), slots_hold_.value_or(log_.durable()));
+    const Lsn here = std::min(log_.durable(), log_.checkpoint_lsn());
+    return std::min(here, slots_hold_.value_or(here));
   }
   AsyncMutex& image_lock() override { return image_lock_; }
   AsyncMutex& fetch_lock() override { return fetch_lock_; }

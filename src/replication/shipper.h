@@ -39,7 +39,7 @@ class ShipperOwner {
   virtual void newer_timeline(const TimelineHistory& history, const std::string& node) = 0;
   /// True while this primary has not served since it started, so that it may take records.
   virtual bool may_fetch() const = 0;
-  /// What every copy of the group holds durably.
+  /// What every copy of the group holds durably, and this one in a checkpoint.
   virtual Lsn durable_everywhere() const = 0;
   /// The log pins one image at a time, and takes records from one peer at a time.
   virtual AsyncMutex& image_lock() = 0;

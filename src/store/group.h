@@ -162,7 +162,6 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   Task<Result<std::uint64_t>> blocks_newer_than(Lsn since);
 
   Task<Status> checkpoint();
-  Lsn checkpoint_lsn() const { return checkpoint_lsn_; }
   GroupUse use() const;
   /// Free in this group's zones; use() says where all the other blocks are.
   std::uint64_t free_blocks() const { return space_.free_blocks(); }
@@ -177,6 +176,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   LogPoint head() const override { return head_; }
   LogPoint tail() const override { return tail_; }
   Lsn durable() const override { return durable_; }
+  Lsn checkpoint_lsn() const override { return checkpoint_lsn_; }
   TimelineHistory history() const override { return history_; }
   Lsn log_start() const override { return std::max(log_.start(), data_horizon_); }
   Task<Result<Digest>> digest_at(Lsn at) override;

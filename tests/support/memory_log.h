@@ -80,6 +80,7 @@ class MemoryLog final : public ReplicatedLog {
   LogPoint head() const override { return point_at(head_); }
   LogPoint tail() const override { return point_at(tail_lsn()); }
   Lsn durable() const override { return durable_; }
+  Lsn checkpoint_lsn() const override { return durable_; }  // as if each flush were one
   TimelineHistory history() const override { return history_; }
   Lsn log_start() const override { return base_.lsn; }
   Task<Result<Digest>> digest_at(Lsn at) override;
