@@ -186,7 +186,7 @@ Task<void> fill_a_silent_receiver(LinkTest& t) {
   // What leaves is at most the inbox, one message over, and what gRPC's flow control lets through.
   co_await sleep_for(t.executor_, 500ms);
   const auto sent = (kCount << 20) - std::min<std::size_t>(link.backlog_bytes(), kCount << 20);
-  EXPECT_LE(sent, kInboxBytesMax + (24u << 20));
+  EXPECT_LE(sent, kInboxBytesMax + (40u << 20));  // it widens its window on a fast link
   EXPECT_GT(link.backlog_bytes(), 0u);
   const auto before = link.backlog_bytes();
   for (std::uint64_t i = 1; i <= kCount; ++i) {
