@@ -103,6 +103,8 @@ class KilledInFullCopy(harness.ClusterTest):
         return a
 
     def start_copy(self, a, b):
+        # Slower than what the test does meanwhile.
+        a.tandem("mirror", "set", "v", b.service, "catch_up_rate=40MiB")
         harness.wait_until(lambda: a.slot("v")["state"] == "image" and
                            0 < a.slot("v")["progress_done"] < a.slot("v")["progress_total"],
                            "the full copy to be under way", interval=0)
