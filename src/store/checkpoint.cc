@@ -174,7 +174,11 @@ void Checkpoint::replace_node(const TreeState& tree, std::uint32_t level, const 
     if (tree.deleted_at != Lsn{}) death = tree.deleted_at;
     const Lsn birth = std::max(before.lsn, tree.volume->state.level_born[level]);
     const DeadBlock dead{before.where, birth, death, true};
-    tree.aside ? tree.aside->replaced.push_back(dead) : bury(dead);
+    if (tree.aside) {
+      tree.aside->replaced.push_back(dead);
+    } else {
+      bury(dead);
+    }
   }
 }
 

@@ -307,8 +307,9 @@ Task<Status> Group::finish_install(message::ImageEnd end) {
   co_await wait_doomed_gone();
   const auto no_point = co_await point_lock_.lock();
   // Its maps are on disk then, and what it replaced is listed.
-  Status spare = co_await checkpoint();
-  if (spare) spare = co_await take_spare();
+  Status listed = co_await checkpoint();
+  if (!listed) co_return listed;
+  Status spare = co_await take_spare();
   if (!spare) co_return spare;
   {
     // No checkpoint may see half of what follows.

@@ -122,7 +122,8 @@ Task<bool> Group::relieve() {
   }
   if (hold_ && *hold_ < checkpoint_lsn_) {
     log_event(Level::kWarn, "log.given-up",
-              "group={} behind={} reason=\"the pool is full; the mirror will need a full copy\"",
+              "group={} behind={} reason=\"the pool is full; the mirror will be sent what changed, "
+              "or all, once it is back\"",
               name_, hold_->value);
     hold_.reset();
     futile_.reset();
