@@ -488,8 +488,9 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   };
   std::optional<SnapshotDue> snapshot_due_;
   std::optional<Turn> turn_;
-  Lsn nodes_upto_;                               // see format::Descriptor
-  std::vector<format::LsnRange> skipped_;        // see format::Descriptor
+  Lsn nodes_upto_;                         // see format::Descriptor
+  std::vector<format::LsnRange> skipped_;  // see format::Descriptor
+  Lsn skipped_forgotten_;  // the newest position of ranges that were dropped from there
   std::optional<HistoryPolicy> history_policy_;  // nullopt: not said since the start
   Lsn history_floor_;                            // what is in front was given up for space
   std::shared_ptr<PointTarget> point_target_;

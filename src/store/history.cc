@@ -64,7 +64,11 @@ void Group::forget_skipped() {
   for (const auto& slot : slots_) {
     if (slot.agreed.lsn != Lsn{}) oldest = std::min(oldest, slot.agreed.lsn);
   }
-  std::erase_if(skipped_, [oldest](const auto& range) { return range.upto <= oldest; });
+  std::erase_if(skipped_, [&](const auto& range) {
+    if (range.upto > oldest) return false;
+    skipped_forgotten_ = std::max(skipped_forgotten_, range.upto);
+    return true;
+  });
 }
 
 /// What this copy may have to go back to when it rejoins: the last position that the other copies

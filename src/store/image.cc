@@ -22,7 +22,10 @@ constexpr std::uint32_t kImageCacheIds = 0x40000000;
 Task<Result<message::ImageBegin>> Group::begin_image(std::optional<LogPoint> since) {
   auto hold = gate_.hold();
   // What a rollback took back behind `since` carries older positions than it had there.
-  if (since && (is_skipped(since->lsn) || !is_in_log(*since))) since.reset();
+  const auto is_base = [this](const LogPoint& point) {
+    return point.lsn >= skipped_forgotten_ && !is_skipped(point.lsn) && is_in_log(point);
+  };
+  if (since && !is_base(*since)) since.reset();
   end_image();
   // From here on nothing that is released is reused; so the checkpoint below stays readable.
   image_source_ = std::make_shared<ImageSource>();
