@@ -108,7 +108,8 @@ struct Heartbeat {
   Lsn durable;    // its own durable position
   UtcNs sent;
   bool flush = false;
-  std::optional<Lsn> everywhere{};  // every copy of the group holds so much durably
+  // Every copy of the group holds so much durably, and the primary in a checkpoint.
+  std::optional<Lsn> everywhere{};
 };
 /// The group at one point, for a mirror that the log no longer reaches: all of it, or how it
 /// differs from a point that both hold. The mirror builds it aside and installs it in one step at
