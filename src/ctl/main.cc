@@ -40,11 +40,16 @@ int main(int argc, char** argv) {
     return connect(context.settings, address, timeout);
   };
   const ctl::Environment environment = [](const char* name) { return std::getenv(name); };
+  int code = static_cast<int>(ctl::Exit::kFailed);
   try {
-    return ctl::run({argv + 1, argv + argc}, context, environment,
-                    ctl::settings_files(environment));
+    code =
+        ctl::run({argv + 1, argv + argc}, context, environment, ctl::settings_files(environment));
   } catch (const std::exception& error) {  // out of memory, a broken terminal
     std::cerr << "tandem: " << error.what() << "\n";
-    return static_cast<int>(ctl::Exit::kFailed);
   }
+  // Threads of gRPC's may still be closing the connection: taking apart under them what they use
+  // (OpenSSL's own state, at exit) would be a race. The kernel takes back all of it.
+  std::cout.flush();
+  std::cerr.flush();
+  std::quick_exit(code);
 }
