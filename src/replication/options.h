@@ -34,6 +34,10 @@ struct ReplicationOptions {
   /// Payload of one message: small while the mirror follows (latency), large while it catches up.
   std::size_t batch_bytes = 256u << 10;
   std::size_t bulk_bytes = 1u << 20;
+  /// A message costs both nodes more than the few blocks it carries. What no writer and no flush
+  /// waits for is gathered for so long, or up to batch_bytes: a mirror in mode async is behind by
+  /// as much.
+  Nanoseconds gather_time = std::chrono::milliseconds(5);
   /// Nothing more is queued on a link whose own backlog is above this.
   std::size_t link_backlog_bytes = 2u << 20;
   /// Shipped and not yet written by the mirror; above either bound shipping pauses.

@@ -59,8 +59,8 @@ class Shipper {
   void request_stop();
   Task<void> stop();
 
-  /// The log grew or a flush waits: ship.
-  void wake() { wake_.notify_all(); }
+  /// The log grew or a flush waits: ship, if it is time.
+  void wake();
   void set_mode(ReplicationMode mode);
   /// Rates and compression, from the next message on.
   void set_policy(SlotPolicy policy);
@@ -136,6 +136,7 @@ class Shipper {
   std::size_t bulk_bytes() const;
   bool paced() const;
   Task<void> keep_pace();
+  Nanoseconds time_to_gather();
   bool compresses() const;
   void on_ack(const message::Ack& ack);
   void update_gate();
@@ -192,6 +193,7 @@ class Shipper {
   Condition wake_;
   Lsn sent_;
   std::uint64_t sent_payload_ = 0;
+  std::optional<Nanoseconds> gathering_since_;  // records wait to be sent since then
   std::deque<InFlight> in_flight_;
   std::size_t in_flight_bytes_ = 0;
   std::deque<LogPoint> heads_sent_;  // in heartbeats, not found equal yet

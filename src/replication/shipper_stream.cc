@@ -20,6 +20,7 @@ Task<void> Shipper::stream(Plan plan) {
   link_->send(Message(message::Start{.after = plan.after, .from_image = plan.image}));
   sent_ = plan.after;
   sent_payload_ = acked_payload_;
+  gathering_since_.reset();
   in_flight_.clear();
   in_flight_bytes_ = 0;
   pace_.reset(clock_.monotonic());
@@ -111,6 +112,11 @@ Task<void> Shipper::send_loop(Plan plan) {
         co_await keep_pace();
         continue;
       }
+      if (const auto pause = time_to_gather(); pause > Nanoseconds(0)) {
+        co_await wait_at_most(executor_, wake_, pause);
+        continue;
+      }
+      gathering_since_.reset();
       auto shipped = co_await ship_next();
       if (!shipped) status = shipped;
       continue;
@@ -160,6 +166,24 @@ Task<Status> Shipper::ship_next() {
     pace_.spend(clock_.monotonic(), payload, *rate);
   link_->send(Message(message::Records{std::move(*read), flush, compresses()}));
   co_return ok();
+}
+
+// How long to let more records join those that are not sent yet; 0: send them.
+Nanoseconds Shipper::time_to_gather() {
+  const auto now = clock_.monotonic();
+  if (!gathering_since_) gathering_since_ = now;
+  const bool awaited =
+      (gating_ && slot_.mode == ReplicationMode::kSync) || flush_due() || flush_wanted_.has_value();
+  const std::uint64_t bytes = log_.tail().payload_bytes - sent_payload_;
+  if (awaited || state_ != State::kFollowing || bytes >= options_.batch_bytes)
+    return Nanoseconds(0);
+  return std::max(Nanoseconds(0), *gathering_since_ + options_.gather_time - now);
+}
+
+void Shipper::wake() {
+  // Most records only join those that are gathered: that wakes nobody.
+  if (gathering_since_ && time_to_gather() > Nanoseconds(0)) return;
+  wake_.notify_all();
 }
 
 // The limit is for bulk work. What a mirror that follows is sent is new, and writers may wait.
@@ -226,8 +250,8 @@ void Shipper::send_heartbeat(bool flush) {
   const LogPoint head = log_.head();
   if (heads_sent_.empty() || heads_sent_.back() != head) heads_sent_.push_back(head);
   if (heads_sent_.size() > kHeadsMax) heads_sent_.pop_front();
-  link_->send(Message(message::Heartbeat{head, log_.durable(), clock_.utc(), flush,
-                                         owner_.durable_everywhere()}));
+  link_->send(Message(
+      message::Heartbeat{head, log_.durable(), clock_.utc(), flush, owner_.durable_everywhere()}));
 }
 
 Task<Status> Shipper::send_image(std::optional<LogPoint> since) {

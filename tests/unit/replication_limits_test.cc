@@ -1,4 +1,4 @@
-// Rates for bulk work and compression per mirror: what a slot's settings do to its stream.
+// What bounds a slot's stream: rates for bulk work, compression, and what gathers in one message.
 #include "tests/unit/replication_fixture.h"
 
 namespace tandem::replication::testing {
@@ -178,6 +178,48 @@ TEST(Compression, AutoCompressesWhileTheLinkIsTheLimit) {
     } else {
       EXPECT_EQ(s.mirror.compressed, 0u);
     }
+  }
+}
+
+/// Follows from the start; returns when it does.
+void follow(Shipping& s, ReplicationMode mode) {
+  s.a.serve_to("b", mode);
+  ASSERT_TRUE(s.world.run_until([&] { return s.a.following(); }, 10s));
+}
+
+TEST(Gathering, WhatNobodyWaitsForGoesTogetherAndSoon) {
+  Shipping s(20);
+  follow(s, ReplicationMode::kAsync);
+  s.write(400);  // about 10 ms, four at a time
+  EXPECT_LE(s.mirror.batches, 6u);
+  const auto end = s.a.node.monotonic();
+  ASSERT_TRUE(s.world.run_until([&] { return s.mirror.written == s.a.log.tail().lsn; }, 1s));
+  EXPECT_LE(s.a.node.monotonic() - end, test_options().gather_time + 2ms);
+}
+
+TEST(Gathering, AFullMessageGoesAtOnce) {
+  ReplicationOptions options = test_options();
+  options.gather_time = 10s;
+  options.batch_bytes = 16 * kBlockBytes;
+  Shipping s(21, options);
+  follow(s, ReplicationMode::kAsync);
+  s.write(160);
+  ASSERT_TRUE(s.world.run_until([&] { return s.mirror.bytes >= 144 * kBlockBytes; }, 1s));
+  EXPECT_LE(s.mirror.batches, 10u);
+}
+
+TEST(Gathering, WritersAndFlushesThatWaitDoNotWaitForMore) {
+  for (const auto mode : {ReplicationMode::kSync, ReplicationMode::kFlush}) {
+    ReplicationOptions options = test_options();
+    options.gather_time = 10s;
+    Shipping s(22, options);
+    follow(s, mode);
+    Guest guest(s.world, s.a);
+    guest.write(200, 1, true);
+    const auto begun = s.a.node.monotonic();
+    ASSERT_TRUE(s.world.run_until([&] { return guest.done(); }, 60s)) << to_string(mode);
+    EXPECT_LE(s.a.node.monotonic() - begun, 5s) << to_string(mode);
+    EXPECT_EQ(guest.failed(), 0);
   }
 }
 
