@@ -377,6 +377,11 @@ void to_proto(const Receipt& receipt, v1::Receipt* out) {
   out->set_missing_bytes(receipt.missing_bytes);
   out->set_last_contact_utc_ns(receipt.last_contact.value);
   out->set_contact_age_ms(receipt.contact_age_ms);
+  if (!receipt.consistent) return;
+  auto* consistent = out->mutable_consistent();
+  consistent->set_snapshot(utf8(receipt.consistent->snapshot));
+  consistent->set_lsn(receipt.consistent->lsn.value);
+  consistent->set_utc_ns(receipt.consistent->utc.value);
 }
 
 Receipt from_proto(const v1::Receipt& in) {
@@ -392,6 +397,11 @@ Receipt from_proto(const v1::Receipt& in) {
   receipt.missing_bytes = in.missing_bytes();
   receipt.last_contact = UtcNs(in.last_contact_utc_ns());
   receipt.contact_age_ms = in.contact_age_ms();
+  if (in.has_consistent()) {
+    const auto& consistent = in.consistent();
+    receipt.consistent =
+        ConsistentPoint{consistent.snapshot(), Lsn(consistent.lsn()), UtcNs(consistent.utc_ns())};
+  }
   return receipt;
 }
 

@@ -253,6 +253,10 @@ TEST_F(CommandTest, PromotionInJson) {
   EXPECT_EQ(at_b("receipt vms --json"), 0);
   EXPECT_EQ(json()["missing_records"], 7);
   EXPECT_EQ(json()["primary_reachable"], false);
+  EXPECT_TRUE(json()["consistent"].is_null());
+  nodes["b:1"].receipt.consistent = ConsistentPoint{"nightly", Lsn(7), UtcNs(8)};
+  EXPECT_EQ(at_b("receipt vms --json"), 0);
+  EXPECT_EQ(json()["consistent"].dump(), R"({"lsn":7,"snapshot":"nightly","utc_ns":8})");
   EXPECT_EQ(at_b("promote vms --json"), 4);
   EXPECT_EQ(out.str(), "");
   EXPECT_EQ(error_json()["code"], "refused");

@@ -13,6 +13,7 @@ inline Receipt full_receipt() {
   Receipt r;
   r.group = "g";
   r.recovers_to = point(10);
+  r.consistent = ConsistentPoint{"nightly", Lsn(8), UtcNs(1008)};
   r.new_timeline = Timeline(3);
   r.complete_image = true;
   r.primary_reachable = true;
