@@ -6,6 +6,7 @@
 #include "ctl/answers.h"
 #include "ctl/commands.h"
 #include "ctl/format.h"
+#include "ctl/json.h"
 #include "ctl/moment.h"
 #include "ctl/places.h"
 #include "ctl/rollback.h"
@@ -176,6 +177,28 @@ Exit run_clone(Context& context, const std::string& source, const std::string& n
   }
   work.request = {at.group->name, work.of.name, name};
   return make_clone(context, *at.client, at.node.node, work);
+}
+
+Exit run_point_create(Context& context, const PointOptions& options) {
+  auto at = find_origin(context, options.group);
+  if (!at.client) return at.exit;
+  const auto moment = parse_moment(options.at, at.node.now);
+  if (!moment) return fail_usage(context, moment.error().message);
+  const auto& group = at.group->name;
+  const auto kept =
+      at.client->keep_point({group, moment->lsn, moment->time, options.name, options.label});
+  if (!kept) return fail(context, kept.error(), at.client->reached());
+  if (context.settings.json) {
+    Json out = {{"group", group}, {"node", at.node.node}};
+    out.update(to_json(*kept));
+    context.out << json_text(out);
+    return Exit::kOk;
+  }
+  context.out << "Point " << kept->name << " of group " << group << " keeps record "
+              << kept->lsn.value << " (" << time_text(kept->utc) << ") on node " << at.node.node
+              << ", and there only. Exports, read-only: " << exports_text(*at.group, *kept)
+              << ". 'tandem snapshot delete " << group << " " << kept->name << "' lets it go.\n";
+  return Exit::kOk;
 }
 
 Exit run_recover(Context& context, const RecoverOptions& options) {

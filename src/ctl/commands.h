@@ -50,6 +50,14 @@ Exit run_history(Context& context, const HistoryOptions& options);
 // clone_commands.cc
 /// `source`: GROUP, as it is now, or GROUP@SNAPSHOT. On a primary or on a mirror.
 Exit run_clone(Context& context, const std::string& source, const std::string& name);
+struct PointOptions {
+  std::string group;
+  std::string at;    // see parse_moment()
+  std::string name;  // "": by its position
+  std::string label;
+};
+/// Keeps a state out of the history of one node's copy: of the only --node, else of the primary.
+Exit run_point_create(Context& context, const PointOptions& options);
 struct RecoverOptions {
   std::string what;  // a group, or a volume, which stands for its group
   std::string at;    // see parse_moment()
