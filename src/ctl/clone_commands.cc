@@ -10,6 +10,7 @@
 #include "ctl/moment.h"
 #include "ctl/places.h"
 #include "ctl/rollback.h"
+#include "ctl/temporary_points.h"
 
 namespace tandem::ctl {
 namespace {
@@ -45,15 +46,6 @@ std::string clone_name(const NodeStatus& node, const std::string& group, UtcNs t
   return free;
 }
 
-/// A state that was kept for a command alone. What cannot be deleted is told.
-void drop(Context& context, rpc::ControlClient& client, const std::string& group,
-          const std::string& name) {
-  const auto done = client.delete_snapshot(group, name);
-  if (!done)
-    context.err << "tandem: point " << name << " of group " << group
-                << " was kept for this and stays: " << done.error().message << "\n";
-}
-
 struct CloneWork {
   CloneGroup request;
   SnapshotStatus of;
@@ -65,7 +57,7 @@ Exit make_clone(Context& context, rpc::ControlClient& client, const std::string&
                 const CloneWork& work) {
   const auto& [request, of, only_for_this] = work;
   const auto done = client.clone_group(request);
-  if (only_for_this) drop(context, client, request.origin, of.name);
+  if (only_for_this) let_go(context, client, request.origin, of.name);
   if (!done) return fail(context, done.error(), client.reached());
   GroupStatus clone;
   clone.name = request.name;
@@ -149,7 +141,7 @@ Exit recover_in_place(Context& context, Found at, const SnapshotStatus& point,
   const auto& group = *at.group;
   const Exit end = roll_back(context, *at.client,
                              {at.node.now, group, point, options.branch, group.name, options.yes});
-  if (end != Exit::kOk) drop(context, *at.client, group.name, point.name);
+  if (end != Exit::kOk) let_go(context, *at.client, group.name, point.name);
   return end;
 }
 

@@ -100,10 +100,9 @@ Exit run_switchover(Context& context, const std::string& group, const std::strin
 
 // diff_command.cc
 struct DiffRequest {
-  std::string volume;  // or VOLUME@SNAPSHOT, which is `to`
-  std::string from;    // a snapshot
-  std::string to;      // a snapshot; "": now
-  std::string nbd;     // where the node's exports are; "": as it says
+  std::string volume;    // or VOLUME@POINT, which is `to`
+  std::string from, to;  // a kept state, a moment (see parse_moment()), "now"; `to` "": now
+  std::string nbd;       // where the node's exports are; "": as it says
   bool summary = false;
 };
 Exit run_diff(Context& context, DiffRequest request);

@@ -1,7 +1,10 @@
 """Any moment of the history as a point of its own, beside the snapshots: kept, exported read-only on
-the node that keeps it, and let go again.
+the node that keeps it, and let go again. What differs between any two points, in whichever way they are
+named, is what was written between them.
 """
 
+import signal
+import subprocess
 import time
 
 import harness
@@ -10,6 +13,13 @@ from harness import MIB, nbd
 
 FAILED, USAGE, NOT_FOUND = 1, 2, 5
 BLOCK = 4096
+
+
+def with_usual_signals():
+    """Whoever started the tests may have had some ignored."""
+    harness.die_with_parent()
+    for which in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(which, signal.SIG_DFL)
 
 
 class PointTest(test_time.TimeTest):
@@ -112,6 +122,104 @@ class Points(PointTest):
                           "a@b", "--at", str(lsn))
         self.a.tandem("group", "set", "g", "history=")
         self.assertEqual(list(self.kept(self.a)), [f"point-{lsn}"])
+
+
+@harness.needs_nbd
+class Differences(PointTest):
+    def blocks(self, node, *arguments):
+        """{number: reads as zeroes} of the blocks that differ."""
+        told = node.tandem("diff", *arguments, json_output=True)
+        self.assertEqual(told["node"], node.name)
+        return {at // BLOCK: e["zero"] for e in told["extents"]
+                for at in range(e["offset"], e["offset"] + e["length"], BLOCK)}
+
+    def expected(self, old, new):
+        zeroes = bytes(BLOCK)
+        return {at // BLOCK: new[at:at + BLOCK] == zeroes for at in range(0, len(new), BLOCK)
+                if old[at:at + BLOCK] != new[at:at + BLOCK]}
+
+    def leftovers(self, node):
+        return [name for name in self.kept(node) if name.startswith("diff-")]
+
+    def test_are_what_was_written_between_any_two_points(self):
+        contents = {}
+        for name in ("early", "middle"):
+            moment, lsn, contents[name] = self.live(1)[0]
+            contents[moment] = contents[name]
+            made = self.snapshot(name)
+            contents[str(made["lsn"])] = contents[name]
+        abandoned, lsn, contents["mistake"] = self.live(1)[0]
+        self.a.tandem("snapshot", "rollback", "g", "middle", "--branch", "mistake", "--yes")
+        self.model[:] = contents["middle"]
+        moment, _, contents[moment] = self.live(1)[0]
+        contents["now"] = bytes(self.model)
+        self.wait_level()
+        before = {node.name: list(self.kept(node)) for node in (self.a, self.b)}
+        pairs = [(old, new) for old in contents for new in contents]
+        for old, new in self.random.sample(pairs, 40):
+            node = self.a if "now" in (old, new) else self.random.choice((self.a, self.b))
+            told = self.blocks(node, f"v@{new}", "--from", old)
+            self.assertEqual(told, self.expected(contents[old], contents[new]),
+                             f"from {old} to {new} on {node.name}")
+        self.assertTrue(self.expected(contents["mistake"], contents["now"]))
+        self.assertEqual(self.blocks(self.a, "v", "--from", "mistake"),
+                         self.expected(contents["mistake"], contents["now"]))
+        # What was abandoned is the branch's: by then there was nothing else than what is left.
+        self.assertEqual(self.blocks(self.a, "v@middle", "--from", abandoned), {})
+        self.assert_fails(NOT_FOUND, f"LSN {lsn} is not in the history", self.a, "diff", "v",
+                          "--from", lsn)
+        told = self.a.tandem("diff", "v", "--from", moment, "--summary").stdout
+        self.assertRegex(told, r"between record \d+ \(20.* UTC\) and now, of which")
+        exact = self.a.tandem("diff", "v", "--from", moment, "--to", "mistake", json_output=True)
+        self.assertIsNone(exact["from"]["snapshot"])
+        self.assertEqual(exact["to"]["snapshot"], "mistake")
+        self.assertGreater(exact["from"]["lsn"], exact["to"]["lsn"])
+        for node in (self.a, self.b):
+            self.assertEqual(list(self.kept(node)), before[node.name], "all points were let go")
+
+    def test_the_points_go_also_when_it_fails_or_is_interrupted(self):
+        moment, lsn, _ = self.live(1)[0]
+        with self.a.nbd("v") as disk:
+            for at in range(0, 32 * MIB, 2 * BLOCK):
+                disk.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(b"x" * BLOCK)), at)
+                while disk.aio_in_flight() > 16:
+                    disk.poll(-1)
+            disk.flush()
+        failed = self.a.tandem("diff", "v", "--from", lsn, "--nbd",
+                               f"127.0.0.1:{harness.free_port()}", check=False)
+        self.assertNotEqual(failed.returncode, 0)
+        self.assertEqual(self.leftovers(self.a), [])
+        # Of 4,096 runs; the pipe holds half of them.
+        command = [harness.BIN / "tandem", "--node", self.a.service, *self.a.credentials(), "diff",
+                   "v", "--from", str(lsn)]
+        for how in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, None):
+            diff = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                    text=True, preexec_fn=with_usual_signals)
+            harness.wait_until(lambda: self.leftovers(self.a), "a point for the comparison")
+            if how is None:
+                diff.stdout.close()
+                complaint = diff.stderr.read()
+                self.assertEqual(diff.wait(harness.PATIENCE), FAILED, complaint)
+                self.assertIn("nobody reads", complaint)
+            else:
+                diff.send_signal(how)
+                self.assertEqual(diff.wait(harness.PATIENCE), -how)
+                self.assertEqual(diff.stderr.read(), "")
+                diff.stdout.close()
+            diff.stderr.close()
+            self.assertEqual(self.leftovers(self.a), [], how)
+        # Where it cannot, it says so.
+        diff = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                preexec_fn=with_usual_signals)
+        (left,) = harness.wait_until(lambda: self.leftovers(self.a), "a point for the comparison")
+        self.a.kill()
+        _, complaint = diff.communicate(timeout=harness.PATIENCE)
+        self.assertNotEqual(diff.returncode, 0)
+        self.assertIn(f"point {left} of group g was kept for this and stays: ", complaint)
+        self.a.start()
+        harness.wait_until(lambda: self.a.serves("v"), "the primary to serve")
+        self.assertEqual(self.leftovers(self.a), [left])
+        self.a.tandem("snapshot", "delete", "g", left, "--yes")
 
 
 if __name__ == "__main__":
