@@ -132,6 +132,7 @@ inline NodeStatus full_status() {
   g.space.free_bytes = 45;
   g.space.log_rest_bytes = 46;
   g.space.zone_bytes = 47;
+  g.space.history_bytes = 48;
   g.hook = {"failed", "exit code 3", UtcNs(41)};
   s.groups = {g, GroupStatus{}};
   return s;
