@@ -287,6 +287,9 @@ class History(TimeTest):
         markers = [(m["kind"], m["name"]) for m in history["markers"]]
         self.assertIn(("snapshot", "one"), markers)
         self.assertIn(("branch", "old"), markers)
+        self.assertEqual({m["name"]: m["consistency"] for m in history["markers"]
+                          if "consistency" in m},
+                         {"one": "crash-consistent", "old": "crash-consistent"})
         lsns = [m["lsn"] for m in history["markers"]]
         self.assertEqual(lsns, sorted(lsns))
         text = self.a.tandem("history", "g").stdout
