@@ -114,10 +114,20 @@ struct NodeStatus {
   std::vector<GroupStatus> groups;
 };
 
+/// The newest kept snapshot that commands around it made application-consistent, of those that what
+/// is recovered came out of.
+struct ConsistentPoint {
+  std::string snapshot;
+  Lsn lsn;
+  UtcNs utc;
+  auto operator<=>(const ConsistentPoint&) const = default;
+};
+
 /// What a promotion recovers and what it loses (promise 7).
 struct Receipt {
   std::string group;
   LogPoint recovers_to;
+  std::optional<ConsistentPoint> consistent;  // nothing: this copy keeps none, or does not say
   Timeline new_timeline;
   bool complete_image = true;      // false: the first full copy never finished; nothing to promote
   bool primary_reachable = false;  // it answered within the time-out, or its stream is alive

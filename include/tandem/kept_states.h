@@ -88,7 +88,9 @@ struct HistoryStatus {
   std::string window, bytes_max;  // the settings
   std::optional<LogPoint> start;  // nothing: no history is kept here
   LogPoint head;
-  std::uint64_t bytes = 0;      // kept for it
+  // That it needs: the log, what was replaced since its beginning and no kept state maps, and what
+  // its marks map up to the first older state that was not made for it.
+  std::uint64_t bytes = 0;
   std::vector<LogPoint> marks;  // some of its positions, oldest first: for rates over time
 };
 

@@ -33,13 +33,16 @@ struct PoolStatus {
 /// Where every byte of a group's zones is, beside what its status says of data, snapshots, log and
 /// maps; together they are zone_bytes.
 struct GroupSpace {
-  std::uint64_t dead_bytes = 0;      // replaced, and kept for a mirror that may ask for it
+  std::uint64_t dead_bytes = 0;      // replaced, and kept for a mirror or the history
   std::uint64_t book_bytes = 0;      // descriptor, bitmaps, lists
   std::uint64_t moving_bytes = 0;    // written and not mapped yet, a full copy that arrives
   std::uint64_t freed_bytes = 0;     // free with the next checkpoint
   std::uint64_t free_bytes = 0;      // for this group's next writes
   std::uint64_t log_rest_bytes = 0;  // taken for the log and not written yet
   std::uint64_t zone_bytes = 0;
+  // No part of its own but what its history needs of the others, alone or as well: of the log, of
+  // what was replaced, and of what only kept states map (see HistoryStatus::bytes).
+  std::uint64_t history_bytes = 0;
 };
 
 }  // namespace tandem

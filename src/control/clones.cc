@@ -80,7 +80,11 @@ Status NodeControl::nothing_came_out_of(std::string_view name) const {
   if (clones.empty()) return ok();
   return Error{
       ErrorCode::kRefused,
-      fmt::format("group {} shares data with clones of it: {}; delete those first", name, clones)};
+      fmt::format("group {0} shares data with clones of it: {1}. Discard each with 'tandem group "
+                  "delete CLONE', or move it: 'tandem mirror add CLONE NODE' makes a copy that "
+                  "shares nothing, for 'tandem switchover'. Deleting the volumes and snapshots of "
+                  "{0} gives back at once what its clones do not share",
+                  name, clones)};
 }
 
 }  // namespace tandem::control

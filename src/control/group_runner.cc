@@ -393,6 +393,7 @@ Receipt GroupRunner::receipt() const {
   const UpstreamStatus upstream = replication_->upstream();
   receipt.group = name_;
   receipt.recovers_to = group_.head();
+  receipt.consistent = consistent_point();
   Timeline newest = std::max(group_.tail().timeline, group_.fenced_by());
   for (const auto& fork : group_.history()) newest = std::max(newest, fork.timeline);
   receipt.new_timeline = newest.next();

@@ -112,6 +112,7 @@ class GroupRunner {
   Status may_change_volumes() const;
   std::vector<SnapshotStatus> snapshot_statuses() const;
   Result<SnapshotStatus> find_snapshot(std::string_view name) const;
+  std::optional<ConsistentPoint> consistent_point() const;
   void apply_history(const Settings& settings);
   // consistent_snapshot.cc
   struct Creation;

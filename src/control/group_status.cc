@@ -30,7 +30,8 @@ Task<GroupStatus> GroupRunner::status() {
                   .freed_bytes = use.freed_blocks * kBlockBytes,
                   .free_bytes = use.free_blocks * kBlockBytes,
                   .log_rest_bytes = use.log_rest_blocks * kBlockBytes,
-                  .zone_bytes = use.sum() * kBlockBytes};
+                  .zone_bytes = use.sum() * kBlockBytes,
+                  .history_bytes = group_.history_status().bytes};
   for (const auto& volume : group_.volumes()) {
     status.volumes.push_back({volume.name, volume.id.value, volume.size_bytes,
                               volume.logical_block_bytes, volume.allocated_blocks * kBlockBytes});

@@ -4,6 +4,16 @@
 #include "tandem/base/log.h"
 
 namespace tandem::control {
+namespace {
+
+/// Who asked for a time is told which there are.
+Error with_times(Error error, const store::Group::HistoryStatus& kept) {
+  if (error.code == ErrorCode::kNotFound && kept.start)
+    error.message += ", of " + time_name(kept.start->utc) + " to now";
+  return error;
+}
+
+}  // namespace
 
 void GroupRunner::apply_history(const Settings& settings) {
   const auto policy = replication::history_policy(settings);
@@ -30,7 +40,7 @@ Task<Result<SnapshotStatus>> GroupRunner::keep_point(KeepPoint request) {
   Lsn at = request.lsn.value_or(group_.head().lsn);
   if (request.time) {
     const auto found = co_await group_.position_at(*request.time);
-    if (!found) co_return found.error();
+    if (!found) co_return with_times(found.error(), group_.history_status());
     at = found->lsn;
   }
   if (request.name.empty()) {

@@ -34,6 +34,16 @@ class Tree {
     return state != nullptr && state->has_name() ? state : nullptr;
   }
 
+  bool was_abandoned(const SnapshotState& state) const {
+    if (next_on_way_.count(state.id) != 0) return false;
+    auto id = state.parent;
+    for (std::size_t i = 0; find(id) != nullptr && i < states_.size(); ++i) {
+      if (next_on_way_.count(id) != 0) return true;
+      id = find(id)->parent;
+    }
+    return false;
+  }
+
   /// Not counting what the live state's way there gave up last.
   std::uint64_t held_by(const SnapshotState& state) const {
     const auto way = next_on_way_.find(state.id);
@@ -59,6 +69,19 @@ class Tree {
 std::string nearest_name(const std::vector<SnapshotState>& states, SnapshotId id) {
   const auto* state = Tree(states, SnapshotId{}).named(id);
   return state == nullptr ? "" : state->name;
+}
+
+const SnapshotState* newest_consistent(const std::vector<SnapshotState>& states,
+                                       SnapshotId live_parent) {
+  const Tree tree(states, live_parent);
+  const SnapshotState* newest = nullptr;
+  for (const auto& state : states) {
+    const bool counts = state.has_name() &&
+                        state.consistency == format::Consistency::kApplication &&
+                        !tree.was_abandoned(state);
+    if (counts && (newest == nullptr || state.at.lsn > newest->at.lsn)) newest = &state;
+  }
+  return newest;
 }
 
 std::map<SnapshotId, KeptUse> uses_of(const std::vector<SnapshotState>& states,

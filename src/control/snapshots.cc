@@ -83,6 +83,13 @@ Result<SnapshotStatus> GroupRunner::find_snapshot(std::string_view name) const {
                fmt::format("group {} has no snapshot {} on node {}", name_, name, options_.node)};
 }
 
+std::optional<ConsistentPoint> GroupRunner::consistent_point() const {
+  const auto states = group_.kept_states();
+  const auto* newest = newest_consistent(states, group_.parent());
+  if (newest == nullptr) return std::nullopt;
+  return ConsistentPoint{newest->name, newest->at.lsn, newest->at.utc};
+}
+
 Task<Result<SnapshotStatus>> GroupRunner::create_snapshot(CreateSnapshot request) {
   auto holder = work_.hold();
   std::optional<Nanoseconds> limit;

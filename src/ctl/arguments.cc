@@ -30,7 +30,7 @@ struct Words {
   std::string name, group, address, fence_command;
   std::uint32_t block_size = 512;
   std::vector<std::string> changes;
-  std::string label, new_name, branch;
+  std::string label, new_name, branch, at;
   PairOptions pair;
   RecoverOptions recover;
   bool local = false;  // asks no node
@@ -214,6 +214,8 @@ void add_snapshot_commands(CLI::App& app, Words& w, Action& chosen) {
       app.add_subcommand("snapshot", "States of a group that are kept")->require_subcommand(1);
   auto* create = command(*snapshot, "create", "Keep the present state, on the mirrors too", chosen,
                          [&w](Context& context) {
+                           if (!w.at.empty())
+                             return run_point_create(context, {w.group, w.at, w.name, w.label});
                            CreateSnapshot request{w.group, w.name, w.label};
                            if (w.crash_consistent) request.hook = SnapshotHook::kSkip;
                            if (w.require_consistent) request.hook = SnapshotHook::kRequire;
@@ -222,12 +224,21 @@ void add_snapshot_commands(CLI::App& app, Words& w, Action& chosen) {
   create->add_option("GROUP", w.group)->required();
   create->add_option("NAME", w.name, "The time in UTC without it");
   create->add_option("--label", w.label, "What it is for, in words")->type_name("TEXT");
-  auto* crash = create->add_flag("--crash-consistent", w.crash_consistent,
-                                 "Without the commands that the node has around snapshots");
+  auto* at = create
+                 ->add_option("--at", w.at,
+                              "Not the present state but one of the history of this node's copy "
+                              "(else the primary's): a time or a record, as for recover. Kept "
+                              "there only")
+                 ->type_name("TIME|LSN");
+  auto* crash = create
+                    ->add_flag("--crash-consistent", w.crash_consistent,
+                               "Without the commands that the node has around snapshots")
+                    ->excludes(at);
   create
       ->add_flag("--require-consistent", w.require_consistent,
                  "No snapshot unless those commands succeed")
-      ->excludes(crash);
+      ->excludes(crash)
+      ->excludes(at);
   auto* list = command(*snapshot, "list", "All snapshots, of each node", chosen,
                        [&w](Context& context) { return run_snapshot_list(context, w.group); });
   list->add_option("GROUP", w.group);

@@ -17,13 +17,17 @@ void add_nbd(CLI::App& app, std::string& nbd) {
 
 void add_diff(CLI::App& app, Action& chosen) {
   const auto r = std::make_shared<DiffRequest>();
-  auto* diff = app.add_subcommand("diff", "What changed in a volume since a snapshot");
+  auto* diff = app.add_subcommand("diff", "What differs between two points of a volume");
   diff->callback(
       [r, &chosen] { chosen = [r](Context& context) { return run_diff(context, *r); }; });
-  diff->add_option("VOLUME", r->volume, "Or VOLUME@SNAPSHOT, the same as --to")->required();
-  diff->add_option("--from", r->from, "What to compare with")->required()->type_name("SNAPSHOT");
-  diff->add_option("--to", r->to, "What to compare; the volume as it is now without it")
-      ->type_name("SNAPSHOT");
+  diff->add_option("VOLUME", r->volume, "Or VOLUME@POINT, the same as --to")->required();
+  diff->add_option(
+          "--from", r->from,
+          "What to compare with: a snapshot, branch or point, \"now\", or a time or record "
+          "of the history as for recover, which is kept for as long as this takes")
+      ->required()
+      ->type_name("POINT");
+  diff->add_option("--to", r->to, "What to compare, likewise; now without it")->type_name("POINT");
   diff->add_flag("--summary", r->summary, "Only how much it is");
   add_nbd(*diff, r->nbd);
 }

@@ -6,9 +6,11 @@
 #include "ctl/answers.h"
 #include "ctl/commands.h"
 #include "ctl/format.h"
+#include "ctl/json.h"
 #include "ctl/moment.h"
 #include "ctl/places.h"
 #include "ctl/rollback.h"
+#include "ctl/temporary_points.h"
 
 namespace tandem::ctl {
 namespace {
@@ -44,15 +46,6 @@ std::string clone_name(const NodeStatus& node, const std::string& group, UtcNs t
   return free;
 }
 
-/// A state that was kept for a command alone. What cannot be deleted is told.
-void drop(Context& context, rpc::ControlClient& client, const std::string& group,
-          const std::string& name) {
-  const auto done = client.delete_snapshot(group, name);
-  if (!done)
-    context.err << "tandem: point " << name << " of group " << group
-                << " was kept for this and stays: " << done.error().message << "\n";
-}
-
 struct CloneWork {
   CloneGroup request;
   SnapshotStatus of;
@@ -64,7 +57,7 @@ Exit make_clone(Context& context, rpc::ControlClient& client, const std::string&
                 const CloneWork& work) {
   const auto& [request, of, only_for_this] = work;
   const auto done = client.clone_group(request);
-  if (only_for_this) drop(context, client, request.origin, of.name);
+  if (only_for_this) let_go(context, client, request.origin, of.name);
   if (!done) return fail(context, done.error(), client.reached());
   GroupStatus clone;
   clone.name = request.name;
@@ -148,7 +141,7 @@ Exit recover_in_place(Context& context, Found at, const SnapshotStatus& point,
   const auto& group = *at.group;
   const Exit end = roll_back(context, *at.client,
                              {at.node.now, group, point, options.branch, group.name, options.yes});
-  if (end != Exit::kOk) drop(context, *at.client, group.name, point.name);
+  if (end != Exit::kOk) let_go(context, *at.client, group.name, point.name);
   return end;
 }
 
@@ -176,6 +169,28 @@ Exit run_clone(Context& context, const std::string& source, const std::string& n
   }
   work.request = {at.group->name, work.of.name, name};
   return make_clone(context, *at.client, at.node.node, work);
+}
+
+Exit run_point_create(Context& context, const PointOptions& options) {
+  auto at = find_origin(context, options.group);
+  if (!at.client) return at.exit;
+  const auto moment = parse_moment(options.at, at.node.now);
+  if (!moment) return fail_usage(context, moment.error().message);
+  const auto& group = at.group->name;
+  const auto kept =
+      at.client->keep_point({group, moment->lsn, moment->time, options.name, options.label});
+  if (!kept) return fail(context, kept.error(), at.client->reached());
+  if (context.settings.json) {
+    Json out = {{"group", group}, {"node", at.node.node}};
+    out.update(to_json(*kept));
+    context.out << json_text(out);
+    return Exit::kOk;
+  }
+  context.out << "Point " << kept->name << " of group " << group << " keeps record "
+              << kept->lsn.value << " (" << time_text(kept->utc) << ") on node " << at.node.node
+              << ", and there only. Exports, read-only: " << exports_text(*at.group, *kept)
+              << ". 'tandem snapshot delete " << group << " " << kept->name << "' lets it go.\n";
+  return Exit::kOk;
 }
 
 Exit run_recover(Context& context, const RecoverOptions& options) {

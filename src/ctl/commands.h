@@ -50,6 +50,14 @@ Exit run_history(Context& context, const HistoryOptions& options);
 // clone_commands.cc
 /// `source`: GROUP, as it is now, or GROUP@SNAPSHOT. On a primary or on a mirror.
 Exit run_clone(Context& context, const std::string& source, const std::string& name);
+struct PointOptions {
+  std::string group;
+  std::string at;    // see parse_moment()
+  std::string name;  // "": by its position
+  std::string label;
+};
+/// Keeps a state out of the history of one node's copy: of the only --node, else of the primary.
+Exit run_point_create(Context& context, const PointOptions& options);
 struct RecoverOptions {
   std::string what;  // a group, or a volume, which stands for its group
   std::string at;    // see parse_moment()
@@ -92,10 +100,9 @@ Exit run_switchover(Context& context, const std::string& group, const std::strin
 
 // diff_command.cc
 struct DiffRequest {
-  std::string volume;  // or VOLUME@SNAPSHOT, which is `to`
-  std::string from;    // a snapshot
-  std::string to;      // a snapshot; "": now
-  std::string nbd;     // where the node's exports are; "": as it says
+  std::string volume;    // or VOLUME@POINT, which is `to`
+  std::string from, to;  // a kept state, a moment (see parse_moment()), "now"; `to` "": now
+  std::string nbd;       // where the node's exports are; "": as it says
   bool summary = false;
 };
 Exit run_diff(Context& context, DiffRequest request);

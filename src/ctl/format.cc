@@ -219,6 +219,10 @@ std::string receipt_text(const Receipt& r, bool promoted) {
     return out;
   }
   line(promoted ? "recovered to" : "recovers to", point_text(r.recovers_to));
+  line("consistent at", r.consistent ? "snapshot " + r.consistent->snapshot + ", record " +
+                                           grouped(r.consistent->lsn.value) + " of " +
+                                           time_text(r.consistent->utc)
+                                     : "no application-consistent snapshot is kept here");
   line("new timeline", std::to_string(r.new_timeline.value));
   if (!r.head_known) {
     line(promoted ? "lost" : "loses",

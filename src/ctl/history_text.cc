@@ -21,6 +21,7 @@ struct Marker {
   std::string name;
   std::string text;
   std::optional<std::uint64_t> payload_bytes;  // where it is known
+  std::string consistency{};                   // of a kept state
 };
 
 std::string state_text(const SnapshotStatus& s) {
@@ -33,7 +34,7 @@ std::string state_text(const SnapshotStatus& s) {
 std::vector<Marker> markers(const HistoryView& view) {
   std::vector<Marker> all;
   for (const auto& s : view.group->snapshots)
-    all.push_back({s.utc, s.lsn, s.kind, s.name, state_text(s), s.payload_bytes});
+    all.push_back({s.utc, s.lsn, s.kind, s.name, state_text(s), s.payload_bytes, s.consistency});
   for (const auto& fork : view.group->history) {
     if (fork.timeline <= Timeline{1}) continue;  // the beginning of all
     const std::string number = std::to_string(fork.timeline.value);
@@ -205,6 +206,7 @@ Json to_json(const HistoryView& view) {
                               {"kind", m.kind},
                               {"name", m.name},
                               {"text", m.text}});
+    if (!m.consistency.empty()) out["markers"].back()["consistency"] = m.consistency;
   }
   return out;
 }

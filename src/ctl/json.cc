@@ -57,6 +57,11 @@ Json to_json(const UpstreamStatus& upstream) {
           {"agreement", agreement_json(upstream.agreement)}};
 }
 
+Json consistent_json(const std::optional<ConsistentPoint>& point) {
+  if (!point) return nullptr;
+  return {{"snapshot", point->snapshot}, {"lsn", point->lsn.value}, {"utc_ns", point->utc.value}};
+}
+
 }  // namespace
 
 Json to_json(const LogPoint& point) {
@@ -189,6 +194,7 @@ Json to_json(const NodeStatus& node) {
 Json to_json(const Receipt& receipt) {
   return {{"group", receipt.group},
           {"recovers_to", to_json(receipt.recovers_to)},
+          {"consistent", consistent_json(receipt.consistent)},
           {"new_timeline", receipt.new_timeline.value},
           {"complete_image", receipt.complete_image},
           {"primary_reachable", receipt.primary_reachable},

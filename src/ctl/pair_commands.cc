@@ -22,6 +22,8 @@ namespace {
 constexpr int kWrongSecretsMax = 5;
 /// The `tandem` command's own certificates; the unit makes the second one read-only.
 constexpr const char* kOperators[] = {"operator", "viewer"};
+// By these the nodes tell them from each other, and from a node: see rpc/credentials.h.
+constexpr const char* kOperatorUnit = "tandem-operator";
 constexpr const char* kViewerUnit = "tandem-viewer";
 
 std::string hex(const std::string& bytes) {
@@ -104,7 +106,8 @@ Status prepare(const PairOptions& options, Authority& authority) {
   TANDEM_TRY(make_own(authority, options.directory, {options.name, options.addresses, ""}));
   for (const std::string who : kOperators) {
     const bool views = who == "viewer";
-    TANDEM_TRY(make_own(authority, options.directory, {who, {}, views ? kViewerUnit : ""}));
+    TANDEM_TRY(
+        make_own(authority, options.directory, {who, {}, views ? kViewerUnit : kOperatorUnit}));
   }
   return ok();
 }

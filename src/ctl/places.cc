@@ -35,7 +35,7 @@ Result<std::vector<Place>> places_with(const std::vector<Answer>& answers, const
       if (!holds(group)) continue;
       auto address = nbd_address(*answer.status, answer.address, nbd);
       if (address) {
-        places.push_back({&*answer.status, &group, std::move(*address)});
+        places.push_back({&*answer.status, &group, std::move(*address), answer.address});
       } else {
         unreachable = address.error();
       }

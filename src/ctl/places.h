@@ -20,6 +20,7 @@ struct Place {
   const NodeStatus* node = nullptr;
   const GroupStatus* group = nullptr;
   NbdAddress nbd;
+  std::string service;
 };
 using Holds = std::function<bool(const GroupStatus&)>;
 

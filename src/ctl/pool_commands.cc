@@ -20,8 +20,8 @@ struct Part {
 
 std::vector<Part> parts_of(const GroupStatus& g) {
   return {{"data", "data of volumes", g.data_bytes},
-          {"snapshots", "only for snapshots", g.snapshot_bytes},
-          {"dead", "replaced, kept for mirrors", g.space.dead_bytes},
+          {"snapshots", "only for kept states", g.snapshot_bytes},
+          {"dead", "replaced, kept for mirrors or history", g.space.dead_bytes},
           {"maps", "maps", g.map_bytes},
           {"books", "descriptor, bitmaps, lists", g.space.book_bytes},
           {"moving", "on their way", g.space.moving_bytes},
@@ -57,14 +57,23 @@ Json to_json(const std::vector<Part>& parts) {
   return out;
 }
 
+/// Of the parts, not beside them.
+std::uint64_t history_bytes(const NodeStatus& node) {
+  std::uint64_t bytes = 0;
+  for (const auto& group : node.groups) bytes += group.space.history_bytes;
+  return bytes;
+}
+
 Json pool_json(const NodeStatus& node) {
   Json out = {{"node", node.node}};
   out.update(ctl::to_json(node.pool));
   out["space"] = to_json(parts_of(node));
+  out["history_bytes"] = history_bytes(node);
   out["groups"] = Json::array();
   for (const auto& group : node.groups) {
     Json entry = {{"group", group.name}, {"zone_bytes", group.space.zone_bytes}};
     entry["space"] = to_json(parts_of(group));
+    entry["history_bytes"] = group.space.history_bytes;
     out["groups"].push_back(std::move(entry));
   }
   return out;
@@ -90,6 +99,12 @@ std::string pool_text(const NodeStatus& node) {
   std::vector<std::string> total = {"  together", size_text(sum(all))};
   for (const auto& parts : groups) total.push_back(size_text(sum(parts)));
   rows.row(std::move(total));
+  if (history_bytes(node) != 0) {
+    std::vector<std::string> history = {"  of which the history needs",
+                                        size_text(history_bytes(node))};
+    for (const auto& group : node.groups) history.push_back(size_text(group.space.history_bytes));
+    rows.row(std::move(history));
+  }
   out += rows.text();
   out += "  Of the free zones " + size_text(pool.prepared_bytes) +
          " have been written once and are kept below the pool.\n";

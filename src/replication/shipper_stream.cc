@@ -1,5 +1,6 @@
 // The streaming part of Shipper: the order of records, the window, acknowledgements, the gate.
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "replication/shipper.h"
@@ -12,6 +13,17 @@ namespace {
 
 /// Heartbeats whose answers are waited for; of older ones the answer is not looked at.
 constexpr std::size_t kHeadsMax = 64;
+
+bool is_zero(const IoBuffer& block) {
+  return block.size() > 1 && std::to_integer<int>(*block.data()) == 0 &&
+         std::memcmp(block.data(), block.data() + 1, block.size() - 1) == 0;
+}
+
+/// Disks that were copied or wiped are full of zeroes, whose blocks an image carries like others.
+bool is_mostly_zero(const std::vector<IoBuffer>& blocks) {
+  const auto zero = std::count_if(blocks.begin(), blocks.end(), is_zero);
+  return 2 * static_cast<std::size_t>(zero) > blocks.size();
+}
 
 }  // namespace
 
@@ -286,7 +298,9 @@ Task<Status> Shipper::send_image(std::optional<LogPoint> since) {
     image_done_ += blocks->entries.size();
     if (const auto rate = rate_limit())
       pace_.spend(clock_.monotonic(), blocks->entries.size() * kBlockBytes, *rate);
-    blocks->compress = compresses();
+    // Zeroes shrink to nearly nothing, so these never cost more than they save.
+    const bool can_be = (peer_codecs_ & message::kCodecLz4) != 0;
+    blocks->compress = compresses() || (can_be && is_mostly_zero(blocks->payload));
     link_->send(Message(std::move(*blocks)));
   }
   log_.end_image();

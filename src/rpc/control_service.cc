@@ -310,7 +310,8 @@ class ControlCall final : public Operation {
       self->answer(Error{ErrorCode::kBusy, "too many control calls at once; try again"});
       co_return;
     }
-    if (!kOnlyLooks<Request> && !may_change(self->context_->auth_context().get())) {
+    if (!kOnlyLooks<Request> &&
+        standing_of(self->context_->auth_context().get()) == Standing::kViewer) {
       self->answer(Error{ErrorCode::kRefused, "the certificate of " +
                                                   peer_name(self->context_->auth_context().get()) +
                                                   " may only look (its unit is " + kViewerUnit +

@@ -143,6 +143,7 @@ void to_proto(const GroupStatus& group, v1::GroupStatus* out) {
   out->set_free_bytes(space.free_bytes);
   out->set_log_rest_bytes(space.log_rest_bytes);
   out->set_zone_bytes(space.zone_bytes);
+  out->set_history_bytes(space.history_bytes);
   for (const auto& volume : group.volumes) to_proto(volume, out->add_volumes());
   for (const auto& slot : group.slots) to_proto(slot, out->add_slots());
   if (group.upstream) to_proto(*group.upstream, out->mutable_upstream());
@@ -192,7 +193,8 @@ Status from_proto(const v1::GroupStatus& in, GroupStatus& group) {
                  .freed_bytes = in.freed_bytes(),
                  .free_bytes = in.free_bytes(),
                  .log_rest_bytes = in.log_rest_bytes(),
-                 .zone_bytes = in.zone_bytes()};
+                 .zone_bytes = in.zone_bytes(),
+                 .history_bytes = in.history_bytes()};
   for (const auto& volume : in.volumes()) group.volumes.push_back(from_proto(volume));
   for (const auto& slot : in.slots()) group.slots.push_back(from_proto(slot));
   if (in.has_upstream()) group.upstream = from_proto(in.upstream());
@@ -377,6 +379,11 @@ void to_proto(const Receipt& receipt, v1::Receipt* out) {
   out->set_missing_bytes(receipt.missing_bytes);
   out->set_last_contact_utc_ns(receipt.last_contact.value);
   out->set_contact_age_ms(receipt.contact_age_ms);
+  if (!receipt.consistent) return;
+  auto* consistent = out->mutable_consistent();
+  consistent->set_snapshot(utf8(receipt.consistent->snapshot));
+  consistent->set_lsn(receipt.consistent->lsn.value);
+  consistent->set_utc_ns(receipt.consistent->utc.value);
 }
 
 Receipt from_proto(const v1::Receipt& in) {
@@ -392,6 +399,11 @@ Receipt from_proto(const v1::Receipt& in) {
   receipt.missing_bytes = in.missing_bytes();
   receipt.last_contact = UtcNs(in.last_contact_utc_ns());
   receipt.contact_age_ms = in.contact_age_ms();
+  if (in.has_consistent()) {
+    const auto& consistent = in.consistent();
+    receipt.consistent =
+        ConsistentPoint{consistent.snapshot(), Lsn(consistent.lsn()), UtcNs(consistent.utc_ns())};
+  }
   return receipt;
 }
 

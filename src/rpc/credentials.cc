@@ -193,21 +193,23 @@ std::shared_ptr<grpc::ChannelCredentials> FreshCredentials::now() {
   return credentials_;
 }
 
-bool may_change(const grpc::AuthContext* context) {
-  if (!context || !context->IsPeerAuthenticated()) return true;
+Standing standing_of(const grpc::AuthContext* context) {
+  if (!context || !context->IsPeerAuthenticated()) return Standing::kNode;
   const auto pem = context->FindPropertyValues(GRPC_X509_PEM_CERT_PROPERTY_NAME);
-  if (pem.empty()) return false;
+  if (pem.empty()) return Standing::kViewer;
   const auto certificate = parse_certificate({pem.front().data(), pem.front().size()});
-  if (!certificate) return false;
+  if (!certificate) return Standing::kViewer;
   const X509_NAME* name = X509_get_subject_name(certificate.get());
-  const std::string_view viewer = kViewerUnit;
+  auto standing = Standing::kNode;
   for (int at = -1; (at = X509_NAME_get_index_by_NID(name, NID_organizationalUnitName, at)) >= 0;) {
     const ASN1_STRING* unit = X509_NAME_ENTRY_get_data(X509_NAME_get_entry(name, at));
     const std::string_view text(reinterpret_cast<const char*>(ASN1_STRING_get0_data(unit)),
                                 static_cast<std::size_t>(ASN1_STRING_length(unit)));
-    if (text == viewer) return false;
+    // Of several the one that is good for the least.
+    if (text == kViewerUnit) return Standing::kViewer;
+    if (text == kOperatorUnit) standing = Standing::kOperator;
   }
-  return true;
+  return standing;
 }
 
 std::shared_ptr<grpc::ChannelCredentials> channel_credentials(bool tls, const Certificates& pem) {

@@ -50,10 +50,15 @@ class FreshCredentials {
   std::shared_ptr<grpc::ChannelCredentials> credentials_;
 };
 
-/// A certificate whose subject has this organisational unit may look and change nothing.
+/// What a certificate is good for, by an organisational unit in its subject.
+enum class Standing {
+  kNode,      // everything; also one without a unit of these, and everybody without TLS
+  kOperator,  // everything but replication: its key is on desks, and a stream is the data itself
+  kViewer,    // to look; also a certificate that cannot be read
+};
+inline constexpr const char* kOperatorUnit = "tandem-operator";
 inline constexpr const char* kViewerUnit = "tandem-viewer";
-/// True without TLS: there is nobody to tell apart then.
-bool may_change(const grpc::AuthContext* context);
+Standing standing_of(const grpc::AuthContext* context);
 
 /// The common name of the peer's certificate, else its first alternative name, else "".
 std::string peer_name(const grpc::AuthContext* context);

@@ -66,9 +66,12 @@ class AcceptedStream final : public ServerStream {
   }
   void accepted() override {
     listen(door_);
-    if (!may_change(context_->auth_context().get())) {
+    const Standing standing = standing_of(context_->auth_context().get());
+    if (standing != Standing::kNode) {
+      const bool views = standing == Standing::kViewer;
       turn_away({ErrorCode::kRefused, "the certificate of " + peer() +
-                                          " may only look (its unit is " + kViewerUnit +
+                                          (views ? " may only look" : " is an operator's") +
+                                          " (its unit is " + (views ? kViewerUnit : kOperatorUnit) +
                                           "); replication needs a node's"});
       return;
     }

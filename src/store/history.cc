@@ -151,11 +151,22 @@ Group::HistoryStatus Group::history_status() const {
   const bool is_wanted = !history_policy_ || history_policy_->window > Nanoseconds{0};
   const auto start = history_start();
   if (!start || !is_wanted) return status;  // what a rejoin needs is nobody's history
-  status.bytes = (log_.pages() + dead_.waiting()) * kBlockBytes;
+  const std::uint64_t blocks = log_.pages() + dead_.waiting();
+  // What a mark maps and the state behind it does not is listed with that one. From the first state
+  // on that was not made for the history it may be needed by that as well: then it counts for it.
+  std::uint64_t of_marks = 0, gone = held_.entries;
   for (const auto& snapshot : line()) {
-    if (snapshot->state.at.lsn < *start) break;
-    status.marks.insert(status.marks.begin(), snapshot->state.at);
+    const auto& state = snapshot->state;
+    const bool is_in = state.at.lsn >= *start;
+    if (is_in) status.marks.insert(status.marks.begin(), state.at);
+    if (state.kind != format::SnapshotKind::kMark) {
+      of_marks = 0;
+    } else if (is_in && !state.being_deleted) {
+      of_marks += gone;
+    }
+    gone = state.held.entries;
   }
+  status.bytes = (blocks + of_marks) * kBlockBytes;
   status.start = status.marks.front();
   status.marks.push_back(head_);
   return status;

@@ -73,6 +73,10 @@ class Hooks(harness.ClusterTest):
         harness.wait_until(lambda: len(self.consistency(b)) == 2, "the mirror")
         expected = {"s1": "application-consistent", "s2": "crash-consistent"}
         self.assertEqual((self.consistency(), self.consistency(b)), (expected, expected))
+        receipt = b.tandem("receipt", "g", json_output=True)
+        self.assertEqual(receipt["consistent"], {"snapshot": "s1", "lsn": made["lsn"],
+                                                 "utc_ns": made["utc_ns"]})
+        self.assertIn("consistent at snapshot s1, record", b.tandem("receipt", "g").stdout)
         self.assertEqual(self.a.group("g")["hook"]["state"], "good")
         self.a.tandem("group", "set", "g", "snapshots.every=10s")
         harness.wait_until(lambda: any(n.startswith("auto-") for n in self.consistency()),

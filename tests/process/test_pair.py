@@ -71,6 +71,10 @@ class Pairing(harness.ClusterTest):
         of_openssl = harness.run("openssl", "x509", "-in", self.b_keys / "ca.crt", "-noout",
                                  "-fingerprint", "-sha256").stdout
         self.assertIn(shown[0], of_openssl)
+        for name, unit in (("operator", True), ("viewer", True), ("node-a", False)):
+            told = harness.run("openssl", "x509", "-in", self.a_keys / f"{name}.crt", "-noout",
+                               "-subject").stdout
+            self.assertEqual(f"tandem-{name}" in told, unit, told)
         self.assertFalse((self.b_keys / "ca.key").exists(), "the authority stays on one node")
         for path in (self.a_keys / "ca.key", self.a_keys / "node-a.key",
                      self.a_keys / "operator.key", self.b_keys / "node-b.key"):

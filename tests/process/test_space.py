@@ -67,7 +67,8 @@ class Space(harness.ClusterTest):
         self.assertGreaterEqual(self.quiet()["snapshots"], 16 * MIB)
         self.a.tandem("volume", "delete", "w", "--yes")
         shown = self.a.tandem("pool", "show").stdout
-        self.assertIn("only for snapshots", shown)
+        self.assertIn("only for kept states", shown)
+        self.assertNotIn("which the history needs", shown)
         self.assertNotIn("DOES NOT BALANCE", shown)
         live = self.quiet()
         # Offline, every block is looked at: the same sums.
@@ -88,6 +89,35 @@ class Space(harness.ClusterTest):
         self.a.tandem("volume", "delete", "v", "--yes")
         harness.wait_until(lambda: self.quiet()["data"] == 0 and self.quiet()["snapshots"] == 0,
                            "all of it to come back")
+
+    def test_says_what_the_history_needs(self):
+        self.start()
+        self.volume()
+        self.fill("a", 0, 8 * MIB)
+        self.quiet()
+        self.assertEqual(self.pool()["history_bytes"], 0)
+        self.a.tandem("group", "set", "g", "history=1h")
+
+        def history():
+            return self.a.tandem("history", "g", json_output=True)["histories"][0]
+
+        harness.wait_until(lambda: history()["start"], "the history to begin")
+        self.fill("b", 0, 8 * MIB)  # its first mark maps what was there
+        self.fill("c", 0, 8 * MIB)  # and nothing maps this, but it is a moment of the history
+        self.a.tandem("mode", "g", "async")  # with a checkpoint
+        space = self.quiet()
+        shown = self.pool()
+        self.assertGreaterEqual(shown["history_bytes"], 16 * MIB)
+        self.assertEqual(shown["groups"][0]["history_bytes"], shown["history_bytes"])
+        self.assertLessEqual(shown["history_bytes"],
+                             space["dead"] + space["snapshots"] + space["log"])
+        self.assertEqual(history()["bytes"], shown["history_bytes"])
+        self.assertIn("of which the history needs", self.a.tandem("pool", "show").stdout)
+        self.a.tandem("group", "set", "g", "history=")
+        self.a.tandem("mode", "g", "async")
+        harness.wait_until(lambda: self.quiet()["dead"] + self.quiet()["snapshots"] == 0,
+                           "what only the history needed to come back")
+        self.assertEqual(self.pool()["history_bytes"], 0)
 
     def test_balances_while_it_is_written(self):
         self.start()

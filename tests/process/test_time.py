@@ -287,6 +287,9 @@ class History(TimeTest):
         markers = [(m["kind"], m["name"]) for m in history["markers"]]
         self.assertIn(("snapshot", "one"), markers)
         self.assertIn(("branch", "old"), markers)
+        self.assertEqual({m["name"]: m["consistency"] for m in history["markers"]
+                          if "consistency" in m},
+                         {"one": "crash-consistent", "old": "crash-consistent"})
         lsns = [m["lsn"] for m in history["markers"]]
         self.assertEqual(lsns, sorted(lsns))
         text = self.a.tandem("history", "g").stdout
@@ -391,6 +394,39 @@ class Clones(TimeTest):
         self.a.tandem("group", "delete", "older", "--yes")
         self.a.tandem("group", "delete", "old", "--yes")
         self.assertEqual(self.letter(self.a, "v"), "3")
+        for node in (self.a, self.b):
+            self.assertEqual(node.stop(), 0)
+        self.assert_sound(self.a, self.b)
+
+    def test_the_origin_goes_but_for_what_clones_share(self):
+        self.a.tandem("mirror", "remove", "g", self.b.service)
+        self.fill("1")
+        self.a.tandem("clone", "g", "c")
+        self.fill("2")
+        refused = self.assert_fails(REFUSED, "clones of it: c.", self.a, "group", "delete", "g",
+                                    "--yes")
+        self.assertIn("'tandem group delete CLONE'", refused.stderr)
+
+        def space():
+            return next(p["space"] for p in self.a.tandem(
+                "pool", "show", json_output=True)["pools"][0]["groups"] if p["group"] == "g")
+
+        self.assertEqual(space()["data"], 4 * MIB)
+        self.a.tandem("volume", "delete", "v", "--yes")
+        self.a.tandem("snapshot", "delete", "g", "clone-c", "--yes")
+        harness.wait_until(lambda: space()["data"] + space()["dead"] == 0, "what is not shared")
+        self.assertGreaterEqual(space()["snapshots"], 4 * MIB, "and the clone has the rest")
+        self.assert_fails(REFUSED, "clones of it: c.", self.a, "group", "delete", "g", "--yes")
+        self.assertEqual(self.letter(self.a, "c/v"), "1")
+        # On its own, elsewhere.
+        self.a.tandem("mirror", "add", "c", self.b.service)
+        self.wait_in_sync(self.a, "c")
+        self.a.tandem("switchover", "c")
+        self.a.tandem("group", "delete", "c", "--yes")
+        self.a.tandem("group", "delete", "g", "--yes")
+        self.assertEqual(self.a.status()["groups"], [])
+        self.b.tandem("group", "delete", "g", "--yes")
+        self.assertEqual(self.letter(self.b, "v"), "1")
         for node in (self.a, self.b):
             self.assertEqual(node.stop(), 0)
         self.assert_sound(self.a, self.b)

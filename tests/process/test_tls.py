@@ -6,10 +6,12 @@ primary's status and log, and, when it is the mirror that refuses, in the mirror
 """
 
 import datetime
+import signal
 import socket
 import ssl
 
 import harness
+from harness import nbd
 
 HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -24,7 +26,7 @@ class Authority:
     def ca(self):
         return self.directory / "ca.crt"
 
-    def issue(self, name, addresses="DNS:localhost,IP:127.0.0.1", days=None):
+    def issue(self, name, addresses="DNS:localhost,IP:127.0.0.1", days=None, unit=None):
         """Makes name.crt and name.key; `days`: (begin, end) relative to today."""
         base = self.directory / name
         begin, end = days or (-1, 30)
@@ -32,7 +34,7 @@ class Authority:
         with open(extensions, "w") as file:
             file.write("[ca]\ndefault_ca=x\n[x]\npolicy=y\ndefault_md=sha256\nunique_subject=no\n"
                        f"database={database}\nnew_certs_dir={self.directory}\nrand_serial=yes\n"
-                       "[y]\nO=optional\nCN=supplied\n[z]\nbasicConstraints=critical,CA:FALSE\n"
+                       "[y]\nO=optional\nOU=optional\nCN=supplied\n[z]\nbasicConstraints=critical,CA:FALSE\n"
                        f"keyUsage=critical,digitalSignature\nsubjectAltName={addresses}\n"
                        "extendedKeyUsage=serverAuth,clientAuth\n")
         open(database, "w").close()
@@ -41,7 +43,7 @@ class Authority:
                  for d in (begin, end)]
         harness.run("openssl", "req", "-new", "-newkey", "ec", "-pkeyopt",
                     "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", f"{base}.key", "-out",
-                    request, "-subj", f"/O=Tandem/CN={name}")
+                    request, "-subj", f"/O=Tandem{f'/OU={unit}' if unit else ''}/CN={name}")
         harness.run("openssl", "ca", "-batch", "-notext", "-config", extensions, "-extensions", "z",
                     "-cert", self.ca, "-keyfile", self.directory / "ca.key", "-in", request, "-out",
                     f"{base}.crt", "-startdate", dates[0], "-enddate", dates[1])
@@ -209,6 +211,15 @@ class Tls(harness.ClusterTest):
         b = self.node("node-b").start()
         self.assert_mirror_refused(a, b, "rejects our certificate", heard_by_b=True)
 
+    def test_a_primary_that_shows_an_operators_certificate(self):
+        """Signed by the right authority, but made for a desk: it gets no stream to a mirror."""
+        made = harness.run("openssl", "x509", "-in", self.ours.directory / "operator.crt", "-noout",
+                           "-subject").stdout
+        self.assertIn("tandem-operator", made, "deploy/certificates marks it")
+        a = self.node_with("node-a", *self.ours.issue("desk", unit="tandem-operator")).start()
+        b = self.node("node-b").start()
+        self.assert_mirror_refused(a, b, "the certificate of desk is an operator's")
+
     def test_a_mirror_whose_certificate_has_expired(self):
         a = self.node("node-a").start()
         b = self.node_with("node-b", *self.ours.issue("late-node", days=(-30, -1))).spawn()
@@ -237,18 +248,74 @@ class Tls(harness.ClusterTest):
         self.assert_mirror_refused(a, b, "no TLS there")
         self.assertIn("event=tls.off", b.log(100))
 
-    def test_renewed_certificates_are_taken_by_a_restart(self):
-        """The way out of the above: new files, a restart, and the mirror follows."""
+    def test_renewed_certificates_are_taken_without_a_restart(self):
+        """The way out of the above: new files, and the mirror follows."""
         a = self.node("node-a").start()
         b = self.node_with("node-b", *self.ours.issue("node-x", days=(-30, -1))).spawn()
         self.wait_until(lambda: "event=node.ready" in b.log(), "the node to be ready")
         a.tandem("volume", "create", "v", "--size", "16MiB")
         self.tandem(a, "mirror", "add", "v", b.service, "--mode", "sync")
         harness.wait_until(lambda: "expired" in a.slot("v")["reason"], "the primary to say why")
+        pid = b.process.pid
         self.ours.issue("node-x")
-        b.stop()
-        b.start()
-        self.wait_in_sync(a, "v")
+        harness.wait_until(lambda: self.tandem(a, "status").returncode == 0 and
+                           a.slot("v")["in_sync"], "the mirror to follow")
+        self.assertEqual(b.process.pid, pid)
+        self.assertTrue(b.is_running())
+
+    # --- the volumes' own TLS --------------------------------------------------------------------
+
+    def read_over_tls(self, node, authority):
+        """One block of "v" over TCP, by a client that trusts and is signed by `authority`."""
+        folder = self.directory / f"client-{authority.directory.name}"
+        if not folder.exists():
+            folder.mkdir()
+            for name, of in (("ca-cert", "ca.crt"), ("client-cert", "operator.crt"),
+                             ("client-key", "operator.key")):
+                (folder / f"{name}.pem").symlink_to(authority.directory / of)
+        disk = nbd.NBD()
+        disk.set_uri_allow_local_file(True)
+        port = node.nbd_tcp.rsplit(":", 1)[1]
+        disk.connect_uri(f"nbds://localhost:{port}/v?tls-certificates={folder}")
+        self.assertEqual(bytes(disk.pread(4096, 0)), b"secret" * 682 + b"secr")
+        return disk
+
+    def test_the_volumes_certificates_are_read_again_at_a_hangup(self):
+        """Another authority altogether, at once: for who connects from then on, both ways."""
+        files = {"certificate": "nbd.crt", "key": "nbd.key", "client_ca": "nbd-ca.crt"}
+        sources = {"certificate": "node-a.crt", "key": "node-a.key", "client_ca": "ca.crt"}
+
+        def place(authority, *which):
+            for part in which or files:
+                new = self.directory / f"{files[part]}.new"
+                new.write_bytes((authority.directory / sources[part]).read_bytes())
+                new.rename(self.directory / files[part])
+
+        def hang_up(event):
+            before = a.log(10000).count(event)
+            a.process.send_signal(signal.SIGHUP)
+            harness.wait_until(lambda: a.log(10000).count(event) > before, event)
+
+        place(self.ours)
+        a = self.node("node-a", config={"nbd": {
+            key: str(self.directory / name) for key, name in files.items()}}).start()
+        a.tandem("volume", "create", "v", "--size", "16MiB")
+        with a.nbd("v") as disk:
+            disk.pwrite(b"secret" * 682 + b"secr", 0)
+        old = self.read_over_tls(a, self.ours)
+        with self.assertRaises(nbd.Error):
+            self.read_over_tls(a, self.foreign)
+        # Half of them does not do, and changes nothing.
+        place(self.foreign, "key")
+        hang_up("event=tls.reload_failed")
+        self.read_over_tls(a, self.ours).shutdown()
+        place(self.foreign)
+        hang_up("event=tls.read_again")
+        self.read_over_tls(a, self.foreign).shutdown()
+        with self.assertRaises(nbd.Error):
+            self.read_over_tls(a, self.ours)
+        self.assertEqual(bytes(old.pread(4096, 0))[:6], b"secret", "who was connected stays so")
+        old.shutdown()
 
 
 if __name__ == "__main__":

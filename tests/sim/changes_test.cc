@@ -1,6 +1,7 @@
 // Changed blocks against a plain model that remembers which operation wrote each block: between any
 // two points, snapshots or the present, exactly what another operation wrote is reported, whatever
-// was discarded, resized, deleted and made again, and while writes and checkpoints go on.
+// was discarded, resized, deleted and made again, over rollbacks, whose branches are points as
+// well, and while writes and checkpoints go on.
 //
 // A failure names its seed; replay it with TANDEM_SEED=<seed>, with the log if TANDEM_LOG is set.
 #include <gtest/gtest.h>
@@ -61,6 +62,8 @@ class ChangingLife {
   std::size_t compared() const { return compared_; }
   std::size_t while_writing() const { return while_writing_; }
   std::size_t lost() const { return lost_; }
+  std::size_t rolled_back() const { return rolled_back_; }
+  std::size_t across() const { return across_; }
 
  private:
   void complain(const std::string& what) {
@@ -148,6 +151,24 @@ class ChangingLife {
     snapshots_.erase(it);
   }
 
+  void roll_back() {
+    if (snapshots_.empty() || snapshots_.size() > 8) return;
+    settle();
+    auto to = snapshots_.begin();
+    std::advance(to, static_cast<std::ptrdiff_t>(random_.below(snapshots_.size())));
+    const std::string branch = "b" + std::to_string(names_++);
+    const auto left = world_.run(group_->rollback(to->first, branch));
+    if (!left) return complain(left.error().message);
+    const Volumes abandoned = std::exchange(live_, to->second);
+    const auto states = group_->snapshots();
+    if (std::none_of(states.begin(), states.end(), [&](const auto& s) { return s.name == branch; }))
+      return;  // nothing had happened since
+    ++rolled_back_;
+    snapshots_[branch] = abandoned;
+    left_.insert(branch);
+    compare_two();
+  }
+
   void one() {
     const auto dice = random_.below(100);
     if (dice < 60) {
@@ -157,8 +178,10 @@ class ChangingLife {
       settle();
     } else if (dice < 74) {
       snapshot();
-    } else if (dice < 80) {
+    } else if (dice < 79) {
       drop_snapshot();
+    } else if (dice < 82) {
+      roll_back();
     } else if (dice < 90) {
       spawn(checkpoint());
       for (int i = 0; i < 3; ++i) begin_write();
@@ -204,6 +227,9 @@ class ChangingLife {
       complain(name + " since " + older->first + " to " + (to_present ? "now" : newer->first) +
                ": " + wrong);
     ++compared_;
+    const bool is_across =
+        left_.count(older->first) != (to_present ? 0 : left_.count(newer->first));
+    across_ += is_across ? 1 : 0;
   }
 
   /// `now` null: the present, where blocks being written may count either way.
@@ -274,17 +300,19 @@ class ChangingLife {
   StoreNode node_;
   store::Group* group_ = nullptr;
   Volumes live_;
-  std::map<std::string, Volumes> snapshots_;
+  std::map<std::string, Volumes> snapshots_;                  // and branches
+  std::set<std::string> left_;                                // those of them that are branches
   std::map<std::string, std::set<std::uint64_t>> in_flight_;  // blocks, until nothing is written
   std::size_t writing_ = 0, checkpoints_ = 0;
   std::uint32_t last_by_ = 0;
   std::size_t names_ = 0, operation_ = 0;
   std::size_t changed_ = 0, compared_ = 0, while_writing_ = 0, lost_ = 0;
+  std::size_t rolled_back_ = 0, across_ = 0;
   std::string problem_;
 };
 
 TEST(Changes, AreWhatAnotherOperationWrote) {
-  std::size_t changed = 0, compared = 0, while_writing = 0, lost = 0;
+  std::size_t changed = 0, compared = 0, while_writing = 0, lost = 0, rolled_back = 0, across = 0;
   for (const std::uint64_t seed : seeds_to_run(301, 16)) {
     SimLog log;
     ChangingLife life(seed);
@@ -294,11 +322,15 @@ TEST(Changes, AreWhatAnotherOperationWrote) {
     compared += life.compared();
     while_writing += life.while_writing();
     lost += life.lost();
+    rolled_back += life.rolled_back();
+    across += life.across();
   }
   EXPECT_GT(compared, 500u);
   EXPECT_GT(changed, 2000u);
   EXPECT_GT(while_writing, 50u);
   EXPECT_GT(lost, 20u);
+  EXPECT_GT(rolled_back, 40u);
+  EXPECT_GT(across, 100u) << "between a branch and what is none";
 }
 
 }  // namespace

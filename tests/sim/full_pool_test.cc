@@ -171,8 +171,54 @@ TEST(FullPools, WhatMakesRoomWorks) {
     EXPECT_GT(done[what], 0u) << what << " was never tried";
 }
 
-/// The log of a mirror that is away goes before a write is refused; snapshots never do.
+/// History goes first, then the log of a mirror that is away, before a write is refused; snapshots
+/// never do.
 TEST(FullPools, GiveWayInTheStatedOrder) {
+  std::size_t in_steps = 0;
+  for (const std::uint64_t seed : seeds_to_run(50, 6)) {
+    SCOPED_TRACE(seed);
+    SimLog log;
+    FullPool pool(seed);
+    for (int i = 0; i < 50; ++i) ASSERT_TRUE(pool.write("a", static_cast<std::uint64_t>(i)));
+    ASSERT_TRUE(pool.world().run(pool.group().create_snapshot({.name = "kept"})));
+    pool.group().set_history_policy({std::chrono::hours(24)});
+    ASSERT_TRUE(pool.world().run(pool.group().checkpoint()));
+    const auto first = pool.group().history_status().start;
+    ASSERT_TRUE(first);
+    const Lsn held = pool.group().head().lsn;
+    pool.group().set_log_hold(held);
+    // What the history begins with, each time that it was another position.
+    std::vector<Lsn> starts = {first->lsn};
+    bool log_went = false;
+    std::string last_lines;  // when it went
+    for (int i = 0; i < 20000; ++i) {
+      const Status done = pool.write("a", pool.random().below(200), 8);
+      const auto start = pool.group().history_status().start;
+      if (!log_went && pool.group().log_start() > held) {
+        log_went = true;
+        last_lines = log.text();
+        EXPECT_TRUE(!start || start->lsn > held) << "history from behind it is still kept";
+      }
+      if (!log_went && start && start->lsn != starts.back()) starts.push_back(start->lsn);
+      if (!done || (log_went && i > 4000)) break;
+    }
+    EXPECT_TRUE(std::is_sorted(starts.begin(), starts.end())) << "it goes from its beginning on";
+    in_steps += starts.size() > 2 ? 1 : 0;
+    const auto history_went = last_lines.find("history.given-up");
+    const auto then_the_log = last_lines.find("log.given-up");
+    EXPECT_TRUE(log_went) << "writers were refused while the log was still kept";
+    ASSERT_NE(then_the_log, std::string::npos);
+    EXPECT_LT(history_went, then_the_log) << "history goes before what a mirror needs";
+    EXPECT_TRUE(pool.fill("b"));
+    EXPECT_EQ(pool.snapshots(), std::vector<std::string>{"kept"});
+    pool.expect_sound("filling");
+    pool.end();
+  }
+  EXPECT_GT(in_steps, 2u) << "of history no more goes than has to";
+}
+
+/// Without a history.
+TEST(FullPools, GiveUpTheLogBeforeAWriteIsRefused) {
   for (const std::uint64_t seed : seeds_to_run(50, 6)) {
     SCOPED_TRACE(seed);
     SimLog log;

@@ -91,6 +91,30 @@ TEST_F(HooksSim, HoldNoLongerThanTheRecordTakesToTheLog) {
   EXPECT_EQ(consistency(world_.mirror(), "s"), "application-consistent");
 }
 
+TEST_F(HooksSim, TheReceiptNamesTheNewestConsistentSnapshot) {
+  const auto at_mirror = [&] {
+    EXPECT_TRUE(world_.until([&] { return world_.is_level(); }, 10s));
+    const auto receipt = run(world_.mirror().control().receipt("g"));
+    EXPECT_TRUE(receipt);
+    return receipt ? receipt->consistent : std::nullopt;
+  };
+  EXPECT_EQ(at_mirror(), std::nullopt);
+  const auto made = create("s");
+  ASSERT_TRUE(made);
+  const ConsistentPoint expected{"s", made->lsn, made->utc};
+  ASSERT_TRUE(create("later", SnapshotHook::kSkip));
+  EXPECT_EQ(at_mirror(), expected) << "the later one is only crash-consistent";
+  ASSERT_TRUE(create("abandoned"));
+  ASSERT_EQ(at_mirror()->snapshot, "abandoned");
+  ASSERT_TRUE(run(primary().rollback({"g", "later", "back"})));
+  EXPECT_EQ(at_mirror(), expected) << "what was rolled back is not what is recovered";
+  ASSERT_TRUE(run(world_.mirror().control().delete_snapshot("g", "s")));
+  EXPECT_EQ(at_mirror(), std::nullopt) << "each node says what it keeps itself";
+  const auto promoted = run(world_.mirror().control().promote("g", /*force=*/true));
+  ASSERT_TRUE(promoted) << promoted.error().message;
+  EXPECT_EQ(promoted->consistent, std::nullopt);
+}
+
 TEST_F(HooksSim, AMirrorThatDoesNotAnswerHoldsNobody) {
   hooks_.on_held = [&] { world_.mirror().kill(); };
   const auto made = create("s");

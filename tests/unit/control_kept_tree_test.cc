@@ -66,6 +66,34 @@ TEST(KeptTree, KnowsTheNearestName) {
   EXPECT_EQ(nearest_name(states, SnapshotId(0)), "");
 }
 
+TEST(KeptTree, KnowsTheNewestConsistentState) {
+  const auto at = [](SnapshotState s, std::uint64_t lsn, bool consistent = true) {
+    s.at.lsn = Lsn(lsn);
+    if (consistent) s.consistency = format::Consistency::kApplication;
+    return s;
+  };
+  const auto name = [](const std::vector<SnapshotState>& states, std::uint32_t parent) {
+    const auto* found = newest_consistent(states, SnapshotId(parent));
+    return found == nullptr ? "none" : found->name;
+  };
+  std::vector<SnapshotState> states = {at(state(1, 0, 1, 0), 10), at(state(2, 1, 1, 0), 20),
+                                       at(state(3, 2, 1, 0), 30, false)};
+  states[2].consistency = format::Consistency::kHookFailed;
+  EXPECT_EQ(name({}, 0), "none");
+  EXPECT_EQ(name(states, 3), "s2");
+  EXPECT_EQ(name(states, 2), "s2");
+  EXPECT_EQ(name(states, 1), "s1") << "rolled back: what came after s1 was abandoned";
+  EXPECT_EQ(name({states[2]}, 3), "none");
+  EXPECT_EQ(name(states, 0), "s2") << "after a full copy the states from before stand alone";
+  states.push_back(at(state(4, 2, 1, 0, SnapshotKind::kBranch), 25, false));
+  states.push_back(at(state(5, 4, 1, 0), 24));
+  EXPECT_EQ(name(states, 3), "s2");
+  states[1].being_deleted = true;
+  EXPECT_EQ(name(states, 3), "s1") << "and what it led to is still abandoned";
+  const std::vector<SnapshotState> circle = {at(state(1, 2, 1, 0), 10), at(state(2, 1, 1, 0), 20)};
+  EXPECT_EQ(name(circle, 0), "s2") << "whatever the states say, it ends";
+}
+
 TEST(KeptTree, BeingTakenApartHoldsLess) {
   auto branch = state(2, 1, 150, 0, SnapshotKind::kBranch);
   branch.reaped.freed_blocks = 20;

@@ -128,6 +128,58 @@ TEST_F(BackupCommand, DiffLooksForBothPoints) {
   EXPECT_TRUE(complains("and cannot talk to a:1")) << err.str();
 }
 
+TEST_F(BackupCommand, DiffKeepsMomentsOnlyForItself) {
+  for (auto& [address, node] : nodes) {
+    node.status.now = UtcNs(1'777'777'777'000'000'000);
+    node.snapshot.kind = "point";
+    node.snapshot.lsn = Lsn(270);
+    node.snapshot.volumes = {{"disk", 1 << 30}};
+  }
+  nodes["b:1"].status.groups[0].head.utc = UtcNs(1'777'777'700'000'000'000);
+  const auto& calls = nodes["a:1"].calls;
+  // Nobody listens there, so the comparison fails when both are kept.
+  const std::string line = "diff disk --nbd 127.0.0.1:1 --from ";
+  EXPECT_EQ(at_a(line + "270 --to 03:09"), 1);
+  ASSERT_EQ(calls.size(), 4u) << err.str();
+  EXPECT_TRUE(calls[0].starts_with("keep vms at 270 - as diff-")) << calls[0];
+  EXPECT_TRUE(calls[1].starts_with("keep vms at - 1777777740000000000 as diff-")) << calls[1];
+  const auto name = [](const std::string& call) { return call.substr(call.rfind(' ') + 1); };
+  EXPECT_EQ(calls[2], "delete snapshot vms " + name(calls[0]));
+  EXPECT_EQ(calls[3], "delete snapshot vms " + name(calls[1]));
+  EXPECT_NE(name(calls[0]), name(calls[1]));
+  nodes["a:1"].calls.clear();
+  EXPECT_EQ(at_a(line + "now --to now"), 1);
+  EXPECT_TRUE(calls.at(0).starts_with("keep vms at - - as diff-")) << "the present goes on";
+  EXPECT_EQ(calls.size(), 2u);
+  nodes["a:1"].calls.clear();
+  nodes["a:1"].snapshot.volumes = {{"other", 1 << 30}};
+  EXPECT_EQ(at_a(line + "270"), 5);
+  EXPECT_TRUE(complains("there was no volume disk at record 270 (")) << err.str();
+  EXPECT_EQ(calls.size(), 2u) << "let go";
+  nodes["a:1"].calls.clear();
+  nodes["a:1"].result = Error{ErrorCode::kNotFound, "LSN 270 is not in the history here"};
+  EXPECT_EQ(at_a(line + "270"), 5);
+  EXPECT_TRUE(
+      complains("node alpha cannot keep the state at 270 for as long as the comparison "
+                "takes: LSN 270 is not in the history here"))
+      << err.str();
+  EXPECT_EQ(calls.size(), 1u) << "there is nothing to let go";
+  nodes["a:1"].result = ok();
+  // A name is a name, also one that reads like a moment.
+  SnapshotStatus s;
+  s.name = "270";
+  s.volumes = {{"disk", 1 << 30}};
+  nodes["a:1"].status.groups[0].snapshots = {s};
+  nodes["a:1"].calls.clear();
+  EXPECT_EQ(at_a(line + "270"), 1);
+  EXPECT_EQ(calls, Calls{});
+  // A mirror has no present of the volume; of its history it is asked.
+  EXPECT_EQ(at_b(line + "03:08:19"), 5);
+  EXPECT_TRUE(complains("no node has volume disk as primary and its state at 03:08:19"));
+  EXPECT_EQ(at_b("diff disk@270 --nbd 127.0.0.1:1 --from 03:09"), 1);
+  EXPECT_EQ(nodes["b:1"].calls.size(), 4u) << err.str();
+}
+
 TEST(NbdAddress, OfANodeElsewhereOnlyWhatIsReachedFromHere) {
   NodeStatus node;
   node.node = "alpha";

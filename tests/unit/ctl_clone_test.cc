@@ -85,6 +85,30 @@ TEST_F(CloneCommand, RecoversIntoAClone) {
   EXPECT_TRUE(says("vms-2026-05-03T030837Z-2/disk")) << out.str();
 }
 
+TEST_F(CloneCommand, KeepsAMomentAsAPoint) {
+  EXPECT_EQ(both("snapshot create vms noon --at 03:09 --label lunch"), 0);
+  EXPECT_EQ(calls_a(), Calls{"keep vms at - 1777777740000000000 as noon"});
+  EXPECT_EQ(calls_b(), Calls{});
+  EXPECT_TRUE(
+      says("Point point-270 of group vms keeps record 270 (2026-05-03 03:08:37.000 UTC) on "
+           "node alpha, and there only"))
+      << out.str();
+  EXPECT_TRUE(says("read-only: disk@point-270."));
+  EXPECT_TRUE(says("'tandem snapshot delete vms point-270' lets it go"));
+  EXPECT_EQ(at_b("snapshot create vms --at 270 --json"), 0) << "of each node's own history";
+  EXPECT_EQ(calls_b(), Calls{"keep vms at 270 - as -"});
+  EXPECT_EQ(json()["node"], "beta");
+  EXPECT_EQ(json()["kind"], "point");
+  EXPECT_EQ(json()["lsn"], 270);
+  EXPECT_EQ(both("snapshot create vms --at soon"), 2);
+  EXPECT_EQ(both("snapshot create vms --at 270 --crash-consistent"), 2);
+  EXPECT_EQ(both("snapshot create vms --at 270 --require-consistent"), 2);
+  EXPECT_EQ(both("snapshot create none --at 270"), 5);
+  nodes["a:1"].result = Error{ErrorCode::kNotFound, "the history goes from 10 to 20"};
+  EXPECT_EQ(at_a("snapshot create vms --at 270"), 5);
+  EXPECT_TRUE(complains("the history goes from 10 to 20"));
+}
+
 TEST_F(CloneCommand, RecoversInPlaceAfterShowingWhatThatUndoes) {
   EXPECT_EQ(at_a("recover vms --at 270 --in-place"), 4);
   EXPECT_EQ(calls_a(), Calls{}) << "nothing is kept when nobody can be asked";

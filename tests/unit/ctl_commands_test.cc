@@ -124,9 +124,25 @@ TEST_F(PoolCommand, ShowBalances) {
   EXPECT_EQ(pool["space"]["snapshots"], 20 << 20);
   EXPECT_EQ(pool["groups"][0]["group"], "vms");
   EXPECT_EQ(pool["groups"][0]["space"]["sum"], pool["groups"][0]["zone_bytes"]);
+  EXPECT_EQ(pool["history_bytes"], 0);
   ++a().groups[0].data_bytes;
   EXPECT_EQ(at_a("pool show"), 0);
   EXPECT_TRUE(says("DOES NOT BALANCE")) << out.str();
+}
+
+TEST_F(PoolCommand, ShowsWhatTheHistoryNeedsOfTheParts) {
+  EXPECT_EQ(at_a("pool show"), 0);
+  EXPECT_TRUE(says("replaced, kept for mirrors or history")) << out.str();
+  EXPECT_FALSE(says("which the history needs")) << "there is none";
+  a().groups[0].space.history_bytes = 13 << 20;
+  EXPECT_EQ(at_a("pool show"), 0);
+  EXPECT_TRUE(says("  of which the history needs             13 MiB")) << out.str();
+  EXPECT_FALSE(says("DOES NOT BALANCE")) << "it is no part of its own";
+  EXPECT_EQ(at_a("pool show --json"), 0);
+  const auto pool = json()["pools"][0];
+  EXPECT_EQ(pool["history_bytes"], 13 << 20);
+  EXPECT_EQ(pool["groups"][0]["history_bytes"], 13 << 20);
+  EXPECT_EQ(pool["space"]["sum"], pool["size_bytes"]);
 }
 
 TEST_F(PoolCommand, AFullPoolIsSaidInTheStatus) {
@@ -253,6 +269,10 @@ TEST_F(CommandTest, PromotionInJson) {
   EXPECT_EQ(at_b("receipt vms --json"), 0);
   EXPECT_EQ(json()["missing_records"], 7);
   EXPECT_EQ(json()["primary_reachable"], false);
+  EXPECT_TRUE(json()["consistent"].is_null());
+  nodes["b:1"].receipt.consistent = ConsistentPoint{"nightly", Lsn(7), UtcNs(8)};
+  EXPECT_EQ(at_b("receipt vms --json"), 0);
+  EXPECT_EQ(json()["consistent"].dump(), R"({"lsn":7,"snapshot":"nightly","utc_ns":8})");
   EXPECT_EQ(at_b("promote vms --json"), 4);
   EXPECT_EQ(out.str(), "");
   EXPECT_EQ(error_json()["code"], "refused");

@@ -107,6 +107,8 @@ Receipt receipt() {
   Receipt r;
   r.group = "vms";
   r.recovers_to = {Timeline(1), Lsn(1300), Digest(1), UtcNs(1'777'636'800'000'000'000), 0};
+  r.consistent =
+      ConsistentPoint{"nightly", Lsn(1200), UtcNs(1'777'636'800'000'000'000 - 60'000'000'000)};
   r.new_timeline = Timeline(2);
   r.head_known = true;
   r.primary_head = {Timeline(1), Lsn(1302), Digest(2), UtcNs(1'777'636'801'000'000'000), 0};
@@ -121,6 +123,7 @@ TEST(FormatTest, AReceiptSaysWhatIsLost) {
   EXPECT_EQ(receipt_text(receipt(), false),
             "Promoting group vms here:\n"
             "  recovers to   timeline 1, record 1,300 of 2026-05-01 12:00:00.000 UTC\n"
+            "  consistent at snapshot nightly, record 1,200 of 2026-05-01 11:59:00.000 UTC\n"
             "  new timeline  2\n"
             "  loses         at least 2 records with 8 KiB of data, up to record 1,302 of "
             "2026-05-01 12:00:01.000 UTC\n"
@@ -133,6 +136,9 @@ TEST(FormatTest, AReceiptSaysWhatIsLost) {
   EXPECT_NE(text.find("nothing that this node knows of"), std::string::npos) << text;
   EXPECT_NE(text.find("since then"), std::string::npos) << text;
   EXPECT_NE(text.find("STILL ALIVE"), std::string::npos) << text;
+  r.consistent.reset();
+  EXPECT_NE(receipt_text(r, false).find("consistent at no application-consistent snapshot"),
+            std::string::npos);
   r.head_known = false;
   r.last_contact = UtcNs(0);
   EXPECT_NE(receipt_text(r, false).find("unknown"), std::string::npos);

@@ -143,6 +143,8 @@ TEST_F(HistoryCommand, IsExactAsJson) {
   EXPECT_EQ(h["samples"][5]["bytes"], 0);
   ASSERT_EQ(h["markers"].size(), 5u);
   EXPECT_EQ(h["markers"][1]["kind"], "snapshot");
+  EXPECT_EQ(h["markers"][1]["consistency"], "application-consistent");
+  EXPECT_FALSE(h["markers"][2].contains("consistency")) << "of kept states only";
   EXPECT_EQ(h["markers"][2]["kind"], "promotion");
   EXPECT_EQ(h["markers"][2]["lsn"], 122) << "its first record";
 }

@@ -13,6 +13,7 @@ inline Receipt full_receipt() {
   Receipt r;
   r.group = "g";
   r.recovers_to = point(10);
+  r.consistent = ConsistentPoint{"nightly", Lsn(8), UtcNs(1008)};
   r.new_timeline = Timeline(3);
   r.complete_image = true;
   r.primary_reachable = true;
@@ -131,6 +132,7 @@ inline NodeStatus full_status() {
   g.space.free_bytes = 45;
   g.space.log_rest_bytes = 46;
   g.space.zone_bytes = 47;
+  g.space.history_bytes = 48;
   g.hook = {"failed", "exit code 3", UtcNs(41)};
   s.groups = {g, GroupStatus{}};
   return s;

@@ -87,6 +87,7 @@ void expect_receipt(const Result<Receipt>& got) {
   const auto want = full_receipt();
   EXPECT_EQ(got->group, want.group);
   EXPECT_EQ(got->recovers_to, want.recovers_to);
+  EXPECT_EQ(got->consistent, want.consistent);
   EXPECT_EQ(got->new_timeline, want.new_timeline);
   EXPECT_EQ(got->complete_image, want.complete_image);
   EXPECT_EQ(got->primary_reachable, want.primary_reachable);

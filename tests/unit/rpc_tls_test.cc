@@ -287,6 +287,21 @@ TEST_F(TlsTest, AViewerMayLookAndChangeNothing) {
   EXPECT_FALSE(after.error.has_value());
 }
 
+TEST_F(TlsTest, AnOperatorMayChangeEverythingAndReplicatesNothing) {
+  const auto desk = test::make_certificate(authority->directory, "ours", "ann", 1, kOperatorUnit);
+  TestNode node(executor_, TestNode::secured(authority->alpha));
+  auto operates = ControlClient::create(client(node, desk));
+  ASSERT_TRUE(operates.has_value());
+  EXPECT_TRUE((*operates)->create_volume({"v", "", 1 << 20, 512}).has_value());
+  EXPECT_TRUE((*operates)->promote("g", true).has_value());
+  TestNode false_node(executor_, TestNode::secured(desk));
+  Outcome outcome;
+  executor_.run_task([&] { return greet(executor_, false_node, node, outcome); });
+  ASSERT_TRUE(outcome.error.has_value());
+  EXPECT_EQ(outcome.error->code, ErrorCode::kRefused);
+  EXPECT_MENTIONS(outcome.error->message, "ann is an operator's");
+}
+
 TEST_F(TlsTest, BadFilesAreNamedAtTheStart) {
   auto& directory = authority->directory;
   const auto expect = [&](TlsOptions files, const std::string& word) {
