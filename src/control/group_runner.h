@@ -79,7 +79,7 @@ class GroupRunner {
   Task<Status> rename_snapshot(const RenameSnapshot& request);
   Task<Result<SnapshotStatus>> show_snapshot(std::string name);
   Task<Result<RolledBack>> rollback(Rollback request);
-  HistoryStatus history() const;
+  Task<HistoryStatus> history();
   Task<Result<SnapshotStatus>> keep_point(KeepPoint request);
   Status start_scrub();
   Status stop_scrub();

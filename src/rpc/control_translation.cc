@@ -351,6 +351,15 @@ void to_proto(const HistoryStatus& history, v1::HistoryStatus* out) {
   to_proto(history.head, out->mutable_head());
   out->set_bytes(history.bytes);
   for (const auto& mark : history.marks) to_proto(mark, out->add_marks());
+  for (const auto& change : history.volume_changes) {
+    auto* added = out->add_volume_changes();
+    to_proto(change.at, added->mutable_at());
+    // In the order of VolumeChange::Kind.
+    added->set_kind(static_cast<v1::VolumeChange::Kind>(static_cast<int>(change.kind) + 1));
+    added->set_volume(utf8(change.volume));
+    added->set_old_bytes(change.old_bytes);
+    added->set_new_bytes(change.new_bytes);
+  }
 }
 
 HistoryStatus from_proto(const v1::HistoryStatus& in) {
@@ -362,6 +371,15 @@ HistoryStatus from_proto(const v1::HistoryStatus& in) {
   history.head = from_proto(in.head());
   history.bytes = in.bytes();
   for (const auto& mark : in.marks()) history.marks.push_back(from_proto(mark));
+  for (const auto& change : in.volume_changes()) {
+    // Of a kind that only a newer node knows: not shown rather than shown as something else.
+    if (change.kind() < v1::VolumeChange::KIND_CREATED ||
+        change.kind() > v1::VolumeChange::KIND_DELETED)
+      continue;
+    history.volume_changes.push_back({from_proto(change.at()),
+                                      static_cast<VolumeChange::Kind>(change.kind() - 1),
+                                      change.volume(), change.old_bytes(), change.new_bytes()});
+  }
   return history;
 }
 

@@ -30,6 +30,7 @@
 #include "store/space_map.h"
 #include "store/volume_reader.h"
 #include "tandem/integrity.h"
+#include "tandem/kept_states.h"
 #include "tandem/replicated_log.h"
 #include "tandem/volume.h"
 
@@ -122,6 +123,10 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
     std::vector<LogPoint> marks;
   };
   HistoryStatus history_status() const;
+  /// Volumes created, grown and deleted in it, oldest first. Read from the log, but only from where
+  /// the volumes differ between two neighbours of the history's states: a volume that was created
+  /// and deleted between two of them is not seen. The newest ones, when there are very many.
+  Task<std::vector<VolumeChange>> volume_changes();
   /// The last record not behind `time`. Errors: kNotFound: outside of the history; says what it is.
   Task<Result<LogPoint>> position_at(UtcNs time);
   /// Keeps the state at `at`, which is in the history, as a point: a kept state like a snapshot, on
@@ -433,6 +438,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   void forget_skipped();
   Error outside_of_history(std::string what) const;
   struct LogReader;
+  Task<Result<std::vector<VolumeChange>>> changes_between(const Snapshot& from, Lsn upto);
   Task<Status> replay_into(PointTarget& target, Lsn upto);
   Task<Status> replay_one(PointTarget& target, const format::PlacedRecord& placed);
   Task<void> drop_point(std::shared_ptr<PointTarget> target);

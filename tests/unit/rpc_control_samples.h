@@ -145,6 +145,9 @@ inline HistoryStatus full_history() {
   h.head = point(9);
   h.bytes = 3;
   h.marks = {point(4), point(5)};
+  h.volume_changes = {{point(6), VolumeChange::Kind::kCreated, "v", 0, 10},
+                      {point(7), VolumeChange::Kind::kResized, "v", 10, 11},
+                      {point(8), VolumeChange::Kind::kDeleted, "v", 11, 0}};
   return h;
 }
 

@@ -115,6 +115,11 @@ void expect_history(const Result<HistoryStatus>& got) {
   EXPECT_EQ(got->head, point(9));
   EXPECT_EQ(got->bytes, 3u);
   EXPECT_EQ(got->marks, (std::vector<LogPoint>{point(4), point(5)}));
+  EXPECT_EQ(got->volume_changes, full_history().volume_changes);
+  v1::HistoryStatus newer;
+  to_proto(full_history(), &newer);
+  newer.mutable_volume_changes(0)->set_kind(static_cast<v1::VolumeChange::Kind>(9));
+  EXPECT_EQ(from_proto(newer).volume_changes.size(), 2u);
   v1::HistoryStatus none;
   to_proto(HistoryStatus{}, &none);
   EXPECT_FALSE(from_proto(none).start.has_value());
