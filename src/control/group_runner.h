@@ -127,6 +127,7 @@ class GroupRunner {
   void tick_snapshots();
   void tick_scrub();
   ScrubStatus scrub_status() const;
+  WritersStatus writers_status(const std::vector<SlotStatus>& slots) const;
   Task<void> automate(bool due, std::vector<std::string> expired);
   Result<std::shared_ptr<Volume>> handed_out(Result<std::shared_ptr<Volume>> opened);
   Result<std::string> successor_of(std::string address) const;

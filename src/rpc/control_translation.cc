@@ -51,6 +51,24 @@ PolicyStatus from_proto(const v1::PolicyStatus& in) {
           .lag_ms = in.lag_ms()};
 }
 
+void to_proto(const WritersStatus& writers, v1::WritersStatus* out) {
+  out->set_state(utf8(writers.state));
+  out->set_cause(utf8(writers.cause));
+  out->set_reason(utf8(writers.reason));
+  out->set_since_utc_ns(writers.since.value);
+  out->set_refused(writers.refused);
+}
+
+WritersStatus from_proto(const v1::WritersStatus& in) {
+  WritersStatus writers;
+  if (!in.state().empty()) writers.state = in.state();  // older nodes do not say
+  writers.cause = in.cause();
+  writers.reason = in.reason();
+  writers.since = UtcNs(in.since_utc_ns());
+  writers.refused = in.refused();
+  return writers;
+}
+
 void to_proto(const SlotStatus& slot, v1::SlotStatus* out) {
   out->set_node(utf8(slot.node));
   out->set_address(utf8(slot.address));
@@ -148,6 +166,7 @@ void to_proto(const GroupStatus& group, v1::GroupStatus* out) {
   if (group.upstream) to_proto(*group.upstream, out->mutable_upstream());
   to_proto(group.settings, out->mutable_settings());
   to_proto(group.policy, out->mutable_policy());
+  to_proto(group.writers, out->mutable_writers());
   for (const auto& snapshot : group.snapshots) rpc::to_proto(snapshot, out->add_snapshots());
   out->set_snapshot_bytes(group.snapshot_bytes);
   out->set_parent(utf8(group.parent));
@@ -198,6 +217,7 @@ Status from_proto(const v1::GroupStatus& in, GroupStatus& group) {
   if (in.has_upstream()) group.upstream = from_proto(in.upstream());
   group.settings = from_proto(in.settings());
   if (in.has_policy()) group.policy = from_proto(in.policy());
+  if (in.has_writers()) group.writers = from_proto(in.writers());
   for (const auto& snapshot : in.snapshots()) group.snapshots.push_back(rpc::from_proto(snapshot));
   group.snapshot_bytes = in.snapshot_bytes();
   group.parent = in.parent();

@@ -230,6 +230,41 @@ TEST_F(QuietPolicies, BlockSurvivesAMirrorCrashAndARestartOfThePrimary) {
   }
 }
 
+TEST_F(QuietPolicies, TheStatusSaysWhyWritersWaitAndSinceWhen) {
+  Policies pair(50);
+  ASSERT_TRUE(pair.pair_up(ReplicationMode::kSync));
+  EXPECT_EQ(pair.group().writers.state, "answered");
+  // A disk that takes long, on the primary.
+  SimDisk& disk = pair.world_.primary().disk();
+  disk.inject({.effect = DiskFault::Effect::kStall, .stall = 5s});
+  const UtcNs before = pair.run(pair.world_.primary().control().status()).now;
+  pair.write(1);
+  ASSERT_TRUE(pair.until([&] { return pair.group().writers.state == "waiting"; }, 3s));
+  WritersStatus writers = pair.group().writers;
+  EXPECT_EQ(writers.cause, "disk");
+  EXPECT_GE(writers.since, before);
+  EXPECT_LT(writers.since.value, before.value + 500'000'000);
+  ASSERT_TRUE(pair.answered());
+  EXPECT_EQ(pair.group().writers.state, "answered");
+  // Nobody writes, so nobody waits, whatever the policy says.
+  ASSERT_TRUE(pair.set({{"without_mirror", "block"}}));
+  pair.lose_mirror();
+  ASSERT_TRUE(pair.until([&] { return pair.policy() == "blocked"; }));
+  pair.world_.runtime().run_for(5s);
+  EXPECT_EQ(pair.group().writers.state, "answered");
+  pair.write(2);
+  ASSERT_TRUE(pair.until([&] { return pair.group().writers.state == "waiting"; }, 3s));
+  writers = pair.group().writers;
+  EXPECT_EQ(writers.cause, "policy");
+  EXPECT_EQ(writers.reason.rfind("blocked: not in sync", 0), 0u) << writers.reason;
+  pair.world_.runtime().run_for(5s);
+  EXPECT_EQ(pair.group().writers.since, writers.since) << "since the first of them";
+  EXPECT_EQ(pair.world_.mirror().status().writers.state, "answered") << "it has none";
+  pair.find_mirror();
+  ASSERT_TRUE(pair.answered());
+  EXPECT_EQ(pair.group().writers.state, "answered");
+}
+
 TEST_F(QuietPolicies, ABlockedGroupTakesSettingsAndRefusesOtherChanges) {
   Policies pair(30);
   ASSERT_TRUE(pair.pair_up(ReplicationMode::kSync));
