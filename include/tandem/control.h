@@ -70,7 +70,20 @@ struct PolicyStatus {
   std::string state = "normal";
   std::string reason;  // why, in words, for any state that is not "normal"
   UtcNs since;
-  std::uint64_t lag_bytes = 0, lag_ms = 0;  // of the slowest mirror; 0 with no bound declared
+  // Of the slowest mirror in mode async or flush; 0 with no bound declared.
+  std::uint64_t lag_bytes = 0, lag_ms = 0;
+};
+
+/// Whether writers of a primary are answered.
+struct WritersStatus {
+  // answered | waiting (for a second or longer none was) | refused (the pool was too full for one
+  // within the last minute)
+  std::string state = "answered";
+  // Of "waiting": policy | mirror | space | memory | checkpoint | disk.
+  std::string cause;
+  std::string reason;         // the same in words, for any state that is not "answered"
+  UtcNs since;                // "waiting": when one was answered last; "refused": the last one
+  std::uint64_t refused = 0;  // for want of space, since the node started
 };
 
 struct GroupStatus {
@@ -93,6 +106,7 @@ struct GroupStatus {
   std::optional<UpstreamStatus> upstream;
   Settings settings;                      // all that can be set, defaults included
   PolicyStatus policy;                    // of a primary
+  WritersStatus writers;                  // of a primary
   std::vector<SnapshotStatus> snapshots;  // that this node keeps, in that order
   std::optional<CloneOrigin> clone_of;
   std::string parent;                // the one of them that the present state came out of

@@ -82,6 +82,16 @@ struct RolledBack {
   SnapshotStatus branch;
 };
 
+/// What a record did to the volumes of a group.
+struct VolumeChange {
+  enum class Kind { kCreated, kResized, kDeleted };
+  LogPoint at;  // behind that record
+  Kind kind{};
+  std::string volume;
+  std::uint64_t old_bytes = 0, new_bytes = 0;  // its size; 0: there was none, or is none any more
+  bool operator==(const VolumeChange&) const = default;
+};
+
 /// What a node has of a group's history: any position in it can be kept as a point.
 struct HistoryStatus {
   UtcNs now;
@@ -92,6 +102,7 @@ struct HistoryStatus {
   // its marks map up to the first older state that was not made for it.
   std::uint64_t bytes = 0;
   std::vector<LogPoint> marks;  // some of its positions, oldest first: for rates over time
+  std::vector<VolumeChange> volume_changes;  // in it, oldest first; the newest thousand or so
 };
 
 /// Which state to keep: at a position, as of a time, or, with neither, the present one.

@@ -79,7 +79,7 @@ class GroupRunner {
   Task<Status> rename_snapshot(const RenameSnapshot& request);
   Task<Result<SnapshotStatus>> show_snapshot(std::string name);
   Task<Result<RolledBack>> rollback(Rollback request);
-  HistoryStatus history() const;
+  Task<HistoryStatus> history();
   Task<Result<SnapshotStatus>> keep_point(KeepPoint request);
   Status start_scrub();
   Status stop_scrub();
@@ -128,6 +128,7 @@ class GroupRunner {
   void tick_snapshots();
   void tick_scrub();
   ScrubStatus scrub_status() const;
+  WritersStatus writers_status(const std::vector<SlotStatus>& slots) const;
   Task<void> automate(bool due, std::vector<std::string> expired);
   Result<std::shared_ptr<Volume>> handed_out(Result<std::shared_ptr<Volume>> opened);
   Result<std::string> successor_of(std::string address) const;

@@ -3,6 +3,77 @@
 #include "control/kept_tree.h"
 
 namespace tandem::control {
+namespace {
+
+/// Shorter waits are everyday: of a flush of the disk, or of a mirror that is far away.
+constexpr Nanoseconds kWaitShown = std::chrono::seconds(1);
+constexpr Nanoseconds kRefusalShown = std::chrono::minutes(1);
+
+/// "b at 10.0.0.2:7788 (mode sync, following)", of each mirror that writers or flushes wait for.
+std::string awaited(const std::vector<SlotStatus>& slots, ReplicationMode group_mode) {
+  std::string text;
+  for (const auto& slot : slots) {
+    const auto own = slot.settings.find("mode");
+    const bool is_own = own != slot.settings.end() && own->second != "group";
+    const std::string mode = is_own ? own->second : to_string(group_mode);
+    if (mode == to_string(ReplicationMode::kAsync)) continue;
+    text += (text.empty() ? "" : ", ") + (slot.node.empty() ? "" : slot.node + " at ") +
+            slot.address + " (mode " + mode + ", " + slot.state + ")";
+  }
+  return text;
+}
+
+}  // namespace
+
+WritersStatus GroupRunner::writers_status(const std::vector<SlotStatus>& slots) const {
+  using For = store::Group::Waiting::For;
+  WritersStatus writers;
+  const auto& refusals = group_.refusals();
+  const UtcNs now = runtime_.clock.utc();
+  writers.refused = refusals.count;
+  if (refusals.count != 0 &&
+      now.value < refusals.last.value + static_cast<std::uint64_t>(kRefusalShown.count())) {
+    writers.state = "refused";
+    writers.since = refusals.last;
+    writers.reason = "the pool is full; 'tandem pool show' says of what";
+  }
+  const auto waiting = group_.waiting();
+  if (!waiting) return writers;
+  const Nanoseconds age = runtime_.clock.monotonic() - waiting->since;
+  if (age < kWaitShown) return writers;
+  writers.state = "waiting";
+  writers.since = UtcNs(now.value - static_cast<std::uint64_t>(age.count()));
+  const auto because = [&](const char* cause, std::string reason) {
+    writers.cause = cause;
+    writers.reason = std::move(reason);
+  };
+  switch (waiting->what) {
+    case For::kMirror:
+      if (const auto& policy = replication_->policy_status();
+          policy.state != "normal" && policy.state != "degraded") {
+        because("policy", policy.state + ": " + policy.reason);
+      } else {
+        because("mirror",
+                "what was written is not acknowledged yet by " + awaited(slots, group_.mode()));
+      }
+      break;
+    case For::kSpace:
+      because("space", "the pool is full, and a checkpoint is to make room");
+      break;
+    case For::kMemory:
+      because("memory",
+              "the memory for maps is full of changes that a checkpoint is writing to the disk; "
+              "it is slow, or memory.map_cache is small for this load");
+      break;
+    case For::kCheckpoint:
+      because("checkpoint", "a snapshot or a rollback waits for the end of a checkpoint");
+      break;
+    case For::kDisk:
+      because("disk", "the disk of this node's pool has not completed what it was given");
+      break;
+  }
+  return writers;
+}
 
 Task<GroupStatus> GroupRunner::status() {
   auto holder = work_.hold();
@@ -58,6 +129,7 @@ Task<GroupStatus> GroupRunner::status() {
       slot.reason = "missing blocks cannot be counted: " + blocks.error().message;
     }
   }
+  if (replication_->role() == Role::kPrimary) status.writers = writers_status(status.slots);
   if (group_.role() != Role::kPrimary) status.upstream = replication_->upstream();
   co_return status;
 }

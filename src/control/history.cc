@@ -20,7 +20,10 @@ void GroupRunner::apply_history(const Settings& settings) {
   group_.set_history_policy({.window = policy.window, .bytes_max = policy.bytes_max});
 }
 
-HistoryStatus GroupRunner::history() const {
+Task<HistoryStatus> GroupRunner::history() {
+  auto holder = work_.hold();
+  // First, so that all of it is inside of the window as it is said to be.
+  auto changes = co_await group_.volume_changes();
   const auto kept = group_.history_status();
   const Settings settings = replication::group_settings(group_.settings());
   HistoryStatus status;
@@ -31,7 +34,11 @@ HistoryStatus GroupRunner::history() const {
   status.head = group_.head();
   status.bytes = kept.bytes;
   status.marks = kept.marks;
-  return status;
+  if (kept.start) {
+    std::erase_if(changes, [&](const auto& c) { return c.at.lsn < kept.start->lsn; });
+    status.volume_changes = std::move(changes);
+  }
+  co_return status;
 }
 
 Task<Result<SnapshotStatus>> GroupRunner::keep_point(KeepPoint request) {
@@ -63,9 +70,11 @@ Task<Result<SnapshotStatus>> GroupRunner::keep_point(KeepPoint request) {
 // -------------------------------------------------------------------------------------
 
 Task<Result<HistoryStatus>> NodeControl::history(std::string group) {
+  auto holder = work_.hold();
   const auto runner = find_group(group);
   if (!runner) co_return runner.error();
-  co_return (*runner)->history();
+  auto reading = (*runner)->history();
+  co_return co_await std::move(reading);
 }
 
 Task<Result<SnapshotStatus>> NodeControl::keep_point(KeepPoint request) {

@@ -17,11 +17,13 @@ std::uint64_t past(std::uint64_t now, std::uint64_t then) { return now > then ? 
 struct Marker {
   UtcNs utc;
   Lsn lsn;
-  std::string kind;  // history | snapshot | branch | point | promotion | now
+  // history | snapshot | branch | point | promotion | create | resize | delete (of a volume) | now
+  std::string kind;
   std::string name;
   std::string text;
-  std::optional<std::uint64_t> payload_bytes;  // where it is known
-  std::string consistency{};                   // of a kept state
+  std::optional<std::uint64_t> payload_bytes{};  // where it is known
+  std::string consistency{};                     // of a kept state
+  const VolumeChange* change = nullptr;
 };
 
 std::string state_text(const SnapshotStatus& s) {
@@ -29,6 +31,27 @@ std::string state_text(const SnapshotStatus& s) {
   if (s.kind == "snapshot") text += ", " + s.consistency;
   if (s.kind == "branch") text += ": the end of what was abandoned";
   return text + (s.label.empty() ? "" : " (" + s.label + ")");
+}
+
+Marker marker_of(const VolumeChange& change) {
+  Marker m{change.at.utc, change.at.lsn, "", change.volume, "", change.at.payload_bytes, "",
+           &change};
+  switch (change.kind) {
+    case VolumeChange::Kind::kCreated:
+      m.kind = "create";
+      m.text = "volume " + m.name + " created, " + size_text(change.new_bytes);
+      break;
+    case VolumeChange::Kind::kResized:
+      m.kind = "resize";
+      m.text = "volume " + m.name + " resized from " + size_text(change.old_bytes) + " to " +
+               size_text(change.new_bytes);
+      break;
+    case VolumeChange::Kind::kDeleted:
+      m.kind = "delete";
+      m.text = "volume " + m.name + " deleted, it had " + size_text(change.old_bytes);
+      break;
+  }
+  return m;
 }
 
 std::vector<Marker> markers(const HistoryView& view) {
@@ -42,6 +65,7 @@ std::vector<Marker> markers(const HistoryView& view) {
                    "promotion: timeline " + number + " begins", std::nullopt});
   }
   const auto& h = view.history;
+  for (const auto& change : h.volume_changes) all.push_back(marker_of(change));
   if (h.start)
     all.push_back(
         {h.start->utc, h.start->lsn, "history", "", "the history begins", h.start->payload_bytes});
@@ -206,7 +230,11 @@ Json to_json(const HistoryView& view) {
                               {"kind", m.kind},
                               {"name", m.name},
                               {"text", m.text}});
-    if (!m.consistency.empty()) out["markers"].back()["consistency"] = m.consistency;
+    auto& marker = out["markers"].back();
+    if (!m.consistency.empty()) marker["consistency"] = m.consistency;
+    if (m.change == nullptr) continue;
+    marker["old_bytes"] = m.change->old_bytes;
+    marker["new_bytes"] = m.change->new_bytes;
   }
   return out;
 }

@@ -241,6 +241,17 @@ std::string policy_text(const PolicyStatus& policy, UtcNs now) {
   return policy.state + " since " + age_text(policy.since, now) + ": " + policy.reason;
 }
 
+std::string writers_text(const WritersStatus& writers, UtcNs now) {
+  std::string text = writers.state;
+  if (writers.state != "answered")
+    text += (writers.state == "waiting" ? " since " : ", the last ") +
+            age_text(writers.since, now) +
+            (writers.cause.empty() ? "" : " (" + writers.cause + ")") + ": " + writers.reason;
+  if (writers.refused != 0)
+    text += "; refused for want of space: " + std::to_string(writers.refused);
+  return text;
+}
+
 /// "96, the next to go is auto-2026-… on 2026-… (keep)".
 std::string automatic_text(const GroupStatus& group) {
   std::size_t count = 0;
@@ -278,7 +289,10 @@ std::string group_text(const View& view) {
   line("mode", to_string(g.mode));
   if (g.clone_of) line("clone of", clone_text(*g.clone_of));
   line("settings", settings_text(g.settings));
-  if (g.role == Role::kPrimary) line("policy", policy_text(g.policy, view.now));
+  if (g.role == Role::kPrimary) {
+    line("policy", policy_text(g.policy, view.now));
+    line("writers", writers_text(g.writers, view.now));
+  }
   line("head", point_text(g.head));
   line("durable", "record " + std::to_string(g.durable.value) + "; checkpoint at " +
                       std::to_string(g.checkpoint.value) + ", log from " +

@@ -35,6 +35,21 @@ Verdict judge_slot(const View& primary, const SlotStatus& slot) {
   return {false, text + "; it " + missing_text(slot)};
 }
 
+bool is_held(const PolicyStatus& policy) {
+  return policy.state == "blocked" || policy.state == "stalled" || policy.state == "throttled";
+}
+
+/// A sentence about writers that are not answered, or "". What a policy does to them is told where
+/// the policy is.
+std::string writers_complaint(const View& primary) {
+  const auto& writers = primary.group->writers;
+  if (writers.state == "refused")
+    return ". WRITES ARE REFUSED (" + count_text(writers.refused, "time") + " so far, the last " +
+           age_text(writers.since, primary.now) + "): " + writers.reason;
+  if (writers.state != "waiting" || is_held(primary.group->policy)) return "";
+  return ". WRITERS WAIT since " + age_text(writers.since, primary.now) + ": " + writers.reason;
+}
+
 Verdict judge_primary(const View& primary) {
   const auto& group = *primary.group;
   auto head = primary.node + " serves";
@@ -42,17 +57,18 @@ Verdict judge_primary(const View& primary) {
   if (group.state != "serving" && group.state != "starting")
     return {false, "NOT SERVED: " + primary.node + " is primary but " + group.state +
                        because(group.reason)};
+  const auto complaint = writers_complaint(primary);
   if (group.slots.empty() && group.clone_of) {
-    return {group.state == "serving", head + " this clone of " + clone_text(*group.clone_of) +
-                                          ", which is not mirrored; 'tandem group delete " +
-                                          group.name + "' discards it"};
+    return {group.state == "serving" && complaint.empty(),
+            head + " this clone of " + clone_text(*group.clone_of) +
+                ", which is not mirrored; 'tandem group delete " + group.name + "' discards it" +
+                complaint};
   }
   if (group.slots.empty())
-    return {false, head + ". NOT PROTECTED: it has no mirror; 'tandem mirror add " + group.name +
-                       " HOST:PORT' gives it one"};
-  Verdict all{group.state == "serving", head};
-  if (const auto& policy = group.policy;
-      policy.state == "blocked" || policy.state == "stalled" || policy.state == "throttled") {
+    return {false, head + complaint + ". NOT PROTECTED: it has no mirror; 'tandem mirror add " +
+                       group.name + " HOST:PORT' gives it one"};
+  Verdict all{group.state == "serving" && complaint.empty(), head};
+  if (const auto& policy = group.policy; is_held(policy)) {
     all.good = false;
     all.text += ", but WRITERS ARE " +
                 std::string(policy.state == "throttled" ? "SLOWED" : "HELD") + " (" + policy.state +
@@ -61,6 +77,7 @@ Verdict judge_primary(const View& primary) {
     all.good = false;
     all.text += ", DEGRADED since " + age_text(policy.since, primary.now) + ": " + policy.reason;
   }
+  all.text += complaint;
   for (const auto& slot : group.slots) {
     const auto one = judge_slot(primary, slot);
     all.good = all.good && one.good;

@@ -247,6 +247,11 @@ void read_replication(ConfigReader& reader, Config& config) {
   if (reader.take_size("replication.memory", 4 * kMiB, 64 * kGiB, bytes)) {
     replication.memory_bytes = bytes;
   }
+  std::int64_t protocol = 0;
+  if (reader.take_integer("replication.protocol_max", message::kProtocolVersions.oldest,
+                          message::kProtocolVersions.newest, protocol)) {
+    replication.protocol_max = static_cast<std::uint32_t>(protocol);
+  }
 }
 
 void read_hooks(ConfigReader& reader, Config& config) {

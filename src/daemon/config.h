@@ -15,6 +15,7 @@
 #include "tandem/base/log.h"
 #include "tandem/base/result.h"
 #include "tandem/port/executor.h"
+#include "tandem/port/link.h"
 
 namespace tandem::daemon {
 
@@ -75,6 +76,7 @@ struct ReplicationConfig {
   Nanoseconds heartbeat = std::chrono::seconds(1);
   Nanoseconds timeout = std::chrono::seconds(5);
   std::size_t memory_bytes = std::size_t{64} << 20;
+  std::uint32_t protocol_max = message::kProtocolVersions.newest;
 };
 
 struct PromotionConfig {

@@ -58,6 +58,7 @@ control::ControlOptions control_options(const Config& config, const std::string&
   options.pool_critical_percent = config.pool.critical_percent;
   options.replication.heartbeat_interval = config.replication.heartbeat;
   options.replication.timeout = config.replication.timeout;
+  options.replication.versions.newest = config.replication.protocol_max;
   return options;
 }
 

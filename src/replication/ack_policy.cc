@@ -40,6 +40,13 @@ std::string size_text(std::uint64_t bytes) {
   return fmt::format("{:.1f} {}", value, unit);
 }
 
+/// What it means for writers: the more, the worse.
+int hardness(std::string_view state) {
+  constexpr std::string_view kStates[] = {"normal", "degraded", "throttled", "stalled", "blocked"};
+  return static_cast<int>(std::find(std::begin(kStates), std::end(kStates), state) -
+                          std::begin(kStates));
+}
+
 bool promises_sync(const SlotGate& slot) { return slot.mode == ReplicationMode::kSync; }
 
 std::string why(const SlotGate& slot) {
@@ -77,35 +84,61 @@ AckPolicy::Decision AckPolicy::decide(ReplicationMode mode, std::span<const Slot
   const bool is_sync =
       mode == ReplicationMode::kSync || std::any_of(slots.begin(), slots.end(), &promises_sync);
   if (is_sync) {
-    marks_.clear();
     judge_sync(slots, moment, decision);
-  } else if (policy_.bounded()) {
+  } else {
+    sync_.set_normal(moment);
+  }
+  status_.lag_bytes = status_.lag_ms = 0;
+  if (policy_.bounded() && !std::all_of(slots.begin(), slots.end(), &promises_sync)) {
     judge_lag(slots, moment, decision);
   } else {
     marks_.clear();
-    status_.lag_bytes = status_.lag_ms = 0;
-    set_normal(moment);
+    lag_.set_normal(moment);
   }
+  merge_conditions();
   return decision;
 }
 
 template <class Reason>
-void AckPolicy::set_state(const char* state, const Moment& moment, Reason&& reason) {
-  last_met_ = moment.now;
-  const bool changed = status_.state != state;
-  if (!changed && moment.now - reason_at_ < kReasonAge) return;
-  status_.reason = reason();
-  reason_at_ = moment.now;
-  if (!changed) return;
-  status_.state = state;
-  status_.since = moment.utc;
+void AckPolicy::Condition::set(const char* state, const Moment& moment, Reason&& reason) {
+  last_met = moment.now;
+  const bool is_new = status.state != state;
+  if (!is_new && moment.now - reason_at < kReasonAge) return;
+  changed = true;
+  status.reason = reason();
+  reason_at = moment.now;
+  if (!is_new) return;
+  status.state = state;
+  status.since = moment.utc;
 }
 
-void AckPolicy::set_normal(const Moment& moment, Nanoseconds calm) {
-  if (status_.state == "normal" || (calm > calm.zero() && moment.now - last_met_ < calm)) return;
-  status_.state = "normal";
-  status_.reason.clear();
-  status_.since = moment.utc;
+void AckPolicy::Condition::set_normal(const Moment& moment, Nanoseconds calm) {
+  if (status.state == "normal" || (calm > calm.zero() && moment.now - last_met < calm)) return;
+  changed = true;
+  status.state = "normal";
+  status.reason.clear();
+  status.since = moment.utc;
+}
+
+void AckPolicy::merge_conditions() {
+  const bool sync_changed = std::exchange(sync_.changed, false);
+  const bool lag_changed = std::exchange(lag_.changed, false);
+  if (!sync_changed && !lag_changed) return;
+  const bool lag_is_harder = hardness(lag_.status.state) > hardness(sync_.status.state);
+  const PolicyStatus& first = (lag_is_harder ? lag_ : sync_).status;
+  const PolicyStatus& second = (lag_is_harder ? sync_ : lag_).status;
+  if (first.state == "normal") {
+    // The later of the two became so.
+    if (status_.state != "normal") status_.since = std::max(first.since, second.since);
+    status_.state = first.state;
+    return status_.reason.clear();
+  }
+  if (status_.state != first.state) {
+    status_.state = first.state;
+    status_.since = first.since;
+  }
+  status_.reason = first.reason;
+  if (second.state != "normal") status_.reason += "; also " + second.state + ": " + second.reason;
 }
 
 void AckPolicy::judge_sync(std::span<const SlotGate> slots, const Moment& moment,
@@ -121,9 +154,7 @@ void AckPolicy::judge_sync(std::span<const SlotGate> slots, const Moment& moment
     written = std::max(written, slot.written);
     durable = std::max(durable, slot.durable);
   }
-  status_.lag_bytes = 0;
-  status_.lag_ms = 0;
-  if (gating == declared && gating > 0) return set_normal(moment);
+  if (gating == declared && gating > 0) return sync_.set_normal(moment);
   const auto what = [&] {
     std::string lost;
     for (const SlotGate& slot : slots)
@@ -131,11 +162,12 @@ void AckPolicy::judge_sync(std::span<const SlotGate> slots, const Moment& moment
     return declared == 0 ? std::string("the group has no mirror in mode sync")
                          : "not in sync: " + lost;
   };
-  if (gating > 0 || !policy_.block_without_mirror) return set_state("degraded", moment, what);
+  if (gating > 0 || !policy_.block_without_mirror) return sync_.set("degraded", moment, what);
   // A mirror that catches up still counts for what it has taken.
-  decision.ack = {written, durable};
+  tighten(decision.ack.written, written);
+  tighten(decision.ack.durable, durable);
   holding_ = true;
-  set_state("blocked", moment, [&] {
+  sync_.set("blocked", moment, [&] {
     return what() + "; writers wait until a mirror is in sync, or without_mirror=degrade is set";
   });
 }
@@ -145,18 +177,17 @@ void AckPolicy::judge_lag(std::span<const SlotGate> slots, const Moment& moment,
   Lag lag;
   const SlotGate* never = nullptr;
   for (const SlotGate& slot : slots) {
+    if (promises_sync(slot)) continue;
     if (!slot.caught_up_once) {
       never = &slot;
     } else if (lag.slot == nullptr || slot.written < lag.slot->written) {
       lag.slot = &slot;
     }
   }
-  status_.lag_bytes = 0;
-  status_.lag_ms = 0;
   if (lag.slot == nullptr) {
     marks_.clear();
-    if (never == nullptr) return set_normal(moment);
-    return set_state("degraded", moment, [&] {
+    if (never == nullptr) return lag_.set_normal(moment);
+    return lag_.set("degraded", moment, [&] {
       return "no mirror has caught up for the first time yet, so its lag is not bounded: " +
              why(*never);
     });
@@ -178,9 +209,9 @@ void AckPolicy::judge_lag(std::span<const SlotGate> slots, const Moment& moment,
   switch (policy_.lag_action) {
     case LagAction::kDegrade:
       if (lag.ratio > 1) {
-        set_state("degraded", moment, [&] { return lag_text(lag); });
+        lag_.set("degraded", moment, [&] { return lag_text(lag); });
       } else {
-        set_normal(moment, kCalm);
+        lag_.set_normal(moment, kCalm);
       }
       break;
     case LagAction::kThrottle:
@@ -190,7 +221,7 @@ void AckPolicy::judge_lag(std::span<const SlotGate> slots, const Moment& moment,
       stall(lag, moment, decision);
       break;
   }
-  if (status_.state != "normal") sooner(decision.look_again, moment.now + kCalm);
+  if (lag_.status.state != "normal") sooner(decision.look_again, moment.now + kCalm);
 }
 
 void AckPolicy::throttle(const Lag& lag, const Moment& moment, Decision& decision) {
@@ -201,7 +232,7 @@ void AckPolicy::throttle(const Lag& lag, const Moment& moment, Decision& decisio
           static_cast<double>(policy_.lag_time->count()) * kThrottleFrom));
       if (lag.age < from) sooner(decision.look_again, marks_.front().at + from + kStep);
     }
-    return set_normal(moment, kCalm);
+    return lag_.set_normal(moment, kCalm);
   }
   Lsn released = lag.slot->written;
   for (const Mark& mark : marks_) {
@@ -212,7 +243,7 @@ void AckPolicy::throttle(const Lag& lag, const Moment& moment, Decision& decisio
     released = mark.lsn;
   }
   tighten(decision.ack.written, released);
-  set_state("throttled", moment, [&] {
+  lag_.set("throttled", moment, [&] {
     return fmt::format("{}; each write waits {:.0f} ms", lag_text(lag), seconds(delay) * 1000);
   });
 }
@@ -227,10 +258,10 @@ void AckPolicy::stall(const Lag& lag, const Moment& moment, Decision& decision) 
   }
   // Always a position, also inside the bound: nothing is acknowledged that was not looked at.
   tighten(decision.ack.written, std::max(released, lag.slot->written));
-  if (released >= moment.tail.lsn) return set_normal(moment, kCalm);
+  if (released >= moment.tail.lsn) return lag_.set_normal(moment, kCalm);
   holding_ = true;
-  set_state("stalled", moment,
-            [&] { return lag_text(lag) + "; writers wait until it has taken more"; });
+  lag_.set("stalled", moment,
+           [&] { return lag_text(lag) + "; writers wait until it has taken more"; });
 }
 
 // Remembers when the tail was first seen where it is; forgets what the slowest mirror has.

@@ -1,7 +1,8 @@
 // What the group's writers must wait for, given every slot and what the operator declared.
 //
+// Each mirror is judged by its own mode, and what is demanded of all of them is demanded at once:
 //   sync           every slot that gates; with none left: go on and say so, or block
-//   async, flush   a bound on what the slowest mirror lacks, with an action:
+//   async, flush   a bound on what the slowest of these mirrors lacks, with an action:
 //     degrade      go on and say so
 //     throttle     each acknowledgement comes later, the more so the further the mirror lags
 //     stall        a write is acknowledged only when the mirror, counting it, is inside the bound
@@ -82,22 +83,30 @@ class AckPolicy {
     double ratio = 0;  // of the bound that is nearer or more exceeded
   };
 
+  /// What one of the two judgements found, kept from one decide() to the next.
+  struct Condition {
+    PolicyStatus status;      // without the lag
+    Nanoseconds reason_at{};  // when status.reason was written
+    Nanoseconds last_met{};   // when a condition other than "normal" was met last
+    bool changed = false;     // since merge_conditions()
+    template <class Reason>
+    void set(const char* state, const Moment& moment, Reason&& reason);
+    void set_normal(const Moment& moment, Nanoseconds calm = Nanoseconds(0));
+  };
+
   void judge_sync(std::span<const SlotGate> slots, const Moment& moment, Decision& decision);
   void judge_lag(std::span<const SlotGate> slots, const Moment& moment, Decision& decision);
   void throttle(const Lag& lag, const Moment& moment, Decision& decision);
   void stall(const Lag& lag, const Moment& moment, Decision& decision);
   void mark_tail(const Moment& moment, Lsn slowest);
   std::string lag_text(const Lag& lag) const;
-  template <class Reason>
-  void set_state(const char* state, const Moment& moment, Reason&& reason);
-  void set_normal(const Moment& moment, Nanoseconds calm = Nanoseconds(0));
+  void merge_conditions();
 
   GroupPolicy policy_;
   bool holding_ = false;
-  Nanoseconds reason_at_{};  // when status_.reason was written
-  Nanoseconds last_met_{};   // when a condition other than "normal" was met last
-  std::deque<Mark> marks_;   // of what the slowest slot lacks, ascending; bounded
-  PolicyStatus status_;
+  std::deque<Mark> marks_;  // of what the slowest slot with a bound lacks, ascending; bounded
+  Condition sync_, lag_;
+  PolicyStatus status_;  // of both: the harder one's state, and why
 };
 
 }  // namespace tandem::replication

@@ -1,7 +1,8 @@
 // What an operator sets about a group and its mirrors while it runs. Kept as texts with the group,
 // on this node only; read here.
 //
-//   lag_bytes       the most that the slowest mirror may lack in modes async and flush, or "off"
+//   lag_bytes       the most that the slowest of the mirrors in modes async and flush may lack,
+//                   whatever the group's mode is, or "off"
 //   lag_time        the longest that it may lack something, or "off"
 //   lag_action      degrade | throttle | stall: what happens to writers at the bound
 //   without_mirror  degrade | block: what happens in mode sync when no mirror is in sync

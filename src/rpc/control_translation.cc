@@ -51,6 +51,24 @@ PolicyStatus from_proto(const v1::PolicyStatus& in) {
           .lag_ms = in.lag_ms()};
 }
 
+void to_proto(const WritersStatus& writers, v1::WritersStatus* out) {
+  out->set_state(utf8(writers.state));
+  out->set_cause(utf8(writers.cause));
+  out->set_reason(utf8(writers.reason));
+  out->set_since_utc_ns(writers.since.value);
+  out->set_refused(writers.refused);
+}
+
+WritersStatus from_proto(const v1::WritersStatus& in) {
+  WritersStatus writers;
+  if (!in.state().empty()) writers.state = in.state();  // older nodes do not say
+  writers.cause = in.cause();
+  writers.reason = in.reason();
+  writers.since = UtcNs(in.since_utc_ns());
+  writers.refused = in.refused();
+  return writers;
+}
+
 void to_proto(const SlotStatus& slot, v1::SlotStatus* out) {
   out->set_node(utf8(slot.node));
   out->set_address(utf8(slot.address));
@@ -149,6 +167,7 @@ void to_proto(const GroupStatus& group, v1::GroupStatus* out) {
   if (group.upstream) to_proto(*group.upstream, out->mutable_upstream());
   to_proto(group.settings, out->mutable_settings());
   to_proto(group.policy, out->mutable_policy());
+  to_proto(group.writers, out->mutable_writers());
   for (const auto& snapshot : group.snapshots) rpc::to_proto(snapshot, out->add_snapshots());
   out->set_snapshot_bytes(group.snapshot_bytes);
   out->set_parent(utf8(group.parent));
@@ -200,6 +219,7 @@ Status from_proto(const v1::GroupStatus& in, GroupStatus& group) {
   if (in.has_upstream()) group.upstream = from_proto(in.upstream());
   group.settings = from_proto(in.settings());
   if (in.has_policy()) group.policy = from_proto(in.policy());
+  if (in.has_writers()) group.writers = from_proto(in.writers());
   for (const auto& snapshot : in.snapshots()) group.snapshots.push_back(rpc::from_proto(snapshot));
   group.snapshot_bytes = in.snapshot_bytes();
   group.parent = in.parent();
@@ -353,6 +373,15 @@ void to_proto(const HistoryStatus& history, v1::HistoryStatus* out) {
   to_proto(history.head, out->mutable_head());
   out->set_bytes(history.bytes);
   for (const auto& mark : history.marks) to_proto(mark, out->add_marks());
+  for (const auto& change : history.volume_changes) {
+    auto* added = out->add_volume_changes();
+    to_proto(change.at, added->mutable_at());
+    // In the order of VolumeChange::Kind.
+    added->set_kind(static_cast<v1::VolumeChange::Kind>(static_cast<int>(change.kind) + 1));
+    added->set_volume(utf8(change.volume));
+    added->set_old_bytes(change.old_bytes);
+    added->set_new_bytes(change.new_bytes);
+  }
 }
 
 HistoryStatus from_proto(const v1::HistoryStatus& in) {
@@ -364,6 +393,15 @@ HistoryStatus from_proto(const v1::HistoryStatus& in) {
   history.head = from_proto(in.head());
   history.bytes = in.bytes();
   for (const auto& mark : in.marks()) history.marks.push_back(from_proto(mark));
+  for (const auto& change : in.volume_changes()) {
+    // Of a kind that only a newer node knows: not shown rather than shown as something else.
+    if (change.kind() < v1::VolumeChange::KIND_CREATED ||
+        change.kind() > v1::VolumeChange::KIND_DELETED)
+      continue;
+    history.volume_changes.push_back({from_proto(change.at()),
+                                      static_cast<VolumeChange::Kind>(change.kind() - 1),
+                                      change.volume(), change.old_bytes(), change.new_bytes()});
+  }
   return history;
 }
 

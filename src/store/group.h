@@ -30,6 +30,7 @@
 #include "store/space_map.h"
 #include "store/volume_reader.h"
 #include "tandem/integrity.h"
+#include "tandem/kept_states.h"
 #include "tandem/replicated_log.h"
 #include "tandem/volume.h"
 
@@ -122,6 +123,10 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
     std::vector<LogPoint> marks;
   };
   HistoryStatus history_status() const;
+  /// Volumes created, grown and deleted in it, oldest first. Read from the log, but only from where
+  /// the volumes differ between two neighbours of the history's states: a volume that was created
+  /// and deleted between two of them is not seen. The newest ones, when there are very many.
+  Task<std::vector<VolumeChange>> volume_changes();
   /// The last record not behind `time`. Errors: kNotFound: outside of the history; says what it is.
   Task<Result<LogPoint>> position_at(UtcNs time);
   /// Keeps the state at `at`, which is in the history, as a point: a kept state like a snapshot, on
@@ -163,6 +168,20 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
 
   Task<Status> checkpoint();
   GroupUse use() const;
+  /// Writes and flushes that were not answered yet (waiting.cc).
+  struct Waiting {
+    enum class For { kDisk, kCheckpoint, kMemory, kSpace, kMirror };
+    For what{};
+    Nanoseconds since{};  // monotonic: when one was answered last, or the first came
+  };
+  /// nullopt: there are none. Of writes and of flushes, those that wait for longer.
+  std::optional<Waiting> waiting() const;
+  /// Writes answered with kNoSpace since the group was opened.
+  struct Refusals {
+    std::uint64_t count = 0;
+    UtcNs last;
+  };
+  const Refusals& refusals() const { return refusals_; }
   /// Free in this group's zones; use() says where all the other blocks are.
   std::uint64_t free_blocks() const { return space_.free_blocks(); }
   /// Met since the group was opened.
@@ -347,6 +366,10 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   Error refusal() const;  // why a write cannot be taken now
   Task<void> wait_applied(Lsn lsn);
 
+  // waiting.cc
+  bool writes_wait() const { return !queue_.empty() || !in_flight_.empty() || !acks_.empty(); }
+  Waiting::For what_writes_wait_for() const;
+
   // flush.cc
   Task<Status> flush_to(Lsn target, bool remote);
   Task<Status> flush_local_to(Lsn target);
@@ -433,6 +456,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   void forget_skipped();
   Error outside_of_history(std::string what) const;
   struct LogReader;
+  Task<Result<std::vector<VolumeChange>>> changes_between(const Snapshot& from, Lsn upto);
   Task<Status> replay_into(PointTarget& target, Lsn upto);
   Task<Status> replay_one(PointTarget& target, const format::PlacedRecord& placed);
   Task<void> drop_point(std::shared_ptr<PointTarget> target);
@@ -511,7 +535,9 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   LogPoint queued_;                    // behind the last replicated record in queue_
   std::uint64_t promised_blocks_ = 0;  // of a request whose first records are placed already
   std::deque<std::unique_ptr<PageInFlight>> in_flight_;
-  std::deque<Completion*> acks_;  // applied, waiting for RemoteAck
+  std::deque<Completion*> acks_;                        // applied, waiting for RemoteAck
+  Nanoseconds writes_answered_{}, flushes_answered_{};  // see Waiting::since
+  Refusals refusals_;
   bool pump_scheduled_ = false;
   bool appended_posted_ = false;
   bool advancing_ = false;

@@ -9,6 +9,7 @@
 // what the other copies are known to hold. A former primary goes back there when it rejoins
 // (rollback.cc), and so does a mirror when another one that had less was promoted.
 #include <algorithm>
+#include <map>
 
 #include "format/checksum.h"
 #include "store/aside.h"
@@ -26,6 +27,46 @@ constexpr Nanoseconds kMarkEveryMin = std::chrono::seconds(1);
 constexpr Nanoseconds kMarkEveryMax = std::chrono::minutes(5);
 constexpr std::int64_t kMarksPerWindow = 100;
 constexpr std::uint64_t kPagesPerRead = 16;
+/// An operator looks for one of them; more are neither read nor sent.
+constexpr std::size_t kVolumeChangesMax = 1000;
+
+struct VolumeSize {
+  VolumeId id;
+  std::uint64_t bytes;
+  bool operator==(const VolumeSize&) const = default;
+};
+
+std::vector<VolumeSize> sizes_of(const std::vector<format::VolumeState>& volumes) {
+  std::vector<VolumeSize> sizes;
+  for (const auto& volume : volumes) {
+    if (!volume.being_deleted()) sizes.push_back({volume.id, volume.size_bytes});
+  }
+  std::sort(sizes.begin(), sizes.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
+  return sizes;
+}
+
+/// What `record` does to `volumes` (names and sizes in front of it); nullopt: nothing.
+std::optional<VolumeChange> change_by(const format::Record& record,
+                                      std::map<VolumeId, SnapshotVolume>& volumes) {
+  const auto id = record.header.volume;
+  if (record.header.type == RecordType::kVolumeCreate) {
+    const auto body = format::decode_volume_create(record);
+    volumes[id] = {body->name, body->size_bytes};
+    return VolumeChange{{}, VolumeChange::Kind::kCreated, body->name, 0, body->size_bytes};
+  }
+  const auto found = volumes.find(id);
+  if (found == volumes.end()) return std::nullopt;
+  auto& [name, bytes] = found->second;
+  if (record.header.type == RecordType::kVolumeResize) {
+    const auto before = std::exchange(bytes, *format::decode_volume_resize(record));
+    if (bytes == before) return std::nullopt;
+    return VolumeChange{{}, VolumeChange::Kind::kResized, name, before, bytes};
+  }
+  if (record.header.type != RecordType::kVolumeDelete) return std::nullopt;
+  VolumeChange change{{}, VolumeChange::Kind::kDeleted, std::move(name), bytes, 0};
+  volumes.erase(found);
+  return change;
+}
 
 }  // namespace
 
@@ -265,6 +306,57 @@ Task<Result<LogPoint>> Group::position_at(UtcNs time) {
     co_await next_turn(runtime_.executor);
   }
   co_return last;
+}
+
+Task<Result<std::vector<VolumeChange>>> Group::changes_between(const Snapshot& from, Lsn upto) {
+  std::map<VolumeId, SnapshotVolume> volumes;
+  for (const auto& v : from.state.volumes) {
+    if (!v.being_deleted()) volumes[v.id] = {v.name, v.size_bytes};
+  }
+  std::vector<VolumeChange> changes;
+  LogReader reader{*this, from.state.at, {}};
+  while (reader.at.lsn < upto) {
+    Status read = co_await reader.next();
+    if (!read) co_return Error(std::move(read.error()));
+    for (const auto& placed : reader.records) {
+      if (reader.at.lsn == upto) break;
+      reader.pass(placed.record);
+      if (is_skipped(reader.at.lsn)) continue;
+      auto change = change_by(placed.record, volumes);
+      if (!change) continue;
+      change->at = reader.at;
+      changes.push_back(std::move(*change));
+    }
+    if (stopped_ || closing_) co_return refusal();
+    co_await next_turn(runtime_.executor);
+  }
+  co_return changes;
+}
+
+Task<std::vector<VolumeChange>> Group::volume_changes() {
+  auto hold = gate_.hold();
+  std::vector<VolumeChange> changes;
+  const auto start = history_start();
+  auto newer = sizes_of(volumes());
+  Lsn upto = head_.lsn;
+  for (const auto& state : line()) {
+    if (!start || state->state.at.lsn < *start || changes.size() >= kVolumeChangesMax) break;
+    auto older = sizes_of(state->state.volumes);
+    if (older != newer) {
+      const SnapshotPin pin(state->readers);
+      auto found = co_await changes_between(*state, upto);
+      if (found) {
+        changes.insert(changes.begin(), found->begin(), found->end());
+      } else if (state->state.at.lsn >= log_start()) {
+        // The rest of the history is as good as it was.
+        log_event(Level::kWarn, "history.unreadable", "group={} behind={} error=\"{}\"", name_,
+                  state->state.at.lsn.value, found.error().message);
+      }
+    }
+    newer = std::move(older);
+    upto = state->state.at.lsn;
+  }
+  co_return changes;
 }
 
 Task<Result<LogPoint>> Group::keep_point(Lsn at, std::string name, std::string label) {

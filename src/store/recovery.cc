@@ -103,9 +103,13 @@ Status Recovery::adopt_descriptor() {
   g.skipped_ = d.skipped;
   g.nodes_upto_ = d.nodes_upto;
   for (const auto& s : d.snapshots) {
-    const auto snapshot = g.add_snapshot(s);
-    snapshot->reaping = s.being_deleted;
-    g.snapshot_is_ready(*snapshot);
+    g.snapshot_is_ready(*g.add_snapshot(s));
+  }
+  // Whether the taking apart had begun is not kept. It had not where a clone, or a second state
+  // that came out of it, still needs all of it: points are made from it as long as that is so.
+  for (const auto& [id, snapshot] : g.snapshots_) {
+    const auto& s = snapshot->state;
+    snapshot->reaping = s.being_deleted && s.clones == 0 && g.successors_of(id) <= 1;
   }
   for (const auto& v : d.volumes) {
     auto volume = std::make_shared<Group::VolumeCore>();

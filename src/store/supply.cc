@@ -145,6 +145,9 @@ void Group::refuse_front() {
     if (completion != nullptr) refused.push_back(completion);
     if (completion != nullptr && !replicated) break;
   }
+  refusals_.count += refused.size();
+  refusals_.last = runtime_.clock.utc();
+  writes_answered_ = runtime_.clock.monotonic();
   for (auto* completion : refused) {
     completion->complete(Error{
         ErrorCode::kNoSpace, "pool " + device_.name() +

@@ -47,6 +47,7 @@ Error Group::refusal() const {
 }
 
 void Group::enqueue(Pending pending) {
+  if (!writes_wait()) writes_answered_ = runtime_.clock.monotonic();
   queue_.push_back(std::move(pending));
   schedule_pump();
 }
@@ -431,7 +432,11 @@ void Group::apply_range(VolumeCore& volume, const format::Record& record, DeadLi
 
 void Group::release_acks() {
   const auto may_ack = [this](Lsn lsn) { return !remote_.written || lsn <= *remote_.written; };
-  while (!acks_.empty() && !stopped_ && may_ack(acks_.front()->last)) {
+  const auto may_answer = [&] {
+    return !acks_.empty() && !stopped_ && may_ack(acks_.front()->last);
+  };
+  if (may_answer()) writes_answered_ = runtime_.clock.monotonic();
+  while (may_answer()) {
     auto* completion = acks_.front();
     acks_.pop_front();
     completion->complete(ok());

@@ -60,6 +60,27 @@ class Policies(harness.ClusterTest):
         a.restart()
         self.assertEqual(a.group("v")["settings"]["without_mirror"], "block")
 
+    def test_the_status_says_what_writers_wait_for(self):
+        a, b = self.start_pair(tls=False, config={"replication": {"timeout": "20s"}})
+        self.replicated_volume(a, b, "v", mode="sync")
+        self.wait_in_sync(a, "v")
+        self.assertEqual(a.group("v")["writers"]["state"], "answered")
+        b.pause()
+        writer = Writer(a, "v")
+        self.wait_until(lambda: a.group("v")["writers"]["state"] == "waiting", "the sign")
+        writers = a.group("v")["writers"]
+        self.assertEqual(writers["cause"], "mirror")
+        self.assertIn(f"node-b at {b.service} (mode sync, following)", writers["reason"])
+        self.assertGreater(writers["since_utc_ns"], 0)
+        checked = a.tandem("status", "--check", check=False)
+        self.assertEqual(checked.returncode, 6)
+        self.assertIn("WRITERS WAIT since", checked.stdout)
+        self.assertFalse(writer.finished())
+        b.resume()
+        self.wait_until(writer.finished, "the writer")
+        self.assertIsNone(writer.error)
+        self.assertEqual(a.group("v")["writers"]["state"], "answered")
+
     def test_a_stop_does_not_wait_for_a_blocked_writer(self):
         a, b, writer = self.blocked_pair()
         self.assertEqual(a.stop(timeout=30), 0)

@@ -276,6 +276,7 @@ class History(TimeTest):
         self.write_versions("12")
         made = self.snapshot("one")
         self.write_versions("34")
+        self.a.tandem("volume", "resize", "v", "--size", "48MiB")
         self.a.tandem("snapshot", "rollback", "g", "one", "--branch", "old", "--yes")
         history = self.history(self.a)
         self.assertEqual((history["history"], history["history.bytes"]), ("1h", "100MiB"))
@@ -292,9 +293,18 @@ class History(TimeTest):
                          {"one": "crash-consistent", "old": "crash-consistent"})
         lsns = [m["lsn"] for m in history["markers"]]
         self.assertEqual(lsns, sorted(lsns))
+        self.assertNotIn("resize", [m["kind"] for m in history["markers"]], "it was rolled back")
+        self.a.tandem("volume", "resize", "v", "--size", "40MiB")
         text = self.a.tandem("history", "g").stdout
         self.assertIn("snapshot one, crash-consistent", text)
+        self.assertIn("volume v resized from 32 MiB to 40 MiB", text)
         self.assertIn("a second", text)
+        self.a.kill()
+        self.a.start()
+        resizes = [m for m in self.history(self.a)["markers"] if m["kind"] == "resize"]
+        self.assertEqual([(m["name"], m["old_bytes"], m["new_bytes"]) for m in resizes],
+                         [("v", 32 * MIB, 40 * MIB)])
+        self.wait_in_sync(self.a, "g")
         self.a.kill()
         self.promote(self.b, "g")
         self.assertIn("promotion", [m["kind"] for m in self.history(self.b)["markers"]])

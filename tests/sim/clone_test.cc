@@ -206,6 +206,77 @@ class CloneLife {
   std::string problem_;
 };
 
+/// A point that is given up, but stays for a clone, after a restart: the next point lies behind it.
+TEST(Clones, WhatTheyNeedIsNoObstacleForPointsAfterARestart) {
+  SimLog log;
+  SimRandom random(5);
+  StoreShape shape = StoreShape::from_seed(random.fork());
+  shape.disk_bytes = 24 << 20;
+  shape.options.checkpoint_log_pages = 1000;  // so that no mark comes between the two points
+  const store::Group::HistoryPolicy history{std::chrono::hours(1)};
+  Lsn later;
+  Stamps then, stamps(kBlocks);
+  SimImage image = StoreNode::formatted(shape, 5);
+  {
+    SimRuntime world(1);
+    StoreNode node(world, image, shape, 1);
+    ASSERT_TRUE(world.run(node.start()));
+    auto made =
+        world.run(node.pool().create_group("g", Uuid{}, Role::kPrimary, ReplicationMode::kAsync));
+    ASSERT_TRUE(made);
+    store::Group& group = **made;
+    group.serve(true);
+    group.set_history_policy(history);
+    ASSERT_TRUE(world.run(group.create_volume("v", kBlocks * kBlockBytes, 4096)));
+    ASSERT_TRUE(world.run(group.checkpoint()));
+    const auto write = [&](std::uint32_t stamp) {
+      for (std::size_t block = 0; block < 20; ++block) {
+        ASSERT_TRUE(world.run(write_block(*group.open_volume("v"), block, stamp)));
+        stamps[block] = stamp;
+      }
+    };
+    write(1);
+    const Lsn early = group.head().lsn;
+    write(2);
+    later = group.head().lsn;
+    then = stamps;
+    write(3);
+    ASSERT_TRUE(world.run(group.keep_point(early, "early", "")));
+    ASSERT_TRUE(world.run(node.pool().clone_group(group, "early", "c")));
+    ASSERT_TRUE(world.run(group.delete_snapshot("early")));
+    ASSERT_TRUE(group.has_clones());
+    node.disk().power_off({.mode = CutOptions::Mode::kKeepAll});
+    world.run(node.stop());
+    world.run_until([&] { return node.disk().in_flight() == 0; });
+    image = node.disk().remains();
+  }
+  SimRuntime world(2);
+  StoreNode node(world, image, shape, 2);
+  ASSERT_TRUE(world.run(node.start()));
+  store::Group& group = *node.pool().find("g");
+  group.set_history_policy(history);
+  const auto kept = world.run(group.keep_point(later, "later", ""), std::chrono::minutes(1));
+  ASSERT_TRUE(kept) << kept.error().message;
+  auto volume = group.open_snapshot("later", "v");
+  ASSERT_TRUE(volume) << volume.error().message;
+  auto found = world.run(read_all(*volume));
+  ASSERT_TRUE(found);
+  EXPECT_EQ(*found, then);
+  auto live = world.run(read_all(*group.open_volume("v")));
+  ASSERT_TRUE(live);
+  EXPECT_EQ(*live, stamps);
+  // The clone goes, and with it what it needed.
+  node.pool().find("c")->serve(false);
+  ASSERT_TRUE(world.run(node.pool().delete_group("c")));
+  world.run_for(std::chrono::seconds(5));
+  EXPECT_EQ(still_unbalanced(world, node.pool()), "");
+  volume->reset();
+  world.run(node.stop());
+  world.run_until([&] { return node.disk().in_flight() == 0; });
+  const auto report = inspect::verify(node.disk().remains());
+  EXPECT_TRUE(report.sound()) << report.text();
+}
+
 TEST(Clones, ReadAsTheirOwnThroughLives) {
   std::size_t made = 0, refused = 0, deleted = 0;
   for (const std::uint64_t seed : seeds_to_run(1, 15)) {

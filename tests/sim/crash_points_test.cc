@@ -51,6 +51,9 @@ class CrashPoints {
 
   const std::string& problem() const { return problem_; }
   std::size_t crashes() const { return crashes_; }
+  std::size_t moments() const { return moments_; }
+  std::size_t subsets() const { return subsets_; }
+  std::size_t second_crashes() const { return second_crashes_; }
   std::size_t recoveries_cut() const { return recoveries_cut_; }
   std::size_t acknowledged() const { return clients_.acknowledged(); }
 
@@ -73,6 +76,7 @@ class CrashPoints {
       for (std::uint64_t mask = 1; mask < (std::uint64_t{1} << pending); ++mask) {
         const CutOptions options{.mode = CutOptions::Mode::kByMask, .keep_mask = mask};
         judge(node_.disk().crash_image(options, random), Crash::kPowerCut, "subset of writes");
+        ++subsets_;
       }
     }
   }
@@ -124,6 +128,7 @@ class CrashPoints {
         images.push_back(node.disk().crash_image({.mode = mode}, random));
       });
     });
+    if (images.empty()) return complain(how, "its recovery had no moment to be cut at");
     for (std::size_t i = 0; i < images.size() && problem_.empty(); ++i) {
       ++recoveries_cut_;
       const Recovery again = recover(images[i], plan_.shape, random.next());
@@ -156,6 +161,7 @@ class CrashPoints {
     node.disk().power_off_after(random.between(1, 60), {});
     world.run(clients.run());
     if (!node.disk().is_off()) node.disk().power_off({});
+    ++second_crashes_;
     world.run(node.stop());
     if (!clients.complaint().empty()) return complain(how + ", second run", clients.complaint());
     const Recovery second = recover(node.disk().remains(), plan_.shape, random.next());
@@ -172,13 +178,13 @@ class CrashPoints {
   StoreModel model_;
   StoreClients clients_;
   std::map<Lsn, Digest> digests_;
-  std::size_t moments_ = 0, crashes_ = 0, recoveries_cut_ = 0;
+  std::size_t moments_ = 0, crashes_ = 0, subsets_ = 0, second_crashes_ = 0, recoveries_cut_ = 0;
   std::string problem_;
 };
 
 void run_seeds(std::uint64_t first, std::size_t count, std::size_t operations,
                std::size_t cut_recovery_every) {
-  std::size_t crashes = 0, cut = 0, acknowledged = 0;
+  std::size_t crashes = 0, subsets = 0, second_crashes = 0, cut = 0, acknowledged = 0;
   for (const std::uint64_t seed : seeds_to_run(first, count)) {
     SimLog log;
     Plan plan(seed);
@@ -186,12 +192,19 @@ void run_seeds(std::uint64_t first, std::size_t count, std::size_t operations,
     CrashPoints points(std::move(plan), cut_recovery_every);
     points.run(2, 256 << 10);
     ASSERT_EQ(points.problem(), "") << "\nreplay with TANDEM_SEED=" << seed << "\n" << log.text();
+    // A test that crashes nothing proves nothing: each workload has moments, and four crashes or
+    // more at each.
+    ASSERT_GT(points.moments(), 0u) << "seed " << seed;
+    ASSERT_GE(points.crashes(), 4 * points.moments()) << "seed " << seed;
     crashes += points.crashes();
+    subsets += points.subsets();
+    second_crashes += points.second_crashes();
     cut += points.recoveries_cut();
     acknowledged += points.acknowledged();
   }
-  // A test that crashes nothing proves nothing.
   EXPECT_GT(crashes, operations * 4);
+  EXPECT_GT(subsets, 0u);
+  EXPECT_GT(second_crashes, 0u);
   EXPECT_GT(cut, 0u);
   EXPECT_GT(acknowledged, 0u);
   testing::Test::RecordProperty("crashes", std::to_string(crashes));

@@ -114,6 +114,7 @@ class Difference {
     if (random_.chance(1, 3)) give_up_half_way(*image);
     Status installed = world_.run(install(mirror(), *image));
     target_.disk().set_observer(nullptr);
+    if (std::exchange(watched_, 0) == 0) complain("the installation had no moment to be cut at");
     if (!installed && installed.error().code == ErrorCode::kNotFound && image->begin.base) {
       ++refused;
       mirror().abandon_install();
@@ -143,6 +144,7 @@ class Difference {
   /// Whenever the power goes, the mirror has the one or the other.
   void watch(const StoreModel::Found& before, const StoreModel::Found& after) {
     target_.disk().set_observer([&](SimDisk::Moment, const IoRequest&) {
+      ++watched_;
       if (!problem_.empty() || before.empty() || !random_.chance(1, 12)) return;
       ++moments;
       const auto left = target_.disk().crash_image({}, random_);
@@ -177,7 +179,7 @@ class Difference {
   StoreModel model_;
   Mix mix_;
   LogPoint common_;
-  std::size_t snapshots_ = 0;
+  std::size_t snapshots_ = 0, watched_ = 0;
   std::string problem_;
 };
 

@@ -51,6 +51,7 @@ TEST(FullCopy, IsWholeOrNotThereAndDurableOnlyWhenItIs) {
       const Lsn after_lsn = image->begin.point.lsn;
 
       std::string problem;
+      const std::size_t moments_before = moments;
       target.disk().set_observer([&](SimDisk::Moment, const IoRequest&) {
         if (!problem.empty() || !random.chance(1, 3)) return;
         ++moments;
@@ -80,6 +81,8 @@ TEST(FullCopy, IsWholeOrNotThereAndDurableOnlyWhenItIs) {
       target.disk().set_observer(nullptr);
       ASSERT_TRUE(installed.has_value()) << installed.error().message;
       ASSERT_EQ(problem, "") << "copy " << copy << ", seed " << seed << "\n" << log.text();
+      ASSERT_GT(moments, moments_before)
+          << "copy " << copy << " of seed " << seed << " was not cut";
       ASSERT_EQ(mirror.durable(), after_lsn);
       before = *after;
       before_lsn = after_lsn;

@@ -113,6 +113,16 @@ void take_snapshots(FullPool& pool, std::size_t& made) {
   }
 }
 
+TEST(FullPools, CountWhatTheyRefuse) {
+  SimLog log;
+  FullPool pool(3);
+  EXPECT_EQ(pool.group().refusals().count, 0u);
+  ASSERT_TRUE(pool.fill("a"));
+  EXPECT_EQ(pool.group().refusals().count, 5u);
+  EXPECT_NE(pool.group().refusals().last, UtcNs{});
+  EXPECT_FALSE(pool.group().waiting().has_value()) << "refused is answered, too";
+}
+
 /// Each of these begins with a pool that has just refused a write.
 TEST(FullPools, WhatMakesRoomWorks) {
   std::map<std::string, std::size_t> done;

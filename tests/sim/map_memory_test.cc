@@ -44,9 +44,12 @@ TEST(MapMemory, IsBoundedHoweverFastWritersAre) {
     ASSERT_TRUE(world.run((*made)->create_volume("v", kBlocks * kBlockBytes, 4096)));
     auto volume = (*made)->open_volume("v");
     ASSERT_TRUE(volume);
-    std::size_t most = 0, done = 0;
+    std::size_t most = 0, done = 0, seen_waiting = 0;
     node.disk().set_observer([&](SimDisk::Moment, const IoRequest&) {
       most = std::max(most, node.pool().cache().resident_nodes());
+      const auto waiting = (*made)->waiting();
+      if (!waiting || waiting->what != store::Group::Waiting::For::kMemory) return;
+      seen_waiting += world.monotonic() - waiting->since >= std::chrono::seconds(1) ? 1 : 0;
     });
     node.disk().inject({.kind = IoRequest::Kind::kFlush,
                         .effect = DiskFault::Effect::kStall,
@@ -58,6 +61,8 @@ TEST(MapMemory, IsBoundedHoweverFastWritersAre) {
     world.run(gate.close());
     node.disk().set_observer(nullptr);
     EXPECT_EQ(done, kWriters * kWritesEach) << log.text();
+    EXPECT_GT(seen_waiting, 0u) << "nobody would be told why the writers wait";
+    EXPECT_FALSE((*made)->waiting().has_value());
     EXPECT_GE(most, kCacheNodes) << "the bound was never reached";
     EXPECT_LT(most, 3 * kCacheNodes) << "what is on its way needs its leaves, too";
     volume->reset();

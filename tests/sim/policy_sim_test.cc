@@ -147,6 +147,60 @@ TEST_F(QuietPolicies, DegradeGoesOnAndSaysWhy) {
   ASSERT_TRUE(pair.until([&] { return pair.policy() == "normal"; }));
 }
 
+TEST_F(QuietPolicies, ADistantAsyncMirrorIsBoundedInAGroupInSync) {
+  for (const std::uint64_t seed : seeds_to_run(40, 4)) {
+    Policies pair(seed);
+    ASSERT_TRUE(pair.pair_up(ReplicationMode::kSync));
+    PairNode& third = pair.world_.third();
+    ASSERT_TRUE(third.start());
+    AddMirror request{"g", third.address(), ReplicationMode::kAsync};
+    ASSERT_TRUE(pair.run(pair.world_.primary().control().add_mirror(request)));
+    const auto reach_third = [&](bool on) {
+      pair.world_.network().set_reachable(third.address(), on);
+      if (!on) pair.world_.network().cut(third.address());
+    };
+    const auto third_follows = [&] {
+      const auto slots = pair.group().slots;
+      return slots.size() == 2 && slots[1].state == "following" && slots[1].missing_records == 0;
+    };
+    ASSERT_TRUE(pair.until(third_follows));
+    ASSERT_EQ(pair.group().mode, ReplicationMode::kSync);
+    ASSERT_EQ(pair.group().slots[1].settings.at("mode"), "async");
+    ASSERT_TRUE(pair.set({{"lag_bytes", "20KiB"}, {"lag_action", "stall"}}));
+    reach_third(false);
+    pair.write(12);
+    EXPECT_FALSE(pair.answered());
+    EXPECT_LE(pair.acknowledged, 5) << "seed " << seed << ": 20 KiB are five blocks";
+    GroupStatus status = pair.group();
+    EXPECT_EQ(status.policy.state, "stalled");
+    EXPECT_NE(status.policy.reason.find("mirror " + third.name()), std::string::npos)
+        << status.policy.reason;
+    EXPECT_TRUE(status.slots[0].in_sync) << "the near mirror is not why";
+    // The near one goes, too: its own mode says what that means.
+    pair.lose_mirror();
+    ASSERT_TRUE(pair.until([&] {
+      return pair.group().policy.reason.find("also degraded: not in sync") != std::string::npos;
+    }));
+    EXPECT_EQ(pair.policy(), "stalled");
+    reach_third(true);
+    ASSERT_TRUE(pair.answered()) << "seed " << seed;
+    EXPECT_EQ(pair.acknowledged, 12);
+    ASSERT_TRUE(pair.until([&] { return pair.policy() == "degraded"; }));
+    pair.find_mirror();
+    ASSERT_TRUE(pair.until([&] { return pair.policy() == "normal"; }));
+    ASSERT_TRUE(pair.until(third_follows));
+    // The bound is for the distant one alone: it changes nothing for who waits for the near one.
+    ASSERT_TRUE(pair.set({{"without_mirror", "block"}}));
+    pair.lose_mirror();
+    pair.write(3);
+    ASSERT_TRUE(pair.until([&] { return pair.policy() == "blocked"; }));
+    EXPECT_EQ(pair.acknowledged, 12);
+    pair.find_mirror();
+    ASSERT_TRUE(pair.answered());
+    EXPECT_EQ(pair.acknowledged, 15);
+  }
+}
+
 TEST_F(QuietPolicies, BlockSurvivesAMirrorCrashAndARestartOfThePrimary) {
   for (const std::uint64_t seed : seeds_to_run(20, 6)) {
     Policies pair(seed);
@@ -174,6 +228,41 @@ TEST_F(QuietPolicies, BlockSurvivesAMirrorCrashAndARestartOfThePrimary) {
     EXPECT_EQ(pair.acknowledged, 3);
     ASSERT_TRUE(pair.level());
   }
+}
+
+TEST_F(QuietPolicies, TheStatusSaysWhyWritersWaitAndSinceWhen) {
+  Policies pair(50);
+  ASSERT_TRUE(pair.pair_up(ReplicationMode::kSync));
+  EXPECT_EQ(pair.group().writers.state, "answered");
+  // A disk that takes long, on the primary.
+  SimDisk& disk = pair.world_.primary().disk();
+  disk.inject({.effect = DiskFault::Effect::kStall, .stall = 5s});
+  const UtcNs before = pair.run(pair.world_.primary().control().status()).now;
+  pair.write(1);
+  ASSERT_TRUE(pair.until([&] { return pair.group().writers.state == "waiting"; }, 3s));
+  WritersStatus writers = pair.group().writers;
+  EXPECT_EQ(writers.cause, "disk");
+  EXPECT_GE(writers.since, before);
+  EXPECT_LT(writers.since.value, before.value + 500'000'000);
+  ASSERT_TRUE(pair.answered());
+  EXPECT_EQ(pair.group().writers.state, "answered");
+  // Nobody writes, so nobody waits, whatever the policy says.
+  ASSERT_TRUE(pair.set({{"without_mirror", "block"}}));
+  pair.lose_mirror();
+  ASSERT_TRUE(pair.until([&] { return pair.policy() == "blocked"; }));
+  pair.world_.runtime().run_for(5s);
+  EXPECT_EQ(pair.group().writers.state, "answered");
+  pair.write(2);
+  ASSERT_TRUE(pair.until([&] { return pair.group().writers.state == "waiting"; }, 3s));
+  writers = pair.group().writers;
+  EXPECT_EQ(writers.cause, "policy");
+  EXPECT_EQ(writers.reason.rfind("blocked: not in sync", 0), 0u) << writers.reason;
+  pair.world_.runtime().run_for(5s);
+  EXPECT_EQ(pair.group().writers.since, writers.since) << "since the first of them";
+  EXPECT_EQ(pair.world_.mirror().status().writers.state, "answered") << "it has none";
+  pair.find_mirror();
+  ASSERT_TRUE(pair.answered());
+  EXPECT_EQ(pair.group().writers.state, "answered");
 }
 
 TEST_F(QuietPolicies, ABlockedGroupTakesSettingsAndRefusesOtherChanges) {

@@ -466,6 +466,7 @@ TEST(Snapshots, SurviveACrashAtEveryMoment) {
     SnapshotLife life(seed, /*cut_everywhere=*/true);
     life.run(40);
     ASSERT_EQ(life.problem(), "") << "\nreplay with TANDEM_SEED=" << seed << "\n" << log.text();
+    ASSERT_GT(life.crashes(), 0u) << "seed " << seed;
     crashes += life.crashes();
     rolled_back += life.rolled_back();
   }

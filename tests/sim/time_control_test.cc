@@ -1,6 +1,7 @@
 // What control makes of the store's time: rollback on a pair, points, clones and what they are
 // called, on two whole simulated nodes.
 #include <gtest/gtest.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "tests/sim/stamped_volume.h"
 
@@ -201,6 +202,80 @@ TEST_F(TimeControl, KeepsAnyMomentOfTheHistoryAsAPoint) {
   ASSERT_TRUE(run(primary().change_settings(request)));
   EXPECT_FALSE(history(primary()).start.has_value());
   EXPECT_EQ(stamp(world_.primary(), "v@t"), 2u);
+}
+
+/// Kind, volume, size before and behind, oldest first.
+std::vector<std::string> texts(const std::vector<VolumeChange>& changes) {
+  std::vector<std::string> all;
+  for (const auto& c : changes) {
+    const char* const kinds[] = {"created", "resized", "deleted"};
+    all.push_back(fmt::format("{} {} {} {}", kinds[static_cast<std::size_t>(c.kind)], c.volume,
+                              c.old_bytes / kBlockBytes, c.new_bytes / kBlockBytes));
+  }
+  return all;
+}
+
+TEST_F(TimeControl, TheHistoryKnowsWhatBecameOfVolumes) {
+  const auto history = [&](control::NodeControl& node) {
+    const auto status = run(node.history("g"));
+    EXPECT_TRUE(status);
+    return status ? *status : HistoryStatus{};
+  };
+  const auto resize = [&](std::string name, std::uint64_t blocks) {
+    EXPECT_TRUE(run(primary().resize_volume(std::move(name), blocks * kBlockBytes)));
+    return world_.primary().status().head;
+  };
+  const auto restart = [&](PairNode& node) {
+    node.stop();
+    ASSERT_TRUE(node.start());
+    ASSERT_TRUE(level());
+  };
+  resize("v", kBlocks + 1);
+  EXPECT_TRUE(history(primary()).volume_changes.empty()) << "none is kept for anybody yet";
+  for (auto* node : {&primary(), &mirror()}) {
+    ASSERT_TRUE(run(node->change_settings({"g", "", {{"history", "1h"}}})));
+    ASSERT_TRUE(world_.until([&] { return history(*node).start.has_value(); }, 10s));
+  }
+  const LogPoint grown = resize("v", kBlocks + 2);
+  resize("v", kBlocks + 2);  // it has that size
+  write(1);
+  ASSERT_TRUE(create("one"));
+  ASSERT_TRUE(run(primary().create_volume({"w", "g", 8 * kBlockBytes, 512})));
+  resize("w", 600);                // its map gets a second level
+  world_.runtime().run_for(600s);  // marks in between
+  write(2);
+  world_.runtime().run_for(600s);
+  ASSERT_TRUE(run(primary().delete_volume("w")));
+  ASSERT_TRUE(run(primary().create_volume({"w", "g", 9 * kBlockBytes, 512})));
+  ASSERT_TRUE(level());
+  // A copy of a pair keeps a beginning for its rejoin, so the first is in the history, too.
+  const Names wanted = {fmt::format("resized v {} {}", kBlocks, kBlocks + 1),
+                        fmt::format("resized v {} {}", kBlocks + 1, kBlocks + 2),
+                        "created w 0 8",
+                        "resized w 8 600",
+                        "deleted w 600 0",
+                        "created w 0 9"};
+  const auto at_primary = history(primary());
+  EXPECT_EQ(texts(at_primary.volume_changes), wanted);
+  ASSERT_GT(at_primary.volume_changes.size(), 1u);
+  EXPECT_EQ(at_primary.volume_changes[1].at, grown);
+  EXPECT_GT(at_primary.marks.size(), 3u);
+  // The same records at the mirror, and after a restart of each.
+  EXPECT_EQ(history(mirror()).volume_changes, at_primary.volume_changes);
+  restart(world_.primary());
+  restart(world_.mirror());
+  EXPECT_EQ(history(primary()).volume_changes, at_primary.volume_changes);
+  EXPECT_EQ(history(mirror()).volume_changes, at_primary.volume_changes);
+  // What a rollback abandoned did not happen.
+  const auto back = roll_back("one", "two");
+  ASSERT_TRUE(back) << back.error().message;
+  ASSERT_TRUE(level());
+  resize("v", kBlocks + 3);
+  ASSERT_TRUE(level());
+  const Names left = {wanted[0], wanted[1],
+                      fmt::format("resized v {} {}", kBlocks + 2, kBlocks + 3)};
+  EXPECT_EQ(texts(history(primary()).volume_changes), left);
+  EXPECT_EQ(texts(history(mirror()).volume_changes), left);
 }
 
 }  // namespace

@@ -173,6 +173,54 @@ TEST_F(PoolCommand, AFullPoolIsSaidInTheStatus) {
   EXPECT_EQ(both("status --check"), 3);
 }
 
+TEST_F(CommandTest, WritersThatWaitAreSeenInTheStatus) {
+  constexpr std::uint64_t kNow = 1'777'777'777'000'000'000;
+  auto& a = nodes["a:1"].status;
+  auto& group = a.groups[0];
+  a.now = UtcNs(kNow);
+  EXPECT_EQ(at_a("group show vms"), 0);
+  EXPECT_TRUE(says("writers       answered")) << out.str();
+  group.writers = {.state = "waiting",
+                   .cause = "disk",
+                   .reason = "the disk has not completed what it was given",
+                   .since = UtcNs(kNow - 12'000'000'000)};
+  EXPECT_EQ(both("status --check"), 6);
+  EXPECT_TRUE(
+      says("alpha serves. WRITERS WAIT since 12 s ago: the disk has not completed what it "
+           "was given. beta is in sync"))
+      << out.str();
+  EXPECT_EQ(both("status --json"), 0);
+  const auto writers = json()["nodes"][0]["groups"][0]["writers"];
+  EXPECT_EQ(writers["state"], "waiting");
+  EXPECT_EQ(writers["cause"], "disk");
+  EXPECT_EQ(writers["since_utc_ns"], kNow - 12'000'000'000);
+  EXPECT_EQ(json()["verdicts"][0]["good"], false);
+  EXPECT_EQ(at_a("group show vms"), 0);
+  EXPECT_TRUE(says("writers       waiting since 12 s ago (disk): the disk has not")) << out.str();
+  // What a policy does is said once, with the policy.
+  group.policy = {.state = "blocked", .reason = "not in sync: beta", .since = UtcNs(kNow)};
+  group.writers.cause = "policy";
+  EXPECT_EQ(both("status"), 0);
+  EXPECT_TRUE(says("WRITERS ARE HELD (blocked")) << out.str();
+  EXPECT_FALSE(says("WRITERS WAIT"));
+  // A pool that is full refuses rather than holds; a group that is not mirrored says so, too.
+  group.policy = {};
+  group.slots.clear();
+  group.writers = {.state = "refused",
+                   .reason = "the pool is full",
+                   .since = UtcNs(kNow - 5'000'000'000),
+                   .refused = 3};
+  EXPECT_EQ(both("status --check"), 6);
+  EXPECT_TRUE(says("WRITES ARE REFUSED (3 times so far, the last 5.0 s ago): the pool is full"))
+      << out.str();
+  EXPECT_EQ(at_a("group show vms"), 0);
+  EXPECT_TRUE(says("refused, the last 5.0 s ago: the pool is full; refused for want of space: 3"))
+      << out.str();
+  group.writers.state = "answered";
+  EXPECT_EQ(both("status"), 0);
+  EXPECT_FALSE(says("WRITES ARE"));
+}
+
 TEST_F(CommandTest, EmptyNodesSayHowToBegin) {
   nodes["a:1"].status.groups.clear();
   EXPECT_EQ(at_a("status"), 0);

@@ -149,6 +149,34 @@ TEST_F(HistoryCommand, IsExactAsJson) {
   EXPECT_EQ(h["markers"][2]["lsn"], 122) << "its first record";
 }
 
+TEST_F(HistoryCommand, ShowsWhatBecameOfVolumes) {
+  using Kind = VolumeChange::Kind;
+  history().volume_changes = {{at(5, 105, 2 << 20), Kind::kCreated, "w", 0, 1 << 30},
+                              {at(12, 112, 2 << 20), Kind::kResized, "v", 10ull << 30, 20ull << 30},
+                              {at(35, 135, 6 << 20), Kind::kDeleted, "w", 1 << 30, 0}};
+  EXPECT_EQ(at_a("history vms"), 0);
+  EXPECT_TRUE(says("volume w created, 1 GiB")) << out.str();
+  EXPECT_TRUE(says("volume v resized from 10 GiB to 20 GiB"));
+  EXPECT_TRUE(says("volume w deleted, it had 1 GiB"));
+  const auto text = out.str();
+  EXPECT_LT(text.find("w created"), text.find("v resized"));
+  EXPECT_LT(text.find("v resized"), text.find("snapshot s1"));
+  EXPECT_LT(text.find("branch b1"), text.find("w deleted"));
+  EXPECT_EQ(at_a("history vms --json"), 0);
+  const auto markers = json()["histories"][0]["markers"];
+  ASSERT_EQ(markers.size(), 8u);
+  EXPECT_EQ(markers[1]["kind"], "create");
+  EXPECT_EQ(markers[2]["kind"], "resize");
+  EXPECT_EQ(markers[2]["name"], "v");
+  EXPECT_EQ(markers[2]["lsn"], 112);
+  EXPECT_EQ(markers[2]["old_bytes"], 10ull << 30);
+  EXPECT_EQ(markers[2]["new_bytes"], 20ull << 30);
+  EXPECT_FALSE(markers[3].contains("old_bytes")) << "a snapshot";
+  EXPECT_EQ(markers[6]["kind"], "delete");
+  EXPECT_EQ(at_a("history vms --from 03:09:48 --to 03:09:50 --json"), 0);
+  EXPECT_EQ(json()["histories"][0]["markers"].size(), 1u);
+}
+
 TEST_F(HistoryCommand, ShowsAPartOfIt) {
   EXPECT_EQ(at_a("history vms --from 03:09:50 --to 03:10:07 --json"), 0);
   const auto h = json()["histories"][0];

@@ -40,6 +40,7 @@ TEST(Config, DefaultsAreInForceWhereNothingIsSaid) {
   EXPECT_EQ(config->service.listen.text(), "0.0.0.0:7788");
   EXPECT_EQ(config->service.advertise, "");
   EXPECT_EQ(config->replication.timeout, std::chrono::seconds(5));
+  EXPECT_EQ(config->replication.protocol_max, message::kProtocolVersions.newest);
   EXPECT_TRUE(config->nbd.listen.empty());
   EXPECT_FALSE(config->nbd.tls);
   EXPECT_EQ(config->log.level, Level::kInfo);
@@ -82,6 +83,7 @@ peer_wait = "0s"
 heartbeat = "200ms"
 timeout = "1s"
 memory = "8MiB"
+protocol_max = 1
 [reactor]
 spin = "20us"
 [log]
@@ -121,6 +123,7 @@ level = "debug"
   EXPECT_EQ(config->replication.heartbeat, std::chrono::milliseconds(200));
   EXPECT_EQ(config->replication.timeout, std::chrono::seconds(1));
   EXPECT_EQ(config->replication.memory_bytes, 8u << 20);
+  EXPECT_EQ(config->replication.protocol_max, 1u);
   EXPECT_EQ(config->reactor.spin, std::chrono::microseconds(20));
   EXPECT_EQ(config->log.level, Level::kDebug);
 }

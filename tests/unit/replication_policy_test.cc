@@ -169,6 +169,69 @@ TEST(AckPolicy, AMirrorInModeAsyncIsNoPartOfWhatSyncPromises) {
   EXPECT_EQ(policy.status().state, "blocked") << "the mirror's own mode promises as much";
 }
 
+TEST(AckPolicy, AMirrorInModeAsyncIsBoundedBesideOneInSync) {
+  for (const auto mode : {ReplicationMode::kSync, ReplicationMode::kAsync}) {
+    AckPolicy policy;
+    policy.set_policy({.lag_bytes = 70, .lag_action = LagAction::kStall});
+    std::vector<SlotGate> slots{lagging(9, 90), lagging(3, 30)};
+    slots[0].mode = ReplicationMode::kSync;
+    slots[0].gating = true;
+    slots[1].name = "c";
+    auto decision = policy.decide(mode, slots, moment(1s, 9, 90));
+    EXPECT_EQ(decision.ack.written, Lsn{9});
+    EXPECT_EQ(policy.status().lag_bytes, 60u);
+    decision = policy.decide(mode, slots, moment(2s, 10, 110));
+    EXPECT_EQ(decision.ack.written, Lsn{9}) << "80 bytes are too much for c, and b lacks it too";
+    EXPECT_EQ(decision.ack.durable, Lsn{0});
+    EXPECT_TRUE(policy.holds());
+    EXPECT_EQ(policy.status().state, "stalled");
+    EXPECT_NE(policy.status().reason.find("mirror c lacks 80 B"), std::string::npos)
+        << policy.status().reason;
+    slots[0].gating = false;
+    policy.decide(mode, slots, moment(3s, 10, 110));
+    EXPECT_EQ(policy.status().state, "stalled");
+    EXPECT_NE(policy.status().reason.find("; also degraded: not in sync: b"), std::string::npos)
+        << policy.status().reason;
+    const auto since = policy.status().since;
+    slots[1] = lagging(9, 90);
+    policy.decide(mode, slots, moment(5s, 10, 110));
+    EXPECT_EQ(policy.status().state, "degraded") << "what is left";
+    EXPECT_EQ(policy.status().reason, "not in sync: b");
+    EXPECT_NE(policy.status().since, since);
+    slots[0].gating = true;
+    policy.decide(mode, slots, moment(6s, 10, 110));
+    EXPECT_EQ(policy.status().state, "normal") << policy.status().reason;
+  }
+}
+
+TEST(AckPolicy, NoBoundConcernsAMirrorInSync) {
+  AckPolicy policy;
+  policy.set_policy({.lag_bytes = 10, .lag_action = LagAction::kStall});
+  std::vector<SlotGate> slots{lagging(1, 10), lagging(9, 900)};
+  slots[0].mode = ReplicationMode::kSync;
+  slots[0].gating = true;
+  const auto decision = policy.decide(ReplicationMode::kAsync, slots, moment(1s, 9, 900));
+  EXPECT_EQ(decision.ack.written, Lsn{1}) << "it is waited for, as its mode says";
+  EXPECT_EQ(policy.status().state, "normal") << policy.status().reason;
+  EXPECT_FALSE(policy.holds());
+  EXPECT_EQ(policy.status().lag_bytes, 0u);
+}
+
+TEST(AckPolicy, WhileBlockedAFlushStillWaitsForEveryMirrorOfItsMode) {
+  AckPolicy policy;
+  policy.set_policy({.block_without_mirror = true});
+  std::vector<SlotGate> slots{lagging(7, 70), lagging(8, 80)};
+  slots[0].mode = ReplicationMode::kSync;
+  slots[0].durable = Lsn{6};
+  slots[1].mode = ReplicationMode::kFlush;
+  slots[1].gating = true;
+  slots[1].durable = Lsn{2};
+  const auto decision = policy.decide(ReplicationMode::kSync, slots, moment(1s, 9, 90));
+  EXPECT_EQ(policy.status().state, "blocked");
+  EXPECT_EQ(decision.ack.written, Lsn{7});
+  EXPECT_EQ(decision.ack.durable, Lsn{2});
+}
+
 TEST(AckPolicy, BlockCountsOnlyWhatAMirrorConfirmed) {
   AckPolicy policy;
   policy.set_policy({.block_without_mirror = true});

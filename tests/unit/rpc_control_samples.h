@@ -122,6 +122,7 @@ inline NodeStatus full_status() {
   g.upstream = up;
   g.settings = {{"lag_bytes", "1MiB"}, {"lag_time", "off"}};
   g.policy = {"stalled", "mirror beta lacks much", UtcNs(31), 32, 33};
+  g.writers = {"waiting", "policy", "stalled: mirror beta lacks much", UtcNs(34), 35};
   g.snapshots = {full_snapshot(), SnapshotStatus{}};
   g.parent = "before-upgrade";
   g.clone_of = CloneOrigin{"o", "s", Lsn(60), UtcNs(61)};
@@ -147,6 +148,9 @@ inline HistoryStatus full_history() {
   h.head = point(9);
   h.bytes = 3;
   h.marks = {point(4), point(5)};
+  h.volume_changes = {{point(6), VolumeChange::Kind::kCreated, "v", 0, 10},
+                      {point(7), VolumeChange::Kind::kResized, "v", 10, 11},
+                      {point(8), VolumeChange::Kind::kDeleted, "v", 11, 0}};
   return h;
 }
 

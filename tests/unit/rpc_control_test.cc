@@ -51,6 +51,7 @@ TEST_F(ControlTest, StatusSurvivesTheJourney) {
         static_cast<const google::protobuf::Message*>(&sent.groups(0).slots(0)),
         static_cast<const google::protobuf::Message*>(&sent.groups(0).upstream()),
         static_cast<const google::protobuf::Message*>(&sent.groups(0).policy()),
+        static_cast<const google::protobuf::Message*>(&sent.groups(0).writers()),
         static_cast<const google::protobuf::Message*>(&sent.groups(0).hook()),
         static_cast<const google::protobuf::Message*>(&sent.groups(0).snapshots(0)),
         static_cast<const google::protobuf::Message*>(&sent.groups(0).snapshots(0).volumes(0)),
@@ -70,6 +71,12 @@ TEST_F(ControlTest, StatusSurvivesTheJourney) {
   EXPECT_EQ(got->groups[0].snapshots[0].volumes[1].size_bytes, 37u);
   EXPECT_EQ(got->groups[0].volumes[1].logical_block_bytes, 512u);
   EXPECT_EQ(got->groups[0].history, status.groups[0].history);
+  EXPECT_EQ(got->groups[0].writers.cause, "policy");
+  EXPECT_EQ(got->groups[0].writers.since, UtcNs(34));
+  EXPECT_EQ(got->groups[0].writers.refused, 35u);
+  auto older = sent;
+  older.mutable_groups(0)->clear_writers();
+  EXPECT_EQ(from_proto(older)->groups[0].writers.state, "answered") << "it does not say";
   EXPECT_FALSE(got->groups[1].upstream.has_value());
   EXPECT_EQ(got->pool.id, status.pool.id);
 }
@@ -116,6 +123,11 @@ void expect_history(const Result<HistoryStatus>& got) {
   EXPECT_EQ(got->head, point(9));
   EXPECT_EQ(got->bytes, 3u);
   EXPECT_EQ(got->marks, (std::vector<LogPoint>{point(4), point(5)}));
+  EXPECT_EQ(got->volume_changes, full_history().volume_changes);
+  v1::HistoryStatus newer;
+  to_proto(full_history(), &newer);
+  newer.mutable_volume_changes(0)->set_kind(static_cast<v1::VolumeChange::Kind>(9));
+  EXPECT_EQ(from_proto(newer).volume_changes.size(), 2u);
   v1::HistoryStatus none;
   to_proto(HistoryStatus{}, &none);
   EXPECT_FALSE(from_proto(none).start.has_value());
