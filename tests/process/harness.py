@@ -262,14 +262,17 @@ class Node:
 
     def wait_logged(self, text, since=0):
         """Waits, and looks often, until its log says so behind `since` (of log_size())."""
-        def is_logged():
-            with open(self.log_path, errors="replace") as file:
-                file.seek(since)
-                return text in file.read()
-        wait_until(is_logged, f"{self.name} to log {text}", interval=0.001)
+        wait_until(lambda: text in self.log_since(since), f"{self.name} to log {text}",
+                   interval=0.001)
 
     def log_size(self):
         return self.log_path.stat().st_size
+
+    def log_since(self, size):
+        """What it logged since its log had so many bytes."""
+        with open(self.log_path, "rb") as file:
+            file.seek(size)
+            return file.read().decode(errors="replace")
 
     # --- the operator's command ----------------------------------------------------------------
 

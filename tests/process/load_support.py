@@ -5,18 +5,19 @@ import subprocess
 import harness
 
 FIO = ("fio", "--name=failover", "--ioengine=nbd", "--thread", "--rw=randwrite", "--bsrange=4k-64k",
-       "--iodepth=16", "--randseed=17", "--randrepeat=1", "--serialize_overlap=1",
+       "--iodepth=16", "--randrepeat=1", "--serialize_overlap=1",
        "--verify=crc32c", "--verify_fatal=1", "--output-format=terse")
 needs_fio = harness.needs_program("fio")
 
 
 class Fio:
-    def __init__(self, directory, volume, megabytes=24):
+    def __init__(self, directory, volume, megabytes=24, seed=17):
         self.directory, self.volume, self.size = directory, volume, f"--size={megabytes}M"
+        self.seed = seed
         self.process = None
 
     def _command(self, node, *options):
-        return [*FIO, self.size, f"--uri={node.uri(self.volume)}", *options]
+        return [*FIO, self.size, f"--randseed={self.seed}", f"--uri={node.uri(self.volume)}", *options]
 
     def run(self, node, *options):
         return harness.run(*self._command(node, *options), check=False,
