@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Writes stamped blocks to an NBD export and keeps a ledger of what was acknowledged.
 
-  ledger.py write URI LEDGER [--in-flight N] [--seconds S]
+  ledger.py write URI LEDGER [--in-flight N] [--per-second N] [--seconds S]
       writes 4 KiB blocks at random places until the time is over or the server is gone
   ledger.py check URI LEDGER
       reads them back: every block must hold its last acknowledged write, or a later one that was
@@ -44,7 +44,7 @@ def read_stamp(content):
 
 
 class Writer:
-    def __init__(self, uri, path, in_flight):
+    def __init__(self, uri, path, in_flight, per_second):
         self.handle = nbd.NBD()
         self.handle.connect_uri(uri)
         self.blocks = self.handle.get_size() // BLOCK
@@ -53,6 +53,8 @@ class Writer:
         # Line buffered: what was acknowledged is in the file even if this process is killed.
         self.ledger = open(path, "a", buffering=1)
         self.in_flight_max = in_flight
+        self.pause = 1 / per_second if per_second else 0
+        self.next_at = time.monotonic()
         self.busy = {}  # block -> buffer
         self.acknowledged = 0
         self.failed = None
@@ -79,13 +81,21 @@ class Writer:
 
         self.handle.aio_pwrite(buffer, block * BLOCK, done)
 
+    def may_start(self):
+        """Whether another write is due; what was missed while the server held us is not made good."""
+        now = time.monotonic()
+        if len(self.busy) >= self.in_flight_max or self.failed or now < self.next_at:
+            return False
+        self.next_at = max(self.next_at, now - 0.1) + self.pause
+        return True
+
     def run(self, seconds):
         end = time.monotonic() + seconds if seconds else None
         try:
             while not self.failed and (end is None or time.monotonic() < end):
-                while len(self.busy) < self.in_flight_max and not self.failed:
+                while self.may_start():
                     self.start_one()
-                self.handle.poll(1000)
+                self.handle.poll(max(1, int(self.pause * 1000)) if self.pause else 1000)
             while self.busy and not self.failed:
                 self.handle.poll(1000)
         except nbd.Error as error:
@@ -170,10 +180,12 @@ def main():
     parser.add_argument("uri")
     parser.add_argument("ledger")
     parser.add_argument("--in-flight", type=int, default=16)
+    parser.add_argument("--per-second", type=float, default=0, help="no more than so many writes")
     parser.add_argument("--seconds", type=float, default=0)
     arguments = parser.parse_args()
     if arguments.what == "write":
-        Writer(arguments.uri, arguments.ledger, arguments.in_flight).run(arguments.seconds)
+        Writer(arguments.uri, arguments.ledger, arguments.in_flight,
+               arguments.per_second).run(arguments.seconds)
         return 0
     return 0 if check(arguments.uri, arguments.ledger) else 1
 

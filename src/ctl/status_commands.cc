@@ -15,15 +15,16 @@
 namespace tandem::ctl {
 namespace {
 
-/// Each group's views, by name in order of first sight.
+/// Each group's views, by name in order of first sight. Two nodes may have made groups of one name.
 std::vector<std::pair<std::string, std::vector<View>>> by_group(
     const std::vector<Answer>& answers) {
   std::vector<std::pair<std::string, std::vector<View>>> groups;
   for (const auto& answer : answers) {
     if (!answer.status) continue;
     for (const auto& group : answer.status->groups) {
-      auto at = std::find_if(groups.begin(), groups.end(),
-                             [&](const auto& entry) { return entry.first == group.name; });
+      auto at = std::find_if(groups.begin(), groups.end(), [&](const auto& entry) {
+        return entry.first == group.name && entry.second.front().group->id == group.id;
+      });
       if (at == groups.end()) at = groups.insert(at, {group.name, {}});
       at->second.push_back({answer.status->node, answer.status->now, &group});
     }

@@ -261,7 +261,9 @@ void GroupVerifier::node(const MapEntry& entry, NodePlace place, std::span<const
                           ", the entry above says " + std::to_string(entry.lsn.value) +
                           "; what changed since a position is found wrongly");
   }
-  if (newest > group_.descriptor.point.lsn) {
+  // A branch may reach further than the group, which went back in front of it.
+  const Lsn last = group_.descriptor.point.lsn;
+  if (newest > (snapshot_ ? std::max(last, snapshot_->at.lsn) : last)) {
     findings_.problem(
         "map", where,
         what + "holds LSN " + std::to_string(newest.value) + " from behind the checkpoint");

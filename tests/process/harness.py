@@ -45,6 +45,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 LEDGER = REPOSITORY / "deploy" / "ledger.py"
 BIN = pathlib.Path(os.environ.get("TANDEM_BIN", REPOSITORY / "build" / "dev" / "bin"))
 SKIPPED = 77
+NOT_FOUND = 5
 MIB = 1 << 20
 # Sanitizer builds and busy machines are slow; a time-out only ends what would hang for ever.
 PATIENCE = float(os.environ.get("TANDEM_TEST_PATIENCE", "60"))
@@ -158,14 +159,16 @@ class Node:
     """One tandemd with its directory: pool, configuration, log."""
 
     def __init__(self, directory, name, certificates=None, host="127.0.0.1", pool_size="512MiB",
-                 config=None):
+                 config=None, within=()):
+        """within: a command in front of the node's and its operator's, which gives it a network."""
         self.name = name
         self.host = host
+        self.within = within
         self.directory = pathlib.Path(directory) / name
         self.directory.mkdir(parents=True, exist_ok=True)
         self.certificates = certificates
-        self.service = f"{host}:{free_port(host)}"
-        self.nbd_tcp = f"{host}:{free_port(host)}"
+        self.service = f"{host}:{7788 if within else free_port(host)}"
+        self.nbd_tcp = f"{host}:{10809 if within else free_port(host)}"
         self.socket = self.directory / "nbd.sock"
         self.pool = self.directory / "pool"
         self.config_path = self.directory / "tandem.toml"
@@ -198,8 +201,8 @@ class Node:
         assert self.process is None or self.process.poll() is not None, f"{self.name} runs already"
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [str(BIN / "tandemd"), "--config", str(self.config_path), *extra], stdout=log,
-                stderr=log, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent,
+                [*self.within, str(BIN / "tandemd"), "--config", str(self.config_path), *extra],
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent,
                 env={**os.environ, **(env or {})})
         return self
 
@@ -257,6 +260,20 @@ class Node:
             return ""
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
 
+    def wait_logged(self, text, since=0):
+        """Waits, and looks often, until its log says so behind `since` (of log_size())."""
+        wait_until(lambda: text in self.log_since(since), f"{self.name} to log {text}",
+                   interval=0.001)
+
+    def log_size(self):
+        return self.log_path.stat().st_size
+
+    def log_since(self, size):
+        """What it logged since its log had so many bytes."""
+        with open(self.log_path, "rb") as file:
+            file.seek(size)
+            return file.read().decode(errors="replace")
+
     # --- the operator's command ----------------------------------------------------------------
 
     def credentials(self):
@@ -265,11 +282,20 @@ class Node:
         return ["--ca", self.certificates / "ca.crt", "--certificate",
                 self.certificates / "operator.crt", "--key", self.certificates / "operator.key"]
 
+    def command(self, *arguments):
+        """What runs `tandem` for this node."""
+        return [str(word) for word in (*self.within, BIN / "tandem", "--node", self.service,
+                                       *self.credentials(), *arguments)]
+
+    def spawn_tandem(self, *arguments):
+        """Runs `tandem` in the background."""
+        return subprocess.Popen(self.command(*arguments), stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                preexec_fn=die_with_parent)
+
     def tandem(self, *arguments, json_output=False, check=True, timeout=PATIENCE):
         """Runs `tandem`. json_output: returns what it printed, parsed; else the finished process."""
-        command = [BIN / "tandem", "--node", self.service, *self.credentials()]
-        if json_output:
-            command.append("--json")
+        command = self.command(*(["--json"] if json_output else []))
         result = run(*command, *arguments, check=check, timeout=timeout)
         return json.loads(result.stdout) if json_output and check else result
 
@@ -279,8 +305,13 @@ class Node:
                     lambda d: "groups" in d and "pool" in d)
 
     def group(self, name):
-        groups = self.status()["groups"]
-        return next((g for g in groups if g["name"] == name), None)
+        """Its own view of a group, or None; unlike status() this waits for no other node."""
+        shown = self.tandem("group", "show", name, "--json", check=False)
+        if shown.returncode == NOT_FOUND:
+            return None
+        if shown.returncode != 0:
+            raise CommandFailed(["group", "show", name], shown)
+        return json.loads(shown.stdout)["groups"][0]
 
     def slot(self, group, address=None):
         """The (only) mirror of a group, as its primary knows it."""
@@ -343,10 +374,10 @@ class Ledger:
         self.path = pathlib.Path(directory) / "ledger"
         self.process = None
 
-    def begin(self, node, volume, in_flight=16):
+    def begin(self, node, volume, in_flight=16, per_second=0):
         self.process = subprocess.Popen(
             ["/usr/bin/python3", str(LEDGER), "write", node.uri(volume), str(self.path),
-             "--in-flight", str(in_flight)],
+             "--in-flight", str(in_flight), "--per-second", str(per_second)],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             preexec_fn=die_with_parent)
 
@@ -473,7 +504,7 @@ def needs_program(*names):
 class ClusterTest(unittest.TestCase):
     """A temporary directory, certificates, and nodes that end with the test."""
 
-    certificates_made = None
+    hosts = dict.fromkeys(("node-a", "node-b", "node-c"), "127.0.0.1")
 
     def setUp(self):
         # Short, because the path of a Unix socket may have 107 bytes only.
@@ -500,8 +531,8 @@ class ClusterTest(unittest.TestCase):
     def certificates(self):
         directory = self.directory / "certificates"
         if not directory.exists():
-            run(REPOSITORY / "deploy" / "certificates", directory, "node-a:127.0.0.1,localhost",
-                "node-b:127.0.0.1,localhost", "node-c:127.0.0.1,localhost")
+            run(REPOSITORY / "deploy" / "certificates", directory,
+                *(f"{name}:{host},localhost" for name, host in self.hosts.items()))
         return directory
 
     def node(self, name="node-a", tls=True, **options):

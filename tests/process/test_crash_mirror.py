@@ -1,4 +1,4 @@
-"""SIGKILL of the mirror in the middle of what only a mirror does: its promotion, and a full copy.
+"""SIGKILL in the middle of what only a mirror does: its promotion, and a full copy, of either node.
 
 After the restart its state says plainly which side of the step it is on, and the step can be
 repeated.
@@ -113,14 +113,16 @@ class KilledInFullCopy(harness.ClusterTest):
         a = self.primary_without_its_log()
         b = self.node("node-b").start()
         a.tandem("mirror", "add", "v", b.service, "--mode", "sync")
-        for again in range(2):
+        for dies in (b, b, a):
             self.start_copy(a, b)
             refused = b.tandem("promote", "v", "--yes", "--force", check=False)
             self.assertNotEqual(refused.returncode, 0, "half a copy was promoted")
-            b.kill()
-            harness.wait_until(lambda: a.slot("v")["state"] != "image", "the loss to be seen")
-            self.assert_sound(b)
-            b.start()
+            dies.kill()
+            if dies is b:
+                harness.wait_until(lambda: a.slot("v")["state"] != "image", "the loss to be seen")
+            self.assert_sound(dies)
+            dies.start()
+            harness.wait_until(lambda: a.serves("v"), "node-a to serve")
         self.wait_in_sync(a, "v")
         content = a.read_all("v")
         self.assertEqual(a.group("v")["head"]["digest"], b.group("v")["head"]["digest"])

@@ -27,6 +27,45 @@ class Failover(harness.ClusterTest):
         self.assertEqual(b.group("v")["role"], "primary")
         self.assertEqual(b.group("v")["head"]["timeline"], 2)
 
+    def test_a_node_with_a_group_of_that_name_is_no_mirror_of_it(self):
+        """Two groups that were made on their own: no byte of one may come into the other."""
+        a, b = self.start_pair()
+        for node, content in ((a, b"a"), (b, b"b")):
+            node.tandem("volume", "create", "v", "--size", "16MiB")
+            with node.nbd("v") as disk:
+                disk.pwrite(content * 4096, 0)
+                disk.flush()
+        before = b.group("v")
+        a.tandem("mirror", "add", "v", b.service, "--mode", "sync", check=False)
+        slot = harness.wait_until(
+            lambda: a.slot("v") if a.slot("v")["state"] == "refused" else None,
+            "the other node to refuse")
+        self.assertIn("node-b", slot["reason"])
+        self.assertIn("group v", slot["reason"])
+        self.assertEqual((slot["received"], slot["in_sync"]), (0, False))
+        self.assertIn("event=stream.refused", b.log())
+        # Both serve their own on, and this node says that it has no mirror.
+        for node, content in ((a, b"a"), (b, b"b")):
+            with node.nbd("v") as disk:
+                self.assertEqual(bytes(disk.pread(4096, 0)), content * 4096)
+                disk.pwrite(content * 4096, 4096)
+        self.assertEqual(a.group("v")["policy"]["state"], "degraded")
+        shown = a.tandem("status").stdout
+        self.assertIn("v: node-a serves, DEGRADED", shown)
+        self.assertIn("NOT PROTECTED", shown)
+        self.assertIn("v: node-b serves", shown)
+        self.assertNotIn("SPLIT", shown)
+        after = b.group("v")
+        for what in ("id", "role", "history"):
+            self.assertEqual(after[what], before[what])
+        # Without that group there, it is one.
+        b.tandem("demote", "v")
+        b.tandem("group", "delete", "v", "--yes")
+        self.wait_in_sync(a, "v")
+        a.kill()
+        self.promote(b, "v")
+        self.assertEqual(b.read_all("v")[:8192], b"a" * 8192)
+
     def test_a_mirror_is_not_exported(self):
         a, b = self.start_pair()
         self.replicated_volume(a, b)

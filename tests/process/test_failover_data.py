@@ -8,11 +8,7 @@ import subprocess
 
 import harness
 from harness import MIB
-
-# fio makes the same blocks from the same seed, so that a later run knows what the first one wrote.
-FIO = ("fio", "--name=failover", "--ioengine=nbd", "--thread", "--rw=randwrite", "--bsrange=4k-64k",
-       "--iodepth=16", "--size=24M", "--randseed=17", "--randrepeat=1", "--serialize_overlap=1",
-       "--verify=crc32c", "--verify_fatal=1", "--output-format=terse")
+from load_support import Fio, needs_fio
 
 
 @harness.needs_nbd
@@ -25,35 +21,28 @@ class Data(harness.ClusterTest):
         self.wait_in_sync(a, "g")
         return a, b
 
-    def fio(self, node, volume, *options):
-        return harness.run(*FIO, f"--uri={node.uri(volume)}", *options, check=False,
-                           cwd=self.directory)  # it leaves files where it runs
-
-    @harness.needs_program("fio")
+    @needs_fio
     def test_fio_verifies_on_the_other_node(self):
         a, b = self.start_with("fio", "ledger", "loaded")
         ledger = harness.Ledger(self.directory)
         ledger.begin(a, "ledger")
-        written = self.fio(a, "fio", "--do_verify=0")
-        self.assertEqual(written.returncode, 0, written.stdout + written.stderr)
+        fio = Fio(self.directory, "fio")
+        fio.write(a)
         # More of the same on another volume, so that the primary dies with its hands full.
-        load = subprocess.Popen(
-            [*FIO, f"--uri={a.uri('loaded')}", "--do_verify=0", "--time_based", "--runtime=60"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            cwd=self.directory, preexec_fn=harness.die_with_parent)
+        load = Fio(self.directory, "loaded").begin(a, "--time_based", "--runtime=60")
         ledger.wait_for(500)
-        self.assertIsNone(load.poll(), "the load was to go on until the primary died")
+        self.assertTrue(load.is_running(), "the load was to go on until the primary died")
         a.kill()
         self.assertIn("server was gone", ledger.end())
-        self.assertNotEqual(load.wait(harness.PATIENCE), 0)
+        self.assertNotEqual(load.end(), 0)
         self.promote(b, "g")
         self.assertIn(" 0 wrong", ledger.check(b, "ledger"))
-        verified = self.fio(b, "fio", "--verify_only")
-        self.assertEqual(verified.returncode, 0, verified.stdout + verified.stderr)
+        fio.verify(b)
         # The judge can condemn: one block that fio did not write, and it says so.
         with b.nbd("fio") as disk:
             disk.pwrite(b"?" * 4096, 12 * MIB)
-        self.assertNotEqual(self.fio(b, "fio", "--verify_only").returncode, 0)
+        with self.assertRaises(harness.CommandFailed):
+            fio.verify(b)
         self.assertEqual(b.stop(), 0)
         self.assert_sound(a, b)
 

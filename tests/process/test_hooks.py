@@ -137,14 +137,50 @@ class Hooks(harness.ClusterTest):
         self.assertEqual(len(self.calls()), 2)
         self.assertIn("after", self.calls()[1])
 
-    def test_children_of_a_killed_command_end_with_it(self):
-        self.start(timeout="1s")
-        child = self.directory / "child"
-        self.does("before", f"sleep 1000 & echo $! > {child}; wait")
-        self.create("s1")
-        pid = int(child.read_text())
+    def hangs(self, hook):
+        """Lets it wait for a child for ever."""
+        self.does(hook, f"sleep 1000 & echo $! > {self.directory}/child; wait")
+
+    def wait_child_ended(self):
+        pid = int((self.directory / "child").read_text())
         harness.wait_until(lambda: not pathlib.Path(f"/proc/{pid}").exists() or " Z " in
                            pathlib.Path(f"/proc/{pid}/stat").read_text(), "the child to end")
+
+    def test_children_of_a_killed_command_end_with_it(self):
+        self.start(timeout="1s")
+        self.hangs("before")
+        self.create("s1")
+        self.wait_child_ended()
+
+    def test_a_command_after_it_that_hangs_is_ended_and_doubted(self):
+        """What was held may still be: it is said, and neither this snapshot nor the next one waits."""
+        self.start(timeout="1s")
+        self.hangs("after")
+        made = self.create("s1")
+        self.assertEqual(made["consistency"], "hook failed")
+        self.assertIn("did not end within 1 s", made["warning"])
+        self.assertEqual(self.consistency(), {"s1": "hook failed"})
+        self.assertIn("held=yes", self.calls()[-1])
+        self.wait_child_ended()
+        self.assertIn("event=hook.thaw-failed", self.a.log())
+        self.assertIn("may still be held", self.a.log())
+        hook = self.a.group("g")["hook"]
+        self.assertEqual(hook["state"], "failed")
+        self.assertIn("did not end within 1 s", hook["reason"])
+        self.assertIn("HOOK FAILED", self.a.tandem("status").stdout)
+        with self.a.nbd("v") as disk:
+            disk.pwrite(b"x" * 4096, 0)
+            disk.flush()
+        refused = self.create("s2", "--require-consistent", check=False)
+        self.assertEqual(refused.returncode, REFUSED, refused.stderr)
+        self.assertIn("did not end within 1 s", refused.stderr)
+        self.assertEqual(list(self.consistency()), ["s1"], "no snapshot then")
+        self.wait_child_ended()
+        self.does("after", "true")
+        self.create("s2", "--require-consistent")
+        self.assertEqual(self.consistency()["s2"], "application-consistent")
+        self.assertEqual(self.a.group("g")["hook"]["state"], "good")
+        self.assertEqual(self.a.read_all("v@s2")[:4096], b"x" * 4096)
 
     def test_the_snapshot_holds_what_was_flushed_before_and_nothing_of_later(self):
         """`before` writes through the daemon itself, as a guest that flushes does."""
