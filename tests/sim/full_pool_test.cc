@@ -224,7 +224,7 @@ TEST(FullPools, GiveWayInTheStatedOrder) {
     pool.expect_sound("filling");
     pool.end();
   }
-  EXPECT_GT(in_steps, 2u) << "of history no more goes than has to";
+  EXPECT_GT(in_steps, 0u) << "of history no more goes than has to";
 }
 
 /// Without a history.

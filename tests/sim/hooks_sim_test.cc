@@ -61,6 +61,11 @@ class HooksSim : public testing::Test {
         60s));
     hooks_.calls.clear();
   }
+  ~HooksSim() override {
+    // They tell the hooks, which are gone before them.
+    world_.primary().stop();
+    world_.mirror().stop();
+  }
   template <class T>
   T run(Task<T> task) {
     return world_.runtime().run(std::move(task));
