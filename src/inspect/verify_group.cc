@@ -261,7 +261,9 @@ void GroupVerifier::node(const MapEntry& entry, NodePlace place, std::span<const
                           ", the entry above says " + std::to_string(entry.lsn.value) +
                           "; what changed since a position is found wrongly");
   }
-  if (newest > group_.descriptor.point.lsn) {
+  // The tail of a former primary may reach further than what its copy follows now.
+  const Lsn end = snapshot_ ? snapshot_->at.lsn : Lsn{};
+  if (newest > std::max(end, group_.descriptor.point.lsn)) {
     findings_.problem(
         "map", where,
         what + "holds LSN " + std::to_string(newest.value) + " from behind the checkpoint");
@@ -368,7 +370,10 @@ std::uint64_t GroupVerifier::check_chain(const format::DeadChain& chain, const s
     if (chunk->at != at) return bad(at, "belongs to " + block_text(chunk->at));
     if (chunk->group != group_.descriptor.group) return bad(at, "belongs to another group");
     for (const auto& dead : chunk->blocks) {
-      if (dead.birth > dead.death) bad(at, block_text(dead.where) + " died before it was born");
+      // What died on an abandoned way waits for nobody, and has no position: 0.
+      const bool is_abandoned = held && dead.death == Lsn{};
+      if (dead.birth > dead.death && !is_abandoned)
+        bad(at, block_text(dead.where) + " died before it was born");
       last = std::max(last, dead.death);
       sharing_ = held;
       if (refer(dead.where, "dead", "a block in " + list)) ++entries;

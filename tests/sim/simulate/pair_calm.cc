@@ -237,16 +237,11 @@ bool PairChaos::verify_tails(Side& side) {
   const TimelineHistory history = side.node->group()->history();
   for (const auto& [line, tail] : side.tails) {
     // Unless that very line went on, and the other timeline did not.
-    bool went_on = false;
-    for (std::size_t i = 0; i < history.size(); ++i) {
-      const auto upto = history.begin() + static_cast<std::ptrdiff_t>(i + 1);
-      if (key_of(TimelineHistory(history.begin(), upto)) != line) continue;
-      went_on = i + 1 == history.size() || history[i + 1].fork >= tail.end;
-    }
-    if (went_on || !lines_.contains(line)) continue;
+    const bool lives = key_of(history) == line || went_on(history, line, tail);
+    if (lives || !lines_.contains(line)) continue;
     std::string why = "there is no branch";
     for (const auto& state : side.node->group()->snapshots()) {
-      if (!state.name.starts_with("tail-of-timeline")) continue;
+      // A snapshot of its very end will do.
       const auto found = side.node->read_all(state.name);
       if (!found) {
         why = state.name + ": " + found.error().message;

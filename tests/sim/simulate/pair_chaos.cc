@@ -34,6 +34,7 @@ PairChaos::PairChaos(std::uint64_t seed, const Swarm& swarm, Chronicle& chronicl
 }
 
 PairChaos::~PairChaos() {
+  calm_ = true;
   chronicle_.mute(true);
   for (Side& side : sides_) {
     side.node->resume();
@@ -297,7 +298,7 @@ void PairChaos::start_node(Side& side) {
     node.stop();
     if (side.session && !end_session(side)) return;
   }
-  if (side.fault_armed) side.hold.lose_cache();
+  if (side.fault_armed) lose_cache(side);
   side.fault_armed = side.read_fault_armed = false;
   const bool cut = std::exchange(side.cut_in_start, false) && !calm_;
   const Status up = node.start(cut ? random_.between(1, 12) : 0);
@@ -306,7 +307,7 @@ void PairChaos::start_node(Side& side) {
   if (!cut || !node.disk().is_off())
     return void(complain(node.name() + " does not start: " + up.error().message));
   chronicle_.mark("crash-in-recovery");
-  side.hold.lose_cache();
+  lose_cache(side);
   node.bury();
 }
 
@@ -318,18 +319,24 @@ void PairChaos::crash(Side& side, bool power) {
   chronicle_.say(side.node->name() + (power ? ": its power goes" : ": its process is killed"));
   chronicle_.mark(power ? "power-cut" : "killed");
   power ? side.node->disk().power_off({}) : side.node->disk().kill();
+  if (power) lose_cache(side);
   notice_crash(side);
-  if (!power) return;
+}
+
+/// A power cut, or a flush that failed: what was only written may be gone, also of a tail, unless
+/// the checkpoint that keeps it as a branch came long before.
+void PairChaos::lose_cache(Side& side) {
   side.hold.lose_cache();
   for (auto& [line, tail] : side.tails) {
-    // The checkpoint that keeps it as a branch may not have come before the cut.
-    if (time() - tail.rewound_at < 30s) tail.hold.lose_cache();
+    const bool is_kept = tail.rewound_at != Nanoseconds{0} && time() - tail.rewound_at > 30s;
+    if (!is_kept) tail.hold.lose_cache();
   }
 }
 
 /// Its disk is off already.
 void PairChaos::notice_crash(Side& side) {
   close_windows(*side.other);
+  if (side.fault_armed) lose_cache(side);
   if (side.promoting) chronicle_.mark("crash-in-promotion");
   if (chronicle_.is_copying()) chronicle_.mark("copy-interrupted");
   world_.network().set_reachable(side.node->address(), false);

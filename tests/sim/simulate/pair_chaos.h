@@ -97,6 +97,7 @@ class PairChaos {
   void start_node(Side& side);
   void crash(Side& side, bool power);
   void notice_crash(Side& side);
+  void lose_cache(Side& side);
   void pause(Side& side);
   Act draw_act();
   Side& side_of(std::string_view name);
@@ -118,11 +119,13 @@ class PairChaos {
 
   // pair_watch.cc: what is noticed, and judged
   void on_event(const LogEvent& event);
+  void worst_moment(const LogEvent& event);
   void on_gate(const LogEvent& event);
   void on_rewound(const LogEvent& event);
   void watch();
   void watch_side(Side& side);
   void watch_tail(Side& side);
+  static bool went_on(const TimelineHistory& history, const LineKey& line, const Tail& tail);
   void watch_gate(Side& side);
   void close_windows(Side& mirror);
   bool is_judged(const Side& side) const;

@@ -10,6 +10,7 @@ using namespace std::chrono_literals;
 // ------------------------------------------------------------------------
 
 void PairChaos::on_event(const LogEvent& event) {
+  if (!calm_) worst_moment(event);
   if (event.name == "slot.state") {
     side_of(event.field("mirror")).other->slot_state = event.field("state");
   } else if (event.name == "slot.gated" || event.name == "slot.degraded") {
@@ -22,6 +23,28 @@ void PairChaos::on_event(const LogEvent& event) {
     fenced.session->acknowledged_when_fenced = fenced.session->clients->acknowledged();
     fenced.session->fenced_at = time();
   }
+}
+
+/// In the middle of a change an operator promotes, or a machine fails: between two steps that would
+/// hardly ever happen. A moment later, since this runs within the change.
+void PairChaos::worst_moment(const LogEvent& event) {
+  const bool ships = event.name == "slot.state" && event.field("state") != "connecting" &&
+                     event.field("state") != "stopped" && event.field("state") != "refused";
+  const bool turns = event.name == "group.rewound" || event.name == "group.promoted" ||
+                     event.name == "slot.fetched" || event.name == "image.installed";
+  if (!ships && !turns) return;
+  const bool force = swarm_.weight(Act::kForce) != 0 && random_.chance(1, 24);
+  const bool cut = swarm_.weight(Act::kCutAtMoment) != 0 && random_.chance(1, 16);
+  if (!force && !cut) return;
+  Side* side = ships ? &side_of(event.field("mirror")) : &sides_[random_.below(2)];
+  const std::uint64_t moments = random_.between(1, 12);
+  const Nanoseconds soon(static_cast<std::int64_t>(random_.below(800'000)));
+  world_.runtime().schedule_after(soon, [this, side, force, moments] {
+    if (calm_ || !can_be_asked(*side)) return;
+    chronicle_.say("a moment chosen by what " + side->node->name() + " is in the middle of");
+    if (!force) return side->node->disk().power_off_after(moments, {});
+    if (side->orders < 2 && !side->node->group()->serving()) spawn(promote(*side, true));
+  });
 }
 
 /// From "gated" on writers wait for the mirror, until "degraded": that is what it must then have.
@@ -69,10 +92,7 @@ void PairChaos::watch() {
     if (side.node->is_up() && side.node->disk().is_off()) {
       chronicle_.say(side.node->name() + ": its power went");
       chronicle_.mark("power-cut-at-a-moment");
-      side.hold.lose_cache();
-      for (auto& [line, tail] : side.tails) {
-        if (time() - tail.rewound_at < 30s) tail.hold.lose_cache();
-      }
+      lose_cache(side);
       notice_crash(side);
     }
     if (side.node->is_paused() && time() >= side.resume_at) side.node->resume();
@@ -104,10 +124,25 @@ bool PairChaos::is_judged(const Side& side) const {
          side.judged == key_of(group->history());
 }
 
+/// That line is a part of this history, to its end and beyond.
+bool PairChaos::went_on(const TimelineHistory& history, const LineKey& line, const Tail& tail) {
+  for (std::size_t i = 0; i + 1 < history.size(); ++i) {
+    const auto upto = history.begin() + static_cast<std::ptrdiff_t>(i + 1);
+    if (key_of(TimelineHistory(history.begin(), upto)) == line)
+      return history[i + 1].fork >= tail.end;
+  }
+  return false;
+}
+
 /// It holds records behind a place where another node's line parted: they must stay as a branch.
 void PairChaos::watch_tail(Side& side) {
   const store::Group& group = *side.node->group();
   const LineKey line = key_of(group.history());
+  // A line that went on is a part of what it became.
+  const TimelineHistory history = group.history();
+  std::erase_if(side.tails, [&](const auto& entry) {
+    return entry.second.rewound_at == Nanoseconds{0} && went_on(history, entry.first, entry.second);
+  });
   if (!lines_.contains(line)) return;
   if (lines_.parted_before(group.history(), group.head().lsn)) {
     side.tails[line] =
