@@ -14,7 +14,7 @@ using namespace std::chrono_literals;
 namespace {
 
 /// What a refusal gets to pass by itself, and a pair without a primary.
-constexpr Nanoseconds kPatience = 6s;
+constexpr Nanoseconds kPatience = 8s;
 constexpr Nanoseconds kLimit = 300s;
 
 std::string difference(const StoreModel::Found& one, const StoreModel::Found& other) {
@@ -143,19 +143,21 @@ bool PairChaos::pair_up(Side& primary) {
   if (is_following(primary) && PairWorld::are_level(*primary.node, *primary.other->node) &&
       primary.orders == 0)
     return true;
-  if (status.slots[0].state != "refused") refused_since_ = time();
+  // Refused, or begun again and again: either way it does not get there.
+  if (status.slots[0].state == "following") refused_since_ = time();
   if (time() - refused_since_ > kPatience) give_up_copy(primary, status.slots[0]);
   return false;
 }
 
-/// The other copy is refused for good: first a new timeline, on which its tail would be a branch,
+/// The other copy does not follow: first a new timeline, on which its tail would be a branch,
 /// then, if that does not help, its copy is given up, as the refusal says.
 bool PairChaos::give_up_copy(Side& primary, const SlotStatus& slot) {
   chronicle_.say("operator: the mirror is refused: " + slot.reason);
   refused_since_ = time();
   Side& other = *primary.other;
-  const bool same_timeline = slot.reason.find("hold different records") != std::string::npos;
-  if (!same_timeline && new_timelines_++ == 0) {
+  const auto says = [&](const char* what) { return slot.reason.find(what) != std::string::npos; };
+  const bool is_hopeless = says("hold different records") || says("full");
+  if (!is_hopeless && new_timelines_++ == 0) {
     (void)run(primary.node->control().demote("g"));
     (void)run(primary.node->control().promote("g", true));
     return false;
@@ -263,6 +265,13 @@ bool PairChaos::verify_tails(Side& side) {
 
 /// The operator lets go of what was looked at, so that every world goes on with room.
 void PairChaos::clean_up() {
+  // One more record on both: a page that a recovery cut off may lie where the next one goes, and
+  // what it says of zones is long not true any more.
+  Side& primary = *serving_side();
+  const auto last = run(primary.node->control().create_snapshot({"g", "last", ""}));
+  if (!last) return void(complain("a last snapshot: " + last.error().message));
+  const auto arrived = [&] { return PairWorld::are_level(*primary.node, *primary.other->node); };
+  if (!world_.until(arrived, 60s)) return void(complain("a last record does not arrive"));
   for (Side& side : sides_) {
     for (const auto& state : side.node->group()->snapshots()) {
       const Status gone = run(side.node->control().delete_snapshot("g", state.name));

@@ -26,7 +26,7 @@ Swarm Swarm::from_seed(std::uint64_t seed) {
   swarm.shape = StoreShape::from_seed(random.fork());
   swarm.shape.options.flush_interval = std::chrono::milliseconds(random.chance(1, 2) ? 50 : 500);
   swarm.small_pool = random.chance(1, 4);
-  swarm.shape.disk_bytes = swarm.small_pool ? random.between(5, 9) << 20 : std::uint64_t{32} << 20;
+  swarm.shape.disk_bytes = swarm.small_pool ? random.between(7, 10) << 20 : std::uint64_t{32} << 20;
   swarm.mode = static_cast<ReplicationMode>(random.below(3));
   const std::uint64_t share = random.between(1, 3);  // of 4: how much is on in this world
   for (std::size_t i = 0; i < kActs; ++i) {
