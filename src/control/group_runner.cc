@@ -108,6 +108,7 @@ Task<void> GroupRunner::boot() {
 }
 
 void GroupRunner::serve() {
+  if (stopping_) return;  // a drain that failed, or a promotion, may end only then
   replication_->become_primary();
   group_.serve(true);
 }

@@ -370,7 +370,10 @@ std::uint64_t GroupVerifier::check_chain(const format::DeadChain& chain, const s
     if (chunk->at != at) return bad(at, "belongs to " + block_text(chunk->at));
     if (chunk->group != group_.descriptor.group) return bad(at, "belongs to another group");
     for (const auto& dead : chunk->blocks) {
-      if (dead.birth > dead.death) bad(at, block_text(dead.where) + " died before it was born");
+      // What died on an abandoned way waits for nobody, and has no position: 0.
+      const bool is_abandoned = held && dead.death == Lsn{};
+      if (dead.birth > dead.death && !is_abandoned)
+        bad(at, block_text(dead.where) + " died before it was born");
       last = std::max(last, dead.death);
       sharing_ = held;
       if (refer(dead.where, "dead", "a block in " + list)) ++entries;

@@ -82,6 +82,8 @@ Task<Result<Lsn>> Group::append_control(Pending pending) {
   if (!logged) co_return Error(std::move(logged.error()));
   Status durable = co_await flush_local_to(completion.last);
   if (!durable) co_return Error(std::move(durable.error()));
+  // Fenced meanwhile: the newer timeline may not have it, so it is not confirmed any more.
+  if (role_ != Role::kPrimary) co_return refusal();
   co_return completion.last;
 }
 

@@ -295,7 +295,12 @@ void Group::apply_record(const format::Record& record, const std::vector<Extent>
   const auto& h = record.header;
   switch (h.type) {
     case RecordType::kVolumeCreate: {
-      volumes_[h.volume] = core_of(record);
+      auto volume = core_of(record);
+      // A map of its own in the cache: the tail of a former primary, kept as a branch, may have
+      // made another volume of this number.
+      volume->state.height = volume->tree.height;
+      volume->tree = cores_of({volume->state}).front()->tree;
+      volumes_[h.volume] = std::move(volume);
       next_volume_id_ = std::max(next_volume_id_, h.volume.value + 1);
       return;
     }

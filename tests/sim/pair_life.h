@@ -33,8 +33,8 @@ class PairLife {
     return world_.runtime().run(std::move(task));
   }
   /// A new stamp in that block.
-  void write(PairNode& node, std::uint64_t block, Stamps& stamps) {
-    auto volume = node.open_volume("v");
+  void write(PairNode& node, std::uint64_t block, Stamps& stamps, const std::string& name = "v") {
+    auto volume = node.open_volume(name);
     if (!volume) return complain(volume.error().message);
     IoBuffer data = IoBuffer::on_heap(kBlockBytes);
     stamp_block(data, ++stamp_);

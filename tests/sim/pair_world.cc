@@ -1,18 +1,63 @@
 #include "tests/sim/pair_world.h"
 
+#include <functional>
+#include <optional>
+
 namespace tandem::sim {
 
 using namespace std::chrono_literals;
 
-/// Switchovers are not part of these lives.
-class PairNode::NoPeers final : public control::PeerControl {
+/// Calls to the other node's control: over the same network, and answered late or never.
+class PairNode::Peers final : public control::PeerControl {
  public:
-  Task<Result<Receipt>> take_over(std::string, std::string, Nanoseconds) override {
-    co_return Error{ErrorCode::kUnavailable, "no peer control in this world"};
+  Peers(PairWorld& world, SimNode& node, std::string address)
+      : world_(world), node_(node), address_(std::move(address)) {}
+
+  Task<Result<Receipt>> take_over(std::string address, std::string group,
+                                  Nanoseconds limit) override {
+    auto call = std::make_shared<Call<Result<Receipt>>>();
+    spawn(ask<Result<Receipt>>(
+        call, address, [group](control::NodeControl& peer) { return peer.take_over(group); }));
+    co_return co_await answer(call, limit);
   }
-  Task<Status> add_mirror(std::string, AddMirror, Nanoseconds) override {
-    co_return Error{ErrorCode::kUnavailable, "no peer control in this world"};
+  Task<Status> add_mirror(std::string address, AddMirror request, Nanoseconds limit) override {
+    auto call = std::make_shared<Call<Status>>();
+    spawn(ask<Status>(call, address,
+                      [request](control::NodeControl& peer) { return peer.add_mirror(request); }));
+    co_return co_await answer(call, limit);
   }
+
+ private:
+  template <class T>
+  struct Call {
+    std::optional<T> answer;
+  };
+  template <class T>
+  Task<void> ask(std::shared_ptr<Call<T>> call, std::string address,
+                 std::function<Task<T>(control::NodeControl&)> what) {
+    const Nanoseconds delay(world_.runtime().random().between(20'000, 2'000'000));
+    co_await sleep_for(world_.runtime(), delay);
+    PairNode* peer = world_.node_at(address);
+    const auto is_heard = [&] {
+      return peer != nullptr && !peer->is_dead() &&
+             world_.network().is_open_between(address_, address);
+    };
+    if (!is_heard()) co_return;
+    auto doing = what(peer->control());
+    T done = co_await std::move(doing);
+    if (is_heard()) call->answer = std::move(done);
+  }
+  template <class T>
+  Task<T> answer(std::shared_ptr<Call<T>> call, Nanoseconds limit) {
+    const Nanoseconds end = world_.runtime().now() + limit;
+    while (!call->answer && world_.runtime().now() < end) co_await sleep_for(node_, 1ms);
+    if (call->answer) co_return std::move(*call->answer);
+    co_return Error{ErrorCode::kUnavailable, "the other node did not answer"};
+  }
+
+  PairWorld& world_;
+  SimNode& node_;
+  std::string address_;
 };
 
 PairNode::PairNode(PairWorld& world, std::string name)
@@ -22,7 +67,7 @@ PairNode::PairNode(PairWorld& world, std::string name)
       node_(world.runtime().add_node()),
       buffers_(64 << 20),
       image_(world.shape().disk_bytes),
-      peers_(std::make_unique<NoPeers>()) {
+      peers_(std::make_unique<Peers>(world, node_, address_)) {
   format();
 }
 
@@ -36,8 +81,9 @@ void PairNode::format() {
   image_ = StoreNode::formatted(world_.shape(), world_.runtime().random().next());
 }
 
-Status PairNode::start() {
+Status PairNode::start(std::uint64_t cut_after) {
   CHECK(!is_up());
+  ++boots_;
   SimRuntime& runtime = world_.runtime();
   SimDisk::Options disk_options;
   disk_options.name = name_;
@@ -45,6 +91,7 @@ Status PairNode::start() {
   disk_options.executor = &node_;
   disk_options.latency_max = world_.shape().latency_max;
   disk_ = std::make_unique<SimDisk>(runtime, image_, disk_options);
+  if (cut_after != 0) disk_->power_off_after(cut_after, {});
   auto opened =
       runtime.run(store::Pool::open(node_.runtime(), *disk_, buffers_, world_.shape().options));
   if (!opened) return Error(std::move(opened.error()));
@@ -54,6 +101,7 @@ Status PairNode::start() {
   options.version = "simulated";
   options.service_address = address_;
   options.peer_wait = 3s;
+  options.peer_call_limit = 2s;
   options.replication.heartbeat_interval = 100ms;
   options.replication.timeout = 1s;
   options.replication.handshake_timeout = 1s;
@@ -85,12 +133,17 @@ void PairNode::stop() {
 
 void PairNode::power_cut() {
   disk_->power_off({});
-  world_.network().cut(address_);
-  stop();
+  bury();
 }
 
 void PairNode::kill() {
   disk_->kill();
+  bury();
+}
+
+void PairNode::bury() {
+  CHECK(disk_->is_off());
+  node_.resume();  // else nothing of it unwinds
   world_.network().cut(address_);
   stop();
 }
@@ -103,19 +156,24 @@ GroupStatus PairNode::status() {
   return {};
 }
 
-Task<Result<StoreModel::Found>> PairNode::read_volumes() {
+Task<Result<StoreModel::Found>> PairNode::read_volumes(std::string snapshot) {
   StoreModel::Found found;
   for (const auto& info : control_->list()) {
+    const auto at = info.name.find('@');
+    const std::string of = at == std::string::npos ? "" : info.name.substr(at + 1);
+    if (of != snapshot) continue;
     auto volume = control_->open(info.name);
     if (!volume) co_return Error(std::move(volume.error()));
     auto data = co_await (*volume)->read(0, info.size_bytes);
     if (!data) co_return Error(std::move(data.error()));
-    found[info.name].assign(data->data(), data->data() + data->size());
+    found[info.name.substr(0, at)].assign(data->data(), data->data() + data->size());
   }
   co_return found;
 }
 
-Result<StoreModel::Found> PairNode::read_all() { return world_.runtime().run(read_volumes()); }
+Result<StoreModel::Found> PairNode::read_all(const std::string& snapshot) {
+  return world_.runtime().run(read_volumes(snapshot));
+}
 
 Result<std::shared_ptr<Volume>> PairNode::open_volume(const std::string& name) {
   if (!is_up()) return Error{ErrorCode::kUnavailable, name_ + " is down"};
@@ -152,6 +210,13 @@ bool PairWorld::until(const std::function<bool()>& done, Nanoseconds limit) {
     runtime_.run_for(5ms);
   }
   return true;
+}
+
+PairNode* PairWorld::node_at(const std::string& address) {
+  for (PairNode* node : {&a_, &b_, c_.get()}) {
+    if (node != nullptr && node->address() == address) return node;
+  }
+  return nullptr;
 }
 
 PairNode& PairWorld::third() {

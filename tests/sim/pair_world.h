@@ -23,23 +23,35 @@ class PairNode final : public ClientTarget {
 
   /// An empty disk with a new pool.
   void format();
-  /// Opens the pool and starts everything; what fails is in the message.
-  Status start();
+  /// Opens the pool and starts everything; what fails is in the message. With a number, the power
+  /// goes at that many moments of the disk from now (see SimDisk::Observer), if not before.
+  Status start(std::uint64_t cut_after = 0);
   /// Commands around snapshots, from the next start on.
   void set_hooks(control::SnapshotHooks* hooks) { hooks_ = hooks; }
   /// Ends it cleanly, or, when its disk is off already, unwinds it.
   void stop();
   void power_cut();
   void kill();
+  /// The disk is off: nothing of this node is heard any more, and what waits for it is answered.
+  void bury();
   bool is_up() const { return control_ != nullptr; }
+  /// How often it was started.
+  std::uint64_t boots() const { return boots_; }
+  /// A stalled machine; nobody may wait for it meanwhile.
+  void pause() { node_.pause(); }
+  void resume() { node_.resume(); }
+  bool is_paused() const { return node_.paused(); }
+  void step_clock(Nanoseconds by) { node_.step_utc(by); }
 
   control::NodeControl& control() { return *control_; }
   SimDisk& disk() { return *disk_; }
   const std::string& name() const { return name_; }
   const std::string& address() const { return address_; }
+  store::Pool& pool() { return *pool_; }
   store::Group* group() const { return is_up() ? pool_->find("g") : nullptr; }
   GroupStatus status();
-  Result<StoreModel::Found> read_all();
+  /// Every byte of every volume, or of those of one kept state.
+  Result<StoreModel::Found> read_all(const std::string& snapshot = "");
 
   // ClientTarget
   Result<std::shared_ptr<Volume>> open_volume(const std::string& name) override;
@@ -51,8 +63,8 @@ class PairNode final : public ClientTarget {
   bool is_stopped() const override { return is_dead() || group()->stopped().has_value(); }
 
  private:
-  class NoPeers;
-  Task<Result<StoreModel::Found>> read_volumes();
+  class Peers;
+  Task<Result<StoreModel::Found>> read_volumes(std::string snapshot);
 
   PairWorld& world_;
   std::string name_;
@@ -60,11 +72,12 @@ class PairNode final : public ClientTarget {
   SimNode& node_;
   BufferPool buffers_;
   SimImage image_;
-  std::unique_ptr<NoPeers> peers_;
+  std::unique_ptr<Peers> peers_;
   control::SnapshotHooks* hooks_ = nullptr;
   std::unique_ptr<SimDisk> disk_;
   std::unique_ptr<store::Pool> pool_;
   std::unique_ptr<control::NodeControl> control_;
+  std::uint64_t boots_ = 0;
 };
 
 class PairWorld {
@@ -77,6 +90,8 @@ class PairWorld {
   const StoreShape& shape() const { return shape_; }
   PairNode& primary() { return a_is_primary_ ? a_ : b_; }
   PairNode& mirror() { return a_is_primary_ ? b_ : a_; }
+  PairNode& node(std::size_t index) { return index == 0 ? a_ : b_; }
+  PairNode* node_at(const std::string& address);
   void swap_roles() { a_is_primary_ = !a_is_primary_; }
   /// One more node, from the first call on.
   PairNode& third();

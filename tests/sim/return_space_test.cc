@@ -112,7 +112,7 @@ TEST_F(ReturnedSpace, IsNotPreparedOnDiskBeforeItIsAHole) {
     if (moment != SimDisk::Moment::kSubmitted || request.kind != IoRequest::Kind::kDiscard) return;
     // What the worst power cut would leave.
     const SimImage left = node_.disk().crash_image({.mode = CutOptions::Mode::kDropAll}, random);
-    inspect::ImageReader reader(left);
+    ImageReader reader(left);
     auto view = inspect::PoolView::load(reader);
     ASSERT_TRUE(view);
     const auto& s = view->superblock();

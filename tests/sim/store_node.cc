@@ -157,6 +157,9 @@ namespace {
 Task<Status> open_copy(StoreNode& node) {
   Status opened = co_await node.open();
   if (!opened) co_return opened;
+  for (const auto& broken : node.pool().broken_groups()) {
+    co_return Error{broken.error.code, "broken group: " + broken.error.message};
+  }
   store::Group* group = node.group();
   if (group == nullptr) co_return ok();
   auto promoted = co_await group->start_timeline();
@@ -173,7 +176,11 @@ Recovery open_and_read(const SimImage& image, const StoreShape& shape, std::uint
   Recovery recovery{.image = SimImage(image.size_bytes())};
   recovery.status = world.run(promote ? open_copy(node) : node.start());
   if (recovery.status) {
-    if (node.group() != nullptr) recovery.head = node.group()->head();
+    if (node.group() != nullptr) {
+      recovery.head = node.group()->head();
+      recovery.history = node.group()->history();
+      if (promote) recovery.history.pop_back();
+    }
     auto found = world.run(node.read_all());
     if (found) {
       recovery.found = std::move(*found);

@@ -95,7 +95,8 @@ struct Recovery {
   Status status;  // of opening and reading
   StoreModel::Found found;
   LogPoint head;
-  SimImage image;  // after the clean stop
+  TimelineHistory history;  // before it was promoted, if it was
+  SimImage image;           // after the clean stop
 };
 Recovery recover(const SimImage& image, const StoreShape& shape, std::uint64_t seed,
                  const std::function<void(StoreNode&)>& before_open = nullptr);

@@ -504,6 +504,7 @@ void SimDisk::clear_faults() {
   faults_.clear();
   rates_.clear();
   lying_flush_ = false;
+  moments_left_.reset();
 }
 
 void SimDisk::set_error_rate(IoRequest::Kind kind, std::uint64_t numerator,

@@ -138,6 +138,7 @@ class SimDisk final : public BlockDevice {
 
   // --- faults --------------------------------------------------------------------------------
   void inject(const DiskFault& fault) { faults_.push_back({fault, 0}); }
+  /// All of them, a power cut that was to come included.
   void clear_faults();
   /// Every request of `kind` fails with `error` in `numerator` of `denominator` cases.
   void set_error_rate(IoRequest::Kind kind, std::uint64_t numerator, std::uint64_t denominator,

@@ -43,6 +43,14 @@ struct SimConnection : std::enable_shared_from_this<SimConnection> {
   bool swallowed = false;
   bool severed = false;  // nothing sent from now on arrives
 
+  bool is_blocked(int from) const {
+    return network.is_blocked(ends[from].name, ends[1 - from].name);
+  }
+  void unblocked(int from) {
+    pump(from);
+    if (ends[from].closed && !swallowed) break_end(1 - from, "the peer closed the stream", true);
+  }
+
   void wake(int side) {
     auto self = shared_from_this();
     ends[side].node->post([self, side] {
@@ -54,6 +62,7 @@ struct SimConnection : std::enable_shared_from_this<SimConnection> {
   void pump(int from) {
     End& sender = ends[from];
     if (!established || swallowed || severed || sender.delivering || sender.outbox.empty()) return;
+    if (is_blocked(from)) return;
     if (ends[1 - from].inbox.size() >= network.options_.window_messages) return;
     sender.delivering = true;
     const auto delay = Nanoseconds(network.random_.between(network.options_.delay_min.count(),
@@ -66,7 +75,7 @@ struct SimConnection : std::enable_shared_from_this<SimConnection> {
     End& sender = ends[from];
     End& receiver = ends[1 - from];
     sender.delivering = false;
-    if (swallowed || severed || sender.outbox.empty()) return;
+    if (swallowed || severed || sender.outbox.empty() || is_blocked(from)) return;
     sender.backlog -= message_bytes(sender.outbox.front());
     if (!receiver.closed && !receiver.broken) {
       receiver.inbox.push_back(std::move(sender.outbox.front()));
@@ -82,8 +91,9 @@ struct SimConnection : std::enable_shared_from_this<SimConnection> {
   void drop_tail(int from) {
     End& sender = ends[from];
     End& receiver = ends[1 - from];
-    std::size_t keep =
-        swallowed || !established ? 0 : network.random_.below(sender.outbox.size() + 1);
+    std::size_t keep = swallowed || !established || is_blocked(from)
+                           ? 0
+                           : network.random_.below(sender.outbox.size() + 1);
     for (; keep > 0; --keep) {
       if (!receiver.closed && !receiver.broken) {
         receiver.inbox.push_back(std::move(sender.outbox.front()));
@@ -122,7 +132,7 @@ struct SimConnection : std::enable_shared_from_this<SimConnection> {
     if (ends[side].closed) return;
     ends[side].closed = true;
     drop_tail(side);
-    if (!swallowed) break_end(1 - side, "the peer closed the stream", true);
+    if (!swallowed && !is_blocked(side)) break_end(1 - side, "the peer closed the stream", true);
     wake(side);
   }
 };
@@ -217,7 +227,7 @@ void SimNetwork::listen(const std::string& address, SimNode& node, LinkAcceptor*
 void SimNetwork::connect(std::shared_ptr<SimConnection> connection, const std::string& address) {
   const auto delay =
       Nanoseconds(random_.between(options_.delay_min.count(), options_.delay_max.count()));
-  const bool nobody = unreachable_[connection->ends[0].name] || unreachable_[address];
+  const bool nobody = !is_open_between(connection->ends[0].name, address);
   if (nobody && random_.chance(1, 2)) {
     connection->ends[0].node->schedule_after(options_.dial_timeout, [connection] {
       connection->break_end(0, "connecting timed out", false);
@@ -264,6 +274,34 @@ void SimNetwork::swallow(const std::string& name) {
 
 void SimNetwork::set_reachable(const std::string& name, bool reachable) {
   unreachable_[name] = !reachable;
+}
+
+bool SimNetwork::is_blocked(const std::string& from, const std::string& to) const {
+  return blocked_.contains({from, to});
+}
+
+bool SimNetwork::is_open_between(const std::string& one, const std::string& other) const {
+  const auto is_reachable = [&](const std::string& name) {
+    const auto found = unreachable_.find(name);
+    return found == unreachable_.end() || !found->second;
+  };
+  return is_reachable(one) && is_reachable(other) && !is_blocked(one, other) &&
+         !is_blocked(other, one);
+}
+
+void SimNetwork::set_blocked(const std::string& from, const std::string& to, bool blocked) {
+  if (blocked) {
+    blocked_.insert({from, to});
+    return;
+  }
+  if (blocked_.erase({from, to}) == 0) return;
+  for (auto& weak : connections_) {
+    const auto connection = weak.lock();
+    for (int side = 0; connection && side < 2; ++side) {
+      if (connection->ends[side].name == from && connection->ends[1 - side].name == to)
+        connection->unblocked(side);
+    }
+  }
 }
 
 std::size_t SimNetwork::open_streams() const {

@@ -9,7 +9,9 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tandem/port/link.h"
@@ -43,6 +45,11 @@ class SimNetwork {
   void swallow(const std::string& name);
   /// While false, dials from and to `name` find nobody (refused or, by chance, unanswered).
   void set_reachable(const std::string& name, bool reachable);
+  /// While blocked, nothing that `from` sends reaches `to`, and neither can dial the other. What
+  /// streams have under way waits and arrives afterwards, unless somebody gave them up meanwhile.
+  void set_blocked(const std::string& from, const std::string& to, bool blocked);
+  /// A call from the one to the other could be answered.
+  bool is_open_between(const std::string& one, const std::string& other) const;
   /// Streams that neither side has closed.
   std::size_t open_streams() const;
   SimRuntime& world() { return world_; }
@@ -58,6 +65,7 @@ class SimNetwork {
   };
   void connect(std::shared_ptr<SimConnection> connection, const std::string& address);
   bool touches(const SimConnection& connection, const std::string& name) const;
+  bool is_blocked(const std::string& from, const std::string& to) const;
 
   SimRuntime& world_;
   Options options_;
@@ -65,6 +73,7 @@ class SimNetwork {
   std::vector<std::unique_ptr<Dialer>> dialers_;
   std::map<std::string, Listener> listeners_;
   std::map<std::string, bool> unreachable_;
+  std::set<std::pair<std::string, std::string>> blocked_;
   std::vector<std::weak_ptr<SimConnection>> connections_;
   std::uint64_t delivered_ = 0;
 };

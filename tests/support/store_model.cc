@@ -216,11 +216,8 @@ std::size_t StoreModel::promised(Crash crash) const {
 /// Finds the smallest set of operations that explains what was found; see the header.
 class StoreModel::Judge {
  public:
-  Judge(const StoreModel& model, const Found& found, Crash crash)
-      : model_(model),
-        found_(found),
-        before_(model.required_before(crash)),
-        fua_counts_(crash != Crash::kPrefix) {}
+  Judge(const StoreModel& model, const Found& found, Demand demand)
+      : model_(model), found_(found), before_(demand.before), fua_counts_(demand.durable) {}
 
   std::optional<std::string> run() {
     for (const auto& [name, bytes] : found_) {
@@ -361,11 +358,28 @@ class StoreModel::Judge {
 };
 
 std::optional<std::string> StoreModel::check_recovered(const Found& found, Crash crash) const {
-  return Judge(*this, found, crash).run();
+  return check_recovered(found, demand(crash));
+}
+
+std::optional<std::string> StoreModel::check_recovered(const Found& found, Demand demand) const {
+  return Judge(*this, found, demand).run();
+}
+
+std::uint64_t StoreModel::flushed_before(std::uint64_t from, std::uint64_t to) const {
+  std::uint64_t before = 0;
+  for (const auto& [id, op] : operations_) {
+    const bool counts = op.durable && op.begun >= from && op.acknowledged < to;
+    if (counts) before = std::max(before, op.begun);
+  }
+  return before;
 }
 
 void StoreModel::restarted_after_kill(const Found& found) {
-  Judge judge(*this, found, Crash::kProcessKilled);
+  restarted(found, demand(Crash::kProcessKilled));
+}
+
+void StoreModel::restarted(const Found& found, Demand demand) {
+  Judge judge(*this, found, demand);
   CHECK(!judge.run());
   const std::uint64_t restart = now_++;
   const auto settle = [&](Cell& cell, std::size_t version) {

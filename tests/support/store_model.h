@@ -57,6 +57,12 @@ class StoreModel {
     kPowerCut,
     kPrefix,  // a copy that may lag: any prefix of the log, but not older than the settled state
   };
+  /// What a copy must have, beyond being a prefix: a copy that is known to have been level at some
+  /// moment owes more than one that may lag.
+  struct Demand {
+    std::uint64_t before = 0;  // everything acknowledged before this
+    bool durable = false;      // and every acknowledged FUA operation
+  };
 
   explicit StoreModel(OpId first_op = 1) : next_op_(first_op) {}
   /// A model that takes `found`, which was judged good, as the settled state.
@@ -85,6 +91,14 @@ class StoreModel {
   /// Nothing, or what is wrong with `found`. Does not change the model: many possible crashes of
   /// one instant can be judged.
   std::optional<std::string> check_recovered(const Found& found, Crash crash) const;
+  std::optional<std::string> check_recovered(const Found& found, Demand demand) const;
+  Demand demand(Crash crash) const { return {required_before(crash), crash != Crash::kPrefix}; }
+  /// When the last flush or FUA was called of those that were called at `from` or later and
+  /// acknowledged before `to`: what was acknowledged before that is on every node that it names.
+  std::uint64_t flushed_before(std::uint64_t from, std::uint64_t to) const;
+  /// It crashed and came back with `found`, which was judged good by that demand: what is there now
+  /// counts as acknowledged now, what is not there is gone for good.
+  void restarted(const Found& found, Demand demand);
   /// The process died and came back with `found`, which was judged good, but nothing was flushed:
   /// what is there now counts as acknowledged now, what is not there is gone for good.
   void restarted_after_kill(const Found& found);

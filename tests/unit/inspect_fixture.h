@@ -6,29 +6,14 @@
 #include <memory>
 #include <string>
 
-#include "inspect/verify.h"
 #include "store/group.h"
 #include "store/pool.h"
+#include "tests/support/image_reader.h"
 #include "tests/support/sim_disk.h"
 
 namespace tandem::inspect {
 
-class ImageReader final : public BlockReader {
- public:
-  explicit ImageReader(const sim::SimImage& image) : image_(image) {}
-  Status read(PoolBlock first, std::span<std::byte> into) override {
-    if (first.value * kBlockBytes + into.size() > image_.size_bytes()) {
-      return Error{ErrorCode::kCorrupt, "behind the end of the image"};
-    }
-    image_.read(first.value * kBlockBytes, into);
-    return ok();
-  }
-  std::uint64_t blocks() const override { return image_.size_bytes() / kBlockBytes; }
-  std::string name() const override { return "image"; }
-
- private:
-  const sim::SimImage& image_;
-};
+using sim::ImageReader;
 
 inline VerifyReport verify(const sim::SimImage& image, VerifyOptions options = {}) {
   ImageReader reader(image);

@@ -1,0 +1,100 @@
+// What the command simulate found, as scripts: a seed takes another path once the program changes.
+#include <gtest/gtest.h>
+
+#include "tests/sim/pair_life.h"
+
+namespace tandem::sim {
+namespace {
+
+using namespace std::chrono_literals;
+
+class Found : public PairLife {
+ public:
+  Found() : PairLife(1) {
+    mode_ = ReplicationMode::kAsync;
+    complain(world_.primary().start());
+    complain(world_.mirror().start());
+    complain(of(world_.primary().create_volume("v", kBlocks * kBlockBytes)));
+    AddMirror request{"g", world_.mirror().address(), mode_};
+    complain(of(world_.primary().control().add_mirror(request)));
+    level(world_.primary(), world_.mirror());
+  }
+
+  /// Seed 20: on both sides of a split a volume was made, and got the same number. The branch of
+  /// the one then read as the other, from the cache that both shared. And the tail reached further
+  /// than what its node followed afterwards, which tandem-inspect took for damage.
+  void volumes_of_one_number() {
+    PairNode& old = world_.primary();
+    PairNode& next = world_.mirror();
+    cut_off(next, 2s);
+    complain(of(old.create_volume("of-the-tail", kBlocks * kBlockBytes)));
+    Stamps tail(kBlocks), fresh(kBlocks);
+    for (std::uint64_t n = 0; n < 2 * kBlocks; ++n) write(old, n % kBlocks, tail, "of-the-tail");
+    promote(next);
+    complain(of(next.create_volume("fresh", kBlocks * kBlockBytes)));
+    for (std::uint64_t n = 0; n < 8; ++n) write(next, n, fresh, "fresh");
+    world_.network().set_reachable(next.address(), true);
+    complain(of(next.control().add_mirror({"g", old.address(), mode_})));
+    level(next, old);
+    const std::string branch = tail_on(old);
+    if (!problem_.empty()) return;
+    expect(old, "of-the-tail@" + branch, tail);
+    complain(of(old.checkpoint()));
+    check_on_disk(old);
+    complain(of(old.control().delete_snapshot("g", branch)));
+    check_on_disk(old);
+    complain(of(next.control().demote("g")));
+    promote(old);
+    expect(old, "fresh", fresh);
+  }
+
+  /// Seed 52: the drain of a switchover failed because the node stopped, and it began to serve.
+  void a_stop_amid_a_switchover() {
+    PairNode& node = world_.primary();
+    Stamps stamps(kBlocks);
+    write(node, 1, stamps);
+    world_.network().swallow(node.address());
+    write(node, 2, stamps);
+    bool answered = false;
+    spawn(switch_over(node, answered));
+    const auto drains = [&] { return node.status().state == "draining"; };
+    if (!world_.until(drains, 1s)) complain("it does not drain");
+    node.stop();
+    if (!answered) complain("the operator was not answered");
+    complain(node.start());
+    expect_service(node);
+    expect(node, "v", stamps);
+  }
+
+ private:
+  Task<void> switch_over(PairNode& node, bool& answered) {
+    auto switching = node.control().switchover("g", "");
+    const Status done = co_await std::move(switching);
+    if (done) complain("it switched over to a node that hears nothing");
+    answered = true;
+  }
+  void level(PairNode& primary, PairNode& mirror) {
+    const auto is_level = [&] {
+      const auto slots = primary.status().slots;
+      return PairWorld::are_level(primary, mirror) && slots[0].state == "following";
+    };
+    if (problem_.empty() && !world_.until(is_level, 60s)) complain("they do not become level");
+  }
+};
+
+TEST(FoundBySimulate, VolumesOfOneNumberOnBothSidesOfASplitStayApart) {
+  SimLog log;
+  Found found;
+  found.volumes_of_one_number();
+  EXPECT_EQ(found.problem(), "") << log.text();
+}
+
+TEST(FoundBySimulate, AStopAmidASwitchoverThatDrainsEndsCleanly) {
+  SimLog log;
+  Found found;
+  found.a_stop_amid_a_switchover();
+  EXPECT_EQ(found.problem(), "") << log.text();
+}
+
+}  // namespace
+}  // namespace tandem::sim
