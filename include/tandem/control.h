@@ -73,6 +73,14 @@ struct PolicyStatus {
   std::uint64_t lag_bytes = 0, lag_ms = 0;  // of the slowest mirror; 0 with no bound declared
 };
 
+/// Another copy of the group was promoted apart from this one, to the same timeline number: neither
+/// gives way before an operator has chosen.
+struct SplitStatus {
+  std::string with;    // the other node, or its address while its name is not known
+  std::string reason;  // what each holds, and the commands that end it
+  UtcNs since;
+};
+
 struct GroupStatus {
   std::string name;
   Uuid id;
@@ -91,8 +99,9 @@ struct GroupStatus {
   std::vector<VolumeStatus> volumes;
   std::vector<SlotStatus> slots;
   std::optional<UpstreamStatus> upstream;
-  Settings settings;                      // all that can be set, defaults included
-  PolicyStatus policy;                    // of a primary
+  Settings settings;    // all that can be set, defaults included
+  PolicyStatus policy;  // of a primary
+  std::optional<SplitStatus> split;
   std::vector<SnapshotStatus> snapshots;  // that this node keeps, in that order
   std::optional<CloneOrigin> clone_of;
   std::string parent;                // the one of them that the present state came out of
@@ -193,7 +202,8 @@ class Control {
   virtual Task<Result<ContentReport>> check_content(ContentRequest request) = 0;
   virtual Task<Result<Receipt>> receipt(std::string group) = 0;
   /// Opens a new timeline on a mirror. Refused while the primary is reachable unless `force`, and
-  /// when the node's fence command fails.
+  /// when the node's fence command fails. By `force` also on a primary that another one was
+  /// promoted beside (SplitStatus): it goes on serving, and its timeline is the newer one.
   virtual Task<Result<Receipt>> promote(std::string group, bool force) = 0;
   /// The planned form, asked for by a primary that has drained and become a mirror: nobody has to
   /// be fenced, and nothing is lost.

@@ -106,6 +106,7 @@ class GroupRunner {
   Task<Status> drain(std::optional<std::string> successor);
   Task<Status> local_drain(Nanoseconds end);
   Task<Result<Receipt>> open_timeline(bool force);
+  Task<Result<Receipt>> raise_timeline(bool force);
   Task<Status> hand_over(std::string address);
   format::SlotState state_of(const SlotStatus& slot) const;
   Task<Status> save_slots();

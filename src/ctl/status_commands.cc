@@ -279,6 +279,9 @@ std::string group_text(const View& view) {
   if (g.clone_of) line("clone of", clone_text(*g.clone_of));
   line("settings", settings_text(g.settings));
   if (g.role == Role::kPrimary) line("policy", policy_text(g.policy, view.now));
+  if (g.split)
+    line("SPLIT", "with " + g.split->with + ", seen " + age_text(g.split->since, view.now) + ": " +
+                      g.split->reason);
   line("head", point_text(g.head));
   line("durable", "record " + std::to_string(g.durable.value) + "; checkpoint at " +
                       std::to_string(g.checkpoint.value) + ", log from " +

@@ -46,6 +46,12 @@ RoleStep on(const in::Serving& state, const RoleEvent& event) {
     return {in::Draining{}, {A::kStopServing}, std::nullopt};
   if (const auto* switchover = std::get_if<ev::Switchover>(&event))
     return {in::Draining{switchover->successor}, {A::kStopServing}, std::nullopt};
+  if (const auto* promote = std::get_if<ev::Promote>(&event); promote && promote->split) {
+    if (promote->force) return {in::Serving{}, {A::kOpenTimeline}, std::nullopt};
+    return refuse(state, ErrorCode::kRefused,
+                  "this node is primary of the group already, and so is another one, on a timeline "
+                  "of the same number; to keep what this node has, promote it with --force");
+  }
   return otherwise(state, event, "this node is primary of the group already");
 }
 

@@ -156,6 +156,9 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   /// Promotion: becomes primary on a timeline above every one that this copy knows and `above`;
   /// durable when it returns. Does not serve yet.
   Task<Result<LogPoint>> start_timeline(Timeline above = Timeline{});
+  /// A primary that serves goes on to a timeline above every one that this copy knows, between two
+  /// writes. Its record is durable here when it returns; no mirror is waited for.
+  Task<Result<LogPoint>> raise_timeline();
   /// A mirror that has not received anything yet cannot be promoted.
   bool awaiting_image() const { return role_ == Role::kMirror && head_.lsn == Lsn{0}; }
   /// Distinct blocks of all volumes that carry a position newer than `since`.
@@ -362,6 +365,8 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   void refuse_front();
 
   // volumes.cc
+  Timeline timeline_above(Timeline above) const;
+  static std::vector<std::byte> timeline_record(Timeline timeline);
   Task<Result<Lsn>> append_control(std::vector<std::byte> canonical,
                                    std::optional<Nanoseconds> consistent_until = std::nullopt);
   Task<Result<Lsn>> append_control(Pending pending);

@@ -121,6 +121,20 @@ TEST(RoleMachine, AFencedCopyIsPromotedByForceOnly) {
   EXPECT_EQ(transition(step.next, ev::TimelineOpened{}).next, RoleState{in::Serving{}});
 }
 
+TEST(RoleMachine, APrimaryIsPromotedByForceOnceAnotherWasPromotedBesideIt) {
+  const RoleState serving = in::Serving{};
+  const auto promote = [&](bool force, bool split) {
+    return transition(serving, ev::Promote{.force = force, .split = split});
+  };
+  EXPECT_TRUE(promote(true, false).refused) << "there is nothing to choose between";
+  EXPECT_TRUE(promote(false, true).refused);
+  const auto step = promote(true, true);
+  EXPECT_FALSE(step.refused);
+  EXPECT_EQ(step.next, serving) << "its clients notice nothing";
+  EXPECT_EQ(step.actions, (std::vector{A::kOpenTimeline}));
+  EXPECT_EQ(transition(step.next, ev::TimelineOpened{}).next, serving);
+}
+
 TEST(RoleMachine, RemembersItsState) {
   RoleMachine machine(boot_state(Role::kPrimary, Timeline{1}));
   machine.apply(ev::PeersHeard{});
