@@ -138,6 +138,13 @@ struct Receipt {
   std::uint64_t contact_age_ms = 0;
 };
 
+/// A planned change of the primary, as its clients saw it.
+struct SwitchedOver {
+  /// Their writes waited here for so long, before their connections were ended; then they look for
+  /// the other node.
+  std::uint64_t held_ms = 0;
+};
+
 struct CreateVolume {
   std::string name;
   std::string group;  // "": a group of the volume's own name
@@ -211,7 +218,10 @@ class Control {
   /// Stops serving and becomes a mirror that waits for a primary; drains and flushes first.
   virtual Task<Status> demote(std::string group) = 0;
   /// Planned: drain here, wait for the mirror at `address` ("": the only one), demote, promote it.
-  virtual Task<Status> switchover(std::string group, std::string address) = 0;
+  /// In both, writes are held meanwhile and answered with no error: when this node stays primary
+  /// they go on, else the connections end with them unanswered, so that clients ask again
+  /// elsewhere.
+  virtual Task<Result<SwitchedOver>> switchover(std::string group, std::string address) = 0;
 };
 
 }  // namespace tandem

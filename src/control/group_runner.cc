@@ -108,6 +108,7 @@ Task<void> GroupRunner::boot() {
 }
 
 void GroupRunner::serve() {
+  if (stopping_) return;
   replication_->become_primary();
   group_.serve(true);
 }
@@ -228,7 +229,8 @@ Error GroupRunner::unavailable() const {
 }
 
 Result<std::shared_ptr<Volume>> GroupRunner::open_volume(std::string_view volume) {
-  if (!serves()) return unavailable();
+  // A client that comes while it drains waits with its writes like the others.
+  if (!serves() && !std::holds_alternative<in::Draining>(machine_.state())) return unavailable();
   return handed_out(group_.open_volume(volume));
 }
 
@@ -443,6 +445,8 @@ Task<Result<Receipt>> GroupRunner::open_timeline(bool force) {
   const RoleStep step = move(ev::Promote{force, before.primary_reachable, before.complete_image},
                              "opening a new timeline");
   if (step.refused) co_return *step.refused;
+  // Who kept a volume from an earlier life as primary waits, and goes on afterwards.
+  group_.admit(store::Group::Admits::kNothing);
   co_await replication_->hold_upstream();
   // Only now does nothing arrive any more: this is what is recovered.
   Receipt final_receipt = receipt();
@@ -451,11 +455,13 @@ Task<Result<Receipt>> GroupRunner::open_timeline(bool force) {
     const RoleStep back = move(ev::PromotionFailed{}, opened.error().message);
     (void)co_await group_.set_role(replication::role_of(back.next), group_.fenced_by());
     replication_->release_upstream();
+    if (!paused_since_) group_.admit(store::Group::Admits::kAll);
     co_return opened.error();
   }
   final_receipt.new_timeline = opened->timeline;
   move(ev::TimelineOpened{}, "");
   serve();  // tells the old primary first
+  if (!paused_since_) group_.admit(store::Group::Admits::kAll);
   log_event(Level::kWarn, "group.promoted", "group={} timeline={} lsn={} missing_records={}", name_,
             opened->timeline.value, final_receipt.recovers_to.lsn.value,
             final_receipt.missing_records);

@@ -204,10 +204,20 @@ Exit run_switchover(Context& context, const std::string& group, const std::strin
   auto chosen = choose(context, patient(context.settings), "group " + group + " as primary",
                        holds_group(group, Role::kPrimary));
   if (!chosen.client) return chosen.exit;
-  const auto status = chosen.client->switchover(group, address);
-  return finish(context, *chosen.client, status,
-                "Group " + group + " is served by " + (address.empty() ? "its mirror" : address) +
-                    " now; nothing was lost. Clients connect there.");
+  const auto done = chosen.client->switchover(group, address);
+  if (!done) return fail(context, done.error(), chosen.client->reached());
+  if (context.settings.json) {
+    context.out
+        << Json{{"ok", true}, {"node", chosen.client->address()}, {"held_ms", done->held_ms}}.dump()
+        << "\n";
+  } else {
+    context.out << "Group " << group << " is served by "
+                << (address.empty() ? "its mirror" : address)
+                << " now; nothing was lost. Writes were held for "
+                << duration_text(std::chrono::milliseconds(done->held_ms))
+                << ", then clients were sent away without an error: they connect there.\n";
+  }
+  return Exit::kOk;
 }
 
 }  // namespace tandem::ctl

@@ -47,7 +47,7 @@ struct Starting {
 struct Serving {
   bool operator==(const Serving&) const = default;
 };
-/// Takes no new writes; `successor` is the mirror to promote afterwards, if any.
+/// New writes are held, unanswered; `successor` is the mirror to promote afterwards, if any.
 struct Draining {
   std::optional<std::string> successor;
   bool operator==(const Draining&) const = default;
@@ -109,9 +109,9 @@ using RoleEvent =
                  role_event::AcceptedAsMirror, role_event::StorageFailed>;
 
 enum class RoleAction {
-  kServe,           // take reads and writes
+  kServe,           // take reads and writes, first those that were held
   kFenceNow,        // acknowledge nothing any more, before anything else happens
-  kStopServing,     // take no new writes; finish, flush and report Drained or DrainFailed
+  kHoldWrites,      // begin no new write; finish, flush and report Drained or DrainFailed
   kPersistPrimary,  // make the role durable
   kPersistMirror,
   kPersistFenced,
@@ -121,7 +121,8 @@ enum class RoleAction {
   kOpenTimeline,      // append the record of the new timeline; report TimelineOpened or …Failed
   kAnnounceTimeline,  // tell a held upstream that it is over
   kReleaseUpstream,   // the promotion was given up: let the primary dial again
-  kPromoteSuccessor,  // ask the successor's node to promote
+  kPromoteSuccessor,  // ask the successor's node to promote; reads are held, too, until it answers
+  kSendClientsAway,   // end their connections; what was held is not answered
 };
 const char* to_string(RoleAction action);
 

@@ -102,6 +102,15 @@ void Group::serve(bool on) {
   serving_ = on && !stopped_ && !closing_;
 }
 
+void Group::admit(Admits what) {
+  admits_ = stopped_ || closing_ ? Admits::kAll : what;
+  admitted_.notify_all();
+}
+
+Task<void> Group::until_admitted(bool change) {
+  while (holds(change)) co_await admitted_.wait();
+}
+
 Task<Status> Group::set_role(Role role, Timeline fenced_by) {
   auto hold = gate_.hold();
   role_ = role;
@@ -113,6 +122,7 @@ Task<Status> Group::set_role(Role role, Timeline fenced_by) {
     fail_waiting(refusal());
     remote_changed_.notify_all();
     applied_.notify_all();  // what was queued will not come
+    if (role == Role::kFenced) admit(Admits::kAll);
   }
   co_return co_await checkpoint();
 }

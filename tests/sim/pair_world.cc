@@ -4,15 +4,37 @@ namespace tandem::sim {
 
 using namespace std::chrono_literals;
 
-/// Switchovers are not part of these lives.
-class PairNode::NoPeers final : public control::PeerControl {
+/// Calls the other node's control, some time later.
+class PairNode::Peers final : public control::PeerControl {
  public:
-  Task<Result<Receipt>> take_over(std::string, std::string, Nanoseconds) override {
-    co_return Error{ErrorCode::kUnavailable, "no peer control in this world"};
+  explicit Peers(PairNode& node) : node_(node) {}
+  Task<Result<Receipt>> take_over(std::string address, std::string group, Nanoseconds) override {
+    const Answer answer = node_.take_over_;
+    auto finding = find(std::move(address));
+    PairNode* other = co_await std::move(finding);
+    if (answer.error && !answer.although) co_return *answer.error;
+    if (other == nullptr) co_return gone();
+    auto promoting = other->control().take_over(std::move(group));
+    auto promoted = co_await std::move(promoting);
+    if (answer.error) co_return *answer.error;
+    co_return promoted;
   }
-  Task<Status> add_mirror(std::string, AddMirror, Nanoseconds) override {
-    co_return Error{ErrorCode::kUnavailable, "no peer control in this world"};
+  Task<Status> add_mirror(std::string address, AddMirror request, Nanoseconds) override {
+    auto finding = find(std::move(address));
+    PairNode* other = co_await std::move(finding);
+    if (other == nullptr) co_return gone();
+    auto adding = other->control().add_mirror(std::move(request));
+    co_return co_await std::move(adding);
   }
+
+ private:
+  static Error gone() { return {ErrorCode::kUnavailable, "that node is down"}; }
+  Task<PairNode*> find(std::string address) {
+    SimRuntime& runtime = node_.world_.runtime();
+    co_await sleep_for(node_.node_, Nanoseconds(runtime.random().below(2'000'000)));
+    co_return node_.world_.at(address);
+  }
+  PairNode& node_;
 };
 
 PairNode::PairNode(PairWorld& world, std::string name)
@@ -22,7 +44,7 @@ PairNode::PairNode(PairWorld& world, std::string name)
       node_(world.runtime().add_node()),
       buffers_(64 << 20),
       image_(world.shape().disk_bytes),
-      peers_(std::make_unique<NoPeers>()) {
+      peers_(std::make_unique<Peers>(*this)) {
   format();
 }
 
@@ -54,6 +76,8 @@ Status PairNode::start() {
   options.version = "simulated";
   options.service_address = address_;
   options.peer_wait = 3s;
+  options.catch_up_limit = 3s;
+  options.pause_limit = 2s;
   options.replication.heartbeat_interval = 100ms;
   options.replication.timeout = 1s;
   options.replication.handshake_timeout = 1s;
@@ -152,6 +176,12 @@ bool PairWorld::until(const std::function<bool()>& done, Nanoseconds limit) {
     runtime_.run_for(5ms);
   }
   return true;
+}
+
+PairNode* PairWorld::at(const std::string& address) {
+  for (PairNode* node : {&a_, &b_, c_.get()})
+    if (node != nullptr && node->is_up() && node->address() == address) return node;
+  return nullptr;
 }
 
 PairNode& PairWorld::third() {

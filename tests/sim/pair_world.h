@@ -25,6 +25,13 @@ class PairNode final : public ClientTarget {
   void format();
   /// Opens the pool and starts everything; what fails is in the message.
   Status start();
+  /// What other nodes answer when this one hands its group over; nothing: they do it. With
+  /// `although`, they did it all the same, and the answer was lost.
+  struct Answer {
+    std::optional<Error> error;
+    bool although = false;
+  };
+  void set_take_over(Answer answer) { take_over_ = std::move(answer); }
   /// Commands around snapshots, from the next start on.
   void set_hooks(control::SnapshotHooks* hooks) { hooks_ = hooks; }
   /// Ends it cleanly, or, when its disk is off already, unwinds it.
@@ -51,7 +58,7 @@ class PairNode final : public ClientTarget {
   bool is_stopped() const override { return is_dead() || group()->stopped().has_value(); }
 
  private:
-  class NoPeers;
+  class Peers;
   Task<Result<StoreModel::Found>> read_volumes();
 
   PairWorld& world_;
@@ -60,8 +67,9 @@ class PairNode final : public ClientTarget {
   SimNode& node_;
   BufferPool buffers_;
   SimImage image_;
-  std::unique_ptr<NoPeers> peers_;
+  std::unique_ptr<Peers> peers_;
   control::SnapshotHooks* hooks_ = nullptr;
+  Answer take_over_;
   std::unique_ptr<SimDisk> disk_;
   std::unique_ptr<store::Pool> pool_;
   std::unique_ptr<control::NodeControl> control_;
@@ -80,6 +88,8 @@ class PairWorld {
   void swap_roles() { a_is_primary_ = !a_is_primary_; }
   /// One more node, from the first call on.
   PairNode& third();
+  /// The node that is up at that address, or none.
+  PairNode* at(const std::string& address);
   /// Looks again every few milliseconds of virtual time.
   bool until(const std::function<bool()>& done, Nanoseconds limit);
   /// The mirror holds, durably, exactly what the primary holds.
