@@ -1,8 +1,10 @@
 #!/usr/bin/python3
 """Writes stamped blocks to an NBD export and keeps a ledger of what was acknowledged.
 
-  ledger.py write URI LEDGER [--in-flight N] [--per-second N] [--seconds S]
-      writes 4 KiB blocks at random places until the time is over or the server is gone
+  ledger.py write URI LEDGER [--in-flight N] [--per-second N] [--seconds S] [--or URI]...
+      writes 4 KiB blocks at random places until the time is over or the server is gone; with --or
+      it then connects anew, to each URI in turn, and asks again for what was not answered, as a
+      hypervisor with a reconnect delay does; at the end it says how long it waited at most
   ledger.py check URI LEDGER
       reads them back: every block must hold its last acknowledged write, or a later one that was
       under way when the server went
@@ -13,9 +15,11 @@ write is sent, "a SEQUENCE" when it was acknowledged.
 """
 
 import argparse
+import errno
 import hashlib
 import os
 import random
+import signal
 import struct
 import sys
 import time
@@ -24,8 +28,10 @@ import nbd
 
 BLOCK = 4096
 READS_IN_FLIGHT = 64
+RECONNECT_SECONDS_MAX = 60
 HEADER = struct.Struct("<8sQQ")
 MAGIC = b"tdmledgr"
+STOPPED = []  # SIGTERM: what is under way is waited for
 
 
 def stamp(block, sequence):
@@ -44,9 +50,9 @@ def read_stamp(content):
 
 
 class Writer:
-    def __init__(self, uri, path, in_flight, per_second):
-        self.handle = nbd.NBD()
-        self.handle.connect_uri(uri)
+    def __init__(self, uris, path, in_flight, per_second):
+        self.uris = uris
+        self.handle = self.connect()
         self.blocks = self.handle.get_size() // BLOCK
         # A ledger that exists is continued: no sequence number is used twice.
         self.sequence = max(load(path)[0], default=0) if os.path.exists(path) else 0
@@ -55,9 +61,27 @@ class Writer:
         self.in_flight_max = in_flight
         self.pause = 1 / per_second if per_second else 0
         self.next_at = time.monotonic()
-        self.busy = {}  # block -> buffer
+        self.busy = {}  # block -> (sequence, buffer)
         self.acknowledged = 0
+        self.reconnects = 0
+        self.longest = 0.0  # without an acknowledgement, in seconds
+        self.last = time.monotonic()
         self.failed = None
+        self.gone = None
+
+    def connect(self):
+        """A handle of the first that serves the volume."""
+        end = time.monotonic() + RECONNECT_SECONDS_MAX
+        while True:
+            for uri in self.uris:
+                try:
+                    handle = nbd.NBD()
+                    handle.connect_uri(uri)
+                    return handle
+                except nbd.Error:
+                    if len(self.uris) == 1 or time.monotonic() >= end:
+                        raise
+            time.sleep(0.02)
 
     def start_one(self):
         block = random.randrange(self.blocks)
@@ -65,18 +89,24 @@ class Writer:
             return
         self.sequence += 1
         buffer = nbd.Buffer.from_bytearray(bytearray(stamp(block, self.sequence)))
-        self.busy[block] = buffer
+        self.busy[block] = (self.sequence, buffer)
         self.ledger.write(f"i {self.sequence} {block}\n")
-        sequence = self.sequence
+        self.send(block)
+
+    def send(self, block):
+        sequence, buffer = self.busy[block]
 
         def done(error):
-            self.busy.pop(block, None)
             code = getattr(error, "value", error)
-            if code:
+            if code == errno.ENOTCONN:  # libnbd's own: the connection ended without an answer
+                self.gone = self.gone or f"write failed with errno {code}"
+            elif code:
                 self.failed = self.failed or f"write failed with errno {code}"
             else:
+                del self.busy[block]
                 self.acknowledged += 1
                 self.ledger.write(f"a {sequence}\n")
+                self.note_time()
             return 1
 
         self.handle.aio_pwrite(buffer, block * BLOCK, done)
@@ -84,25 +114,54 @@ class Writer:
     def may_start(self):
         """Whether another write is due; what was missed while the server held us is not made good."""
         now = time.monotonic()
-        if len(self.busy) >= self.in_flight_max or self.failed or now < self.next_at:
+        if len(self.busy) >= self.in_flight_max or self.gone or now < self.next_at:
             return False
         self.next_at = max(self.next_at, now - 0.1) + self.pause
         return True
 
+    def note_time(self):
+        now = time.monotonic()
+        self.longest = max(self.longest, now - self.last)
+        self.last = now
+
+    def step(self, goes_on):
+        """Asks, and waits for answers; what says that the connection ended is only noted."""
+        try:
+            while goes_on and self.may_start():
+                self.start_one()
+            if not self.gone:
+                pause = max(1, int(self.pause * 1000)) if self.pause and goes_on else 1000
+                self.handle.poll(pause)
+        except nbd.Error as error:
+            self.gone = self.gone or str(error)
+
+    def reconnect(self):
+        self.reconnects += 1
+        self.gone = None
+        try:
+            self.handle = self.connect()
+            for block in list(self.busy):
+                self.send(block)
+        except nbd.Error as error:
+            self.gone = str(error)
+            self.failed = self.failed or f"nobody serves it: {error}"
+
     def run(self, seconds):
         end = time.monotonic() + seconds if seconds else None
-        try:
-            while not self.failed and (end is None or time.monotonic() < end):
-                while self.may_start():
-                    self.start_one()
-                self.handle.poll(max(1, int(self.pause * 1000)) if self.pause else 1000)
-            while self.busy and not self.failed:
-                self.handle.poll(1000)
-        except nbd.Error as error:
-            self.failed = str(error)
+        self.last = time.monotonic()
+        goes_on = True
+        while not self.failed and (goes_on or self.busy):
+            goes_on = goes_on and not STOPPED and (end is None or time.monotonic() < end)
+            self.step(goes_on)
+            if self.gone and len(self.uris) > 1 and not self.failed:
+                self.reconnect()
+            elif self.gone:
+                self.failed = self.failed or self.gone
         self.ledger.close()
         print(f"{self.acknowledged} writes were acknowledged" +
-              (f"; then the server was gone ({self.failed})" if self.failed else ""))
+              (f"; then the server was gone ({self.failed})" if self.failed else "") +
+              (f"; {self.reconnects} new connections, at most {self.longest:.2f} s without an answer"
+               if len(self.uris) > 1 else ""))
 
 
 def load(path):
@@ -182,9 +241,11 @@ def main():
     parser.add_argument("--in-flight", type=int, default=16)
     parser.add_argument("--per-second", type=float, default=0, help="no more than so many writes")
     parser.add_argument("--seconds", type=float, default=0)
+    parser.add_argument("--or", dest="others", action="append", default=[], metavar="URI")
     arguments = parser.parse_args()
     if arguments.what == "write":
-        Writer(arguments.uri, arguments.ledger, arguments.in_flight,
+        signal.signal(signal.SIGTERM, lambda *_: STOPPED.append(True))
+        Writer([arguments.uri, *arguments.others], arguments.ledger, arguments.in_flight,
                arguments.per_second).run(arguments.seconds)
         return 0
     return 0 if check(arguments.uri, arguments.ledger) else 1

@@ -86,6 +86,14 @@ struct WritersStatus {
   std::uint64_t refused = 0;  // for want of space, since the node started
 };
 
+/// Another copy of the group was promoted apart from this one, to the same timeline number: neither
+/// gives way before an operator has chosen.
+struct SplitStatus {
+  std::string with;    // the other node, or its address while its name is not known
+  std::string reason;  // what each holds, and the commands that end it
+  UtcNs since;
+};
+
 struct GroupStatus {
   std::string name;
   Uuid id;
@@ -104,9 +112,10 @@ struct GroupStatus {
   std::vector<VolumeStatus> volumes;
   std::vector<SlotStatus> slots;
   std::optional<UpstreamStatus> upstream;
-  Settings settings;                      // all that can be set, defaults included
-  PolicyStatus policy;                    // of a primary
-  WritersStatus writers;                  // of a primary
+  Settings settings;      // all that can be set, defaults included
+  PolicyStatus policy;    // of a primary
+  WritersStatus writers;  // of a primary
+  std::optional<SplitStatus> split;
   std::vector<SnapshotStatus> snapshots;  // that this node keeps, in that order
   std::optional<CloneOrigin> clone_of;
   std::string parent;                // the one of them that the present state came out of
@@ -151,6 +160,13 @@ struct Receipt {
   std::uint64_t missing_bytes = 0;
   UtcNs last_contact;
   std::uint64_t contact_age_ms = 0;
+};
+
+/// A planned change of the primary, as its clients saw it.
+struct SwitchedOver {
+  /// Their writes waited here for so long, before their connections were ended; then they look for
+  /// the other node.
+  std::uint64_t held_ms = 0;
 };
 
 struct CreateVolume {
@@ -217,7 +233,8 @@ class Control {
   virtual Task<Result<ContentReport>> check_content(ContentRequest request) = 0;
   virtual Task<Result<Receipt>> receipt(std::string group) = 0;
   /// Opens a new timeline on a mirror. Refused while the primary is reachable unless `force`, and
-  /// when the node's fence command fails.
+  /// when the node's fence command fails. By `force` also on a primary that another one was
+  /// promoted beside (SplitStatus): it goes on serving, and its timeline is the newer one.
   virtual Task<Result<Receipt>> promote(std::string group, bool force) = 0;
   /// The planned form, asked for by a primary that has drained and become a mirror: nobody has to
   /// be fenced, and nothing is lost.
@@ -225,7 +242,10 @@ class Control {
   /// Stops serving and becomes a mirror that waits for a primary; drains and flushes first.
   virtual Task<Status> demote(std::string group) = 0;
   /// Planned: drain here, wait for the mirror at `address` ("": the only one), demote, promote it.
-  virtual Task<Status> switchover(std::string group, std::string address) = 0;
+  /// In both, writes are held meanwhile and answered with no error: when this node stays primary
+  /// they go on, else the connections end with them unanswered, so that clients ask again
+  /// elsewhere.
+  virtual Task<Result<SwitchedOver>> switchover(std::string group, std::string address) = 0;
 };
 
 }  // namespace tandem

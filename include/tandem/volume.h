@@ -3,6 +3,10 @@
 // Thread: everything here is called and resumed on the reactor's thread.
 // Completion: every task completes exactly once; a front end that goes away must still await its
 // tasks. Offsets and lengths are bytes; any alignment works, 4 KiB is fast.
+// Change of the primary: operations may wait until it is decided. kReadOnly, from any operation of
+// a volume that was not opened read-only, says that the node is a mirror of it now: that is no
+// answer for a client, but a reason to end its connection, so that it asks again where the volume
+// is.
 #pragma once
 
 #include <cstdint>
@@ -114,7 +118,7 @@ class VolumeDirectory {
   /// The volume of that name, which may be "group/volume" of any group, else of a snapshot when
   /// there is an '@' in it, or why not (kNotFound, kReadOnly on a mirror, kFenced, kUnavailable
   /// while the group starts). The volume stays valid while the pointer is held; once the group
-  /// stops serving, its operations answer kFenced or kCancelled.
+  /// stops serving, its operations answer kFenced, kCancelled, or kReadOnly on a mirror.
   virtual Result<std::shared_ptr<Volume>> open(std::string_view name) = 0;
 };
 

@@ -51,6 +51,8 @@ class GroupRunner {
   replication::GroupReplication& replication() { return *replication_; }
   bool stopped() const { return stopping_; }
   bool serves() const { return replication::serves(machine_.state()); }
+  /// Its volumes are exported: it serves, or it is not decided yet whether it goes on to.
+  bool exports() const;
   /// Why volumes of this group cannot be opened or changed now.
   Error unavailable() const;
   /// A volume for a front end; counted until it is let go.
@@ -88,7 +90,7 @@ class GroupRunner {
   Task<Result<Receipt>> promote(bool force);
   Task<Result<Receipt>> take_over();
   Task<Status> demote();
-  Task<Status> switchover(std::string address);
+  Task<Result<SwitchedOver>> switchover(std::string address);
 
   /// Exact; reads the maps where they are newer than a mirror's position.
   Task<GroupStatus> status();
@@ -104,9 +106,12 @@ class GroupRunner {
   Task<Status> become_mirror();
   Task<Status> step_down(std::optional<std::string> successor);
   Task<Status> drain(std::optional<std::string> successor);
-  Task<Status> local_drain(Nanoseconds end);
+  Task<Status> local_drain(Nanoseconds end, bool every_one);
   Task<Result<Receipt>> open_timeline(bool force);
+  Task<Result<Receipt>> raise_timeline(bool force);
   Task<Status> hand_over(std::string address);
+  Task<Status> add_followers(std::string address);
+  std::uint64_t end_pause();
   format::SlotState state_of(const SlotStatus& slot) const;
   Task<Status> save_slots();
   Status may_change_volumes() const;
@@ -143,6 +148,7 @@ class GroupRunner {
   std::string reason_;
   UtcNs since_;
   bool stopping_ = false;
+  std::optional<Nanoseconds> paused_since_;  // writes are held since then (switchover.cc)
   bool keeping_slots_ = false;
   AsyncMutex changing_;
   // On their own: a record of theirs may wait for a mirror, and what would release it must not wait

@@ -117,6 +117,7 @@ Task<GroupStatus> GroupRunner::status() {
   status.scrub = scrub_status();
   status.settings = replication::group_settings(group_.settings());
   if (replication_->role() == Role::kPrimary) status.policy = replication_->policy_status();
+  status.split = replication_->split();
   status.slots = replication_->slots();
   for (SlotStatus& slot : status.slots) {
     slot.settings = replication::mirror_settings(group_.settings(), slot.address);

@@ -152,7 +152,7 @@ Result<NodeControl::RunnerPtr> NodeControl::find_volume(std::string_view name) c
 std::vector<VolumeInfo> NodeControl::list() const {
   std::vector<VolumeInfo> all;
   for (const auto& [group, runner] : runners_) {
-    if (!runner->serves()) continue;
+    if (!runner->exports()) continue;
     for (const auto& volume : runner->group().volumes())
       all.push_back(
           {runner->export_name(volume.name), volume.size_bytes, volume.logical_block_bytes, false});
@@ -377,7 +377,7 @@ Task<Status> NodeControl::demote(std::string group) {
   co_return co_await (*runner)->demote();
 }
 
-Task<Status> NodeControl::switchover(std::string group, std::string address) {
+Task<Result<SwitchedOver>> NodeControl::switchover(std::string group, std::string address) {
   auto holder = work_.hold();
   auto runner = find_group(group);
   if (!runner) co_return runner.error();

@@ -66,7 +66,7 @@ class NodeControl final : public Control, public VolumeDirectory {
   Task<Result<Receipt>> promote(std::string group, bool force) override;
   Task<Result<Receipt>> take_over(std::string group) override;
   Task<Status> demote(std::string group) override;
-  Task<Status> switchover(std::string group, std::string address) override;
+  Task<Result<SwitchedOver>> switchover(std::string group, std::string address) override;
 
   // --- VolumeDirectory --------------------------------------------------------------------------
   std::vector<VolumeInfo> list() const override;

@@ -50,13 +50,16 @@ class SnapshotHooks {
 struct ControlOptions {
   std::string node;  // this node's name
   std::string version;
-  std::string service_address;  // host:port where other nodes reach this one; "" if not known
+  std::string service_address;   // host:port where other nodes reach this one; "" if not known
   std::vector<std::string> nbd;  // for NodeStatus
   bool nbd_tls = false;
   /// A primary that starts waits at most so long for its mirrors before it serves.
   Nanoseconds peer_wait = std::chrono::seconds(10);
-  /// A demotion or switchover gives up when draining takes longer.
-  Nanoseconds drain_limit = std::chrono::seconds(30);
+  /// A switchover first waits at most so long for its mirror to have what is there; clients go on.
+  Nanoseconds catch_up_limit = std::chrono::seconds(30);
+  /// Then writes are held. A demotion or switchover gives up, and they go on, when the rest takes
+  /// longer; the promotion of the other node has `peer_call_limit` on top.
+  Nanoseconds pause_limit = std::chrono::seconds(10);
   Nanoseconds peer_call_limit = std::chrono::seconds(10);
   Fencer* fencer = nullptr;        // outlives the control; null: fencing is the operator's matter
   SnapshotHooks* hooks = nullptr;  // likewise; null: no group has any

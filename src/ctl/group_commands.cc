@@ -110,14 +110,57 @@ Status fence(rpc::ControlClient& client, const std::string& group, const std::st
                                         (run->text.empty() ? "" : ": " + run->text)};
 }
 
+/// The copy to promote: a mirror, or by force a primary that another one was promoted beside.
+std::function<bool(const NodeStatus&)> may_be_promoted(std::string group, bool force) {
+  return [group = std::move(group), force](const NodeStatus& node) {
+    return std::any_of(node.groups.begin(), node.groups.end(), [&](const GroupStatus& one) {
+      return one.name == group &&
+             (one.role == Role::kMirror || (force && one.split && one.role == Role::kPrimary));
+    });
+  };
+}
+
+/// The primary's own words about the other one, when there is one beside it.
+std::string split_of(rpc::ControlClient& client, const std::string& group) {
+  const auto status = client.status();
+  if (!status) return "";
+  for (const auto& one : status->groups)
+    if (one.name == group && one.split && one.role == Role::kPrimary) return one.split->reason;
+  return "";
+}
+
+/// Of two copies that were promoted apart from each other, the one at `client` is kept.
+Exit choose_copy(Context& context, rpc::ControlClient& client, const std::string& group, bool yes,
+                 const std::string& split) {
+  if (!context.settings.json)
+    context.out << "Group " << group << ": " << split << ".\n" << std::flush;
+  if (!confirmed(context, yes,
+                 "The copy at " + client.address() +
+                     " is kept and goes on serving. What only the other one has becomes a branch "
+                     "there.",
+                 group))
+    return Exit::kRefused;
+  const auto after = client.promote(group, true);
+  if (!after) return fail(context, after.error(), client.reached());
+  if (context.settings.json) {
+    context.out << json_text(to_json(*after));
+  } else {
+    context.out << "Group " << group << " goes on here on timeline " << after->new_timeline.value
+                << "; the other copy stops serving when it sees that.\n";
+  }
+  return Exit::kOk;
+}
+
 }  // namespace
 
 Exit run_promote(Context& context, const std::string& group, bool yes, bool force,
                  const std::string& fence_command) {
   auto chosen = choose(context, patient(context.settings), "group " + group + " as mirror",
-                       holds_group(group, Role::kMirror));
+                       may_be_promoted(group, force));
   if (!chosen.client) return chosen.exit;
   auto& client = *chosen.client;
+  if (const auto split = force ? split_of(client, group) : ""; !split.empty())
+    return choose_copy(context, client, group, yes, split);
   const auto before = client.receipt(group);
   if (!before) return fail(context, before.error(), client.reached());
   if (!context.settings.json) context.out << receipt_text(*before, false) << std::flush;
@@ -161,10 +204,20 @@ Exit run_switchover(Context& context, const std::string& group, const std::strin
   auto chosen = choose(context, patient(context.settings), "group " + group + " as primary",
                        holds_group(group, Role::kPrimary));
   if (!chosen.client) return chosen.exit;
-  const auto status = chosen.client->switchover(group, address);
-  return finish(context, *chosen.client, status,
-                "Group " + group + " is served by " + (address.empty() ? "its mirror" : address) +
-                    " now; nothing was lost. Clients connect there.");
+  const auto done = chosen.client->switchover(group, address);
+  if (!done) return fail(context, done.error(), chosen.client->reached());
+  if (context.settings.json) {
+    context.out
+        << Json{{"ok", true}, {"node", chosen.client->address()}, {"held_ms", done->held_ms}}.dump()
+        << "\n";
+  } else {
+    context.out << "Group " << group << " is served by "
+                << (address.empty() ? "its mirror" : address)
+                << " now; nothing was lost. Writes were held for "
+                << duration_text(std::chrono::milliseconds(done->held_ms))
+                << ", then clients were sent away without an error: they connect there.\n";
+  }
+  return Exit::kOk;
 }
 
 }  // namespace tandem::ctl

@@ -145,6 +145,7 @@ Json to_json(const GroupStatus& group) {
                 {"reason", group.writers.reason},
                 {"since_utc_ns", group.writers.since.value},
                 {"refused", group.writers.refused}}},
+              {"split", nullptr},
               {"snapshots", Json::array()},
               {"parent", group.parent},
               {"clone_of", nullptr},
@@ -158,6 +159,11 @@ Json to_json(const GroupStatus& group) {
   for (const auto& snapshot : group.snapshots) out["snapshots"].push_back(to_json(snapshot));
   if (group.upstream) out["upstream"] = to_json(*group.upstream);
   if (group.clone_of) out["clone_of"] = to_json(*group.clone_of);
+  if (group.split) {
+    out["split"] = {{"with", group.split->with},
+                    {"reason", group.split->reason},
+                    {"since_utc_ns", group.split->since.value}};
+  }
   out.update(integrity_json(group));
   return out;
 }

@@ -294,6 +294,9 @@ std::string group_text(const View& view) {
     line("policy", policy_text(g.policy, view.now));
     line("writers", writers_text(g.writers, view.now));
   }
+  if (g.split)
+    line("SPLIT", "with " + g.split->with + ", seen " + age_text(g.split->since, view.now) + ": " +
+                      g.split->reason);
   line("head", point_text(g.head));
   line("durable", "record " + std::to_string(g.durable.value) + "; checkpoint at " +
                       std::to_string(g.checkpoint.value) + ", log from " +

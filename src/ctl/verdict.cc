@@ -112,8 +112,23 @@ Verdict judge_split(const std::vector<const View*>& primaries) {
     split.text += " " + view->node + " (timeline " +
                   std::to_string(view->group->head.timeline.value) + ", " + view->group->state +
                   ")";
-  split.text += ". The lower timeline is the old one: keep clients away from that node";
+  const auto is_old = [&](const View* view) {
+    return view->group->head.timeline != primaries.front()->group->head.timeline;
+  };
+  if (std::any_of(primaries.begin(), primaries.end(), is_old))
+    split.text += ". The lower timeline is the old one: keep clients away from that node";
   return split;
+}
+
+/// What a node says of a copy that was promoted apart from its own: once, the newest.
+void add_split(const std::vector<View>& views, Verdict& verdict) {
+  const View* said = nullptr;
+  for (const auto& view : views)
+    if (view.group->split && (!said || view.group->split->since > said->group->split->since))
+      said = &view;
+  if (said == nullptr) return;
+  verdict.good = false;
+  verdict.text += ". SPLIT, as " + said->node + " sees it: " + said->group->split->reason;
 }
 
 }  // namespace
@@ -158,6 +173,7 @@ Verdict judge(const std::vector<View>& views, const std::vector<std::string>& si
     verdict.text += ". " + fenced->node + " is fenced" + because(fenced->group->reason) +
                     ": it serves nothing and keeps its data";
   }
+  add_split(views, verdict);
   for (const auto* primary : primaries) {
     if (primary->group->hook.state != "failed") continue;
     verdict.good = false;

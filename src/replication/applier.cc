@@ -171,6 +171,8 @@ Task<std::optional<message::Refuse>> Applier::examine(Session& session) {
   const message::Hello& hello = session.hello;
   const CopyState ours = our_state();
   const HelloVerdict verdict = judge_hello(ours, hello);
+  owner_.note_split(hello.identity.node, hello.history,
+                    verdict.split ? verdict.refusal.reason : "");
   switch (verdict.kind) {
     case Kind::kRefuse:
       co_return verdict.refusal;

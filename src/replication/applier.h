@@ -35,6 +35,9 @@ class ApplierOwner {
   virtual Role role() const = 0;
   /// We are primary and a peer shows a newer timeline: see ShipperOwner::newer_timeline.
   virtual void newer_timeline(const TimelineHistory& history, const std::string& node) = 0;
+  /// See ShipperOwner::note_split.
+  virtual void note_split(const std::string& node, const TimelineHistory& history,
+                          const std::string& why) = 0;
   /// A fenced copy holds nothing of its own and may follow: make it a mirror, durably.
   virtual Task<Status> become_mirror() = 0;
 };

@@ -93,6 +93,33 @@ void GroupReplication::newer_timeline(const TimelineHistory& history, const std:
   heard_.notify_all();
 }
 
+// One line when it is seen first; what both hold changes with every attempt to connect.
+void GroupReplication::note_split(const std::string& node, const TimelineHistory& history,
+                                  const std::string& why) {
+  if (stopping_) return;
+  if (why.empty()) {
+    if (split_ && split_->status.with == node) split_.reset();
+    return;
+  }
+  if (split_ && split_->history == history) {
+    split_->status.reason = why;
+    return;
+  }
+  split_ = Split{{node, why, runtime_.clock.utc()}, history};
+  log_event(Level::kError, "group.split", "group={} node={} reason=\"{}\"", log_.identity().name,
+            node, why);
+}
+
+std::optional<SplitStatus> GroupReplication::split() const {
+  if (!split_ || !is_split(log_.history(), split_->history)) return std::nullopt;
+  return split_->status;
+}
+
+void GroupReplication::timeline_raised() {
+  for (Slot& slot : slots_)
+    if (slot.shipper) slot.shipper->dial_soon();
+}
+
 Task<Status> GroupReplication::become_mirror() {
   if (role_ == Role::kMirror) co_return ok();
   // What the fence left running must have ended before records are applied.

@@ -58,6 +58,8 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   void become_primary();
   /// Role mirror or fenced from now on: shipping has ended when this returns.
   Task<void> stop_shipping(Role role);
+  /// The log of this primary went on to a newer timeline: who was refused before is dialled again.
+  void timeline_raised();
   /// See Applier::hold; become_primary() or release_upstream() ends it.
   Task<void> hold_upstream() { return applier_.hold(); }
   void release_upstream() { applier_.release(std::nullopt); }
@@ -91,12 +93,18 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   LogPoint agreed_with(std::string_view address) const;
   std::vector<SlotOptions> slot_options() const;
   UpstreamStatus upstream() const { return applier_.status(); }
+  /// While the histories say so; see SplitStatus.
+  std::optional<SplitStatus> split() const;
   /// A primary streams to us and was heard lately.
   bool upstream_connected() const { return applier_.connected(); }
 
   Task<void> stop();
 
  private:
+  struct Split {
+    SplitStatus status;
+    TimelineHistory history;  // the other's
+  };
   struct Slot {
     SlotOptions options;
     std::unique_ptr<Shipper> shipper;  // while we are primary
@@ -105,6 +113,8 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   // ShipperOwner
   void slot_changed() override;
   void newer_timeline(const TimelineHistory& history, const std::string& node) override;
+  void note_split(const std::string& node, const TimelineHistory& history,
+                  const std::string& why) override;
   bool may_fetch() const override { return hearing_ && role_ == Role::kPrimary; }
   Lsn durable_everywhere() const override {
     const Lsn here = std::min(log_.durable(), log_.checkpoint_lsn());
@@ -146,6 +156,7 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   std::vector<SlotGate> gates_;  // scratch of acknowledge()
   std::optional<Nanoseconds> look_again_;
   TimerId look_again_timer_ = 0;
+  std::optional<Split> split_;  // as last seen
   Condition heard_;
   Applier applier_;
   Gate work_;

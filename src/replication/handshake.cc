@@ -65,6 +65,25 @@ message::Refuse divergence(const CopyState& ours, const std::string& their_node,
                   current_timeline(theirs).value, hints_for_divergence(ours.identity.name)));
 }
 
+/// The same text on both sides: it names both nodes, and what ends it.
+message::Refuse split_refusal(const CopyState& ours, const std::string& their_node, Lsn their_end,
+                              const TimelineHistory& theirs) {
+  const Lsn common = common_end(ours.history, ours.head.lsn, theirs, their_end);
+  const auto timeline = current_timeline(ours.history).value;
+  const std::string& group = ours.identity.name;
+  return refuse(
+      ours, ErrorCode::kRefused,
+      fmt::format("two copies of group {0} were promoted apart from each other, both to timeline "
+                  "{1}: they are the same up to LSN {2}, then node {3} goes on to LSN {4} and node "
+                  "{5} to LSN {6}, each with records of its own. Both keep all of it until you "
+                  "choose. Compare them, then run 'tandem --node HOST:PORT promote {0} --force' "
+                  "with the address of the one to keep, and 'tandem --node HOST:PORT mirror add "
+                  "{0} OTHER:PORT' if it does not ship to the other yet: that one stops serving, "
+                  "keeps what it alone has as the branch tail-of-timeline-{1}, and follows",
+                  group, timeline, common.value, ours.identity.node, ours.head.lsn.value,
+                  their_node, their_end.value));
+}
+
 HelloVerdict judge_hello_as_primary(const CopyState& ours, const message::Hello& hello) {
   using Kind = HelloVerdict::Kind;
   const auto mine = current_timeline(ours.history).value;
@@ -84,13 +103,18 @@ HelloVerdict judge_hello_as_primary(const CopyState& ours, const message::Hello&
                                ours.identity.node, ours.identity.name, mine, hello.identity.node,
                                their))};
   }
-  return {
-      Kind::kRefuse,
-      refuse(ours, ErrorCode::kRefused,
-             fmt::format("nodes {} and {} are both primary of group {} on a timeline {}; compare "
-                         "their data, then run 'tandem demote {}' on the one to give up",
-                         ours.identity.node, hello.identity.node, ours.identity.name, mine,
-                         ours.identity.name))};
+  if (is_split(ours.history, hello.history)) {
+    return {.refusal = split_refusal(ours, hello.identity.node, hello.head.lsn, hello.history),
+            .split = true};
+  }
+  return {Kind::kRefuse,
+          refuse(ours, ErrorCode::kRefused,
+                 fmt::format(
+                     "nodes {} and {} are both primary of group {} on the same timeline {} (the "
+                     "pool of one was copied or restored); compare their data, then run "
+                     "'tandem demote {}' on the one to give up",
+                     ours.identity.node, hello.identity.node, ours.identity.name, mine,
+                     ours.identity.name))};
 }
 
 }  // namespace
@@ -118,6 +142,14 @@ Timeline current_timeline(const TimelineHistory& history) {
 
 bool is_newer(const TimelineHistory& a, const TimelineHistory& b) {
   return current_timeline(a) > current_timeline(b);
+}
+
+bool is_split(const TimelineHistory& a, const TimelineHistory& b) {
+  if (a.empty() || b.empty() || current_timeline(a) != current_timeline(b)) return false;
+  if (a.size() != b.size()) return true;
+  for (std::size_t i = 0; i < a.size(); ++i)
+    if (!same_fork(a[i], b[i], i)) return true;
+  return false;
 }
 
 bool lies_on(const TimelineHistory& part, Lsn end, const TimelineHistory& whole) {
@@ -160,6 +192,10 @@ HelloVerdict judge_hello(const CopyState& ours, const message::Hello& hello) {
                        "serve timeline {} any more",
                        ours.identity.node, mine, ours.identity.name, hello.identity.node, their))};
   }
+  if (ours.head.lsn > Lsn{0} && is_split(ours.history, hello.history)) {
+    return {.refusal = split_refusal(ours, hello.identity.node, hello.head.lsn, hello.history),
+            .split = true};
+  }
   if (ours.role == Role::kFenced && !is_newer(hello.history, ours.history)) {
     return {Kind::kRefuse,
             refuse(ours, ErrorCode::kRefused,
@@ -195,6 +231,10 @@ WelcomeVerdict judge_welcome(const CopyState& ours, Lsn log_start, bool may_fetc
   }
   const Lsn their_end = welcome.head.lsn;
   if (their_end == Lsn{0}) return {log_start == Lsn{0} ? Kind::kShipAll : Kind::kImage, {}};
+  if (is_split(welcome.history, ours.history)) {
+    return {.refusal = split_refusal(ours, welcome.identity.node, their_end, welcome.history),
+            .split = true};
+  }
   if (their_end <= ours.head.lsn) {
     if (!lies_on(welcome.history, their_end, ours.history))
       return {Kind::kRefuse, divergence(ours, welcome.identity.node, their_end, welcome.history)};

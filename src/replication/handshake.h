@@ -32,6 +32,10 @@ Timeline current_timeline(const TimelineHistory& history);
 /// True when `a`'s newest timeline is younger than `b`'s: a primary on `b` must stop serving.
 bool is_newer(const TimelineHistory& a, const TimelineHistory& b);
 
+/// True when both go on under one timeline number but parted before: two copies were promoted apart
+/// from each other. Neither is newer, so neither gives way before an operator has chosen.
+bool is_split(const TimelineHistory& a, const TimelineHistory& b);
+
 /// True when every record of a copy that ends at `end` with history `part` belongs to `whole`, as
 /// far as timelines tell: the digest at `end` still has to be compared.
 bool lies_on(const TimelineHistory& part, Lsn end, const TimelineHistory& whole);
@@ -50,6 +54,7 @@ struct HelloVerdict {
   } kind = Kind::kRefuse;
   message::Refuse refusal;  // when not welcome; of kRewind: if that is not possible
   Lsn common{};
+  bool split = false;  // refused because of is_split()
 };
 HelloVerdict judge_hello(const CopyState& ours, const message::Hello& hello);
 
@@ -64,6 +69,7 @@ struct WelcomeVerdict {
     kRefuse,
   } kind = Kind::kRefuse;
   message::Refuse refusal;  // for kRefuse
+  bool split = false;       // refused because of is_split()
 };
 /// `log_start`: our oldest readable position; `may_fetch`: we have not served since we started.
 WelcomeVerdict judge_welcome(const CopyState& ours, Lsn log_start, bool may_fetch,

@@ -43,9 +43,15 @@ RoleStep on(const in::Starting& state, const RoleEvent& event) {
 RoleStep on(const in::Serving& state, const RoleEvent& event) {
   if (const auto* newer = std::get_if<ev::NewerTimeline>(&event)) return fence(*newer);
   if (std::holds_alternative<ev::Demote>(event))
-    return {in::Draining{}, {A::kStopServing}, std::nullopt};
+    return {in::Draining{}, {A::kHoldWrites}, std::nullopt};
   if (const auto* switchover = std::get_if<ev::Switchover>(&event))
-    return {in::Draining{switchover->successor}, {A::kStopServing}, std::nullopt};
+    return {in::Draining{switchover->successor}, {A::kHoldWrites}, std::nullopt};
+  if (const auto* promote = std::get_if<ev::Promote>(&event); promote && promote->split) {
+    if (promote->force) return {in::Serving{}, {A::kOpenTimeline}, std::nullopt};
+    return refuse(state, ErrorCode::kRefused,
+                  "this node is primary of the group already, and so is another one, on a timeline "
+                  "of the same number; to keep what this node has, promote it with --force");
+  }
   return otherwise(state, event, "this node is primary of the group already");
 }
 
@@ -54,6 +60,7 @@ RoleStep on(const in::Draining& state, const RoleEvent& event) {
   if (std::holds_alternative<ev::Drained>(event)) {
     RoleStep step{in::Mirror{}, {A::kStopShipping, A::kPersistMirror}, std::nullopt};
     if (state.successor) step.actions.push_back(A::kPromoteSuccessor);
+    step.actions.push_back(A::kSendClientsAway);  // unless the successor refuses: then we go on
     return step;
   }
   if (std::holds_alternative<ev::DrainFailed>(event))
@@ -127,8 +134,8 @@ const char* to_string(RoleAction action) {
       return "serve";
     case A::kFenceNow:
       return "fence-now";
-    case A::kStopServing:
-      return "stop-serving";
+    case A::kHoldWrites:
+      return "hold-writes";
     case A::kPersistPrimary:
       return "persist-primary";
     case A::kPersistMirror:
@@ -149,6 +156,8 @@ const char* to_string(RoleAction action) {
       return "release-upstream";
     case A::kPromoteSuccessor:
       return "promote-successor";
+    case A::kSendClientsAway:
+      return "send-clients-away";
   }
   return "unknown";
 }

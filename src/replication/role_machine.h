@@ -1,26 +1,31 @@
 // RoleMachine: what a node's copy of a group is, and what may become of it. Pure: events in, the
 // new state and the actions to take out. control/ performs the actions in order and reports back.
 //
-//                     peers heard, or peer_wait over
-//        ┌──────────┐ ─────────────────────────────► ┌─────────┐  demote, switchover  ┌──────────┐
-//  boot ►│ Starting │                                │ Serving │ ───────────────────► │ Draining │
-//        └────┬─────┘                                └─┬─────▲─┘ ◄─────────────────── └────┬─────┘
-//             │ newer timeline                         │     │       drain failed          │
-//             drained ▼                                        │     │ timeline ▼
-//        ┌──────────┐ ◄──── newer timeline ────────────┘     │ opened                ┌────────┐
-//  boot ►│  Fenced  │                                  ┌─────┴─────┐ ◄── promote ─── │ Mirror │◄
-//  boot
-//        └────┬─────┘                                  │ Promoting │                 └────▲───┘
-//             │   a primary accepted us as its mirror  └─────┬─────┘ ── promotion failed ─┤
-//             └──────────────────────────────────────────────┼────────────────────────────┘
-//        ┌──────────┐                                        │
-//        │ Stopped  │ ◄── storage failed ── from any state ──┘       (leaves only by a restart)
-//        └──────────┘
+// clang-format off
+//                     peers heard, or
+//         ┌──────────┐  peer_wait over  ┌─────────┐   demote, switchover    ┌──────────┐
+//  boot ─►│ Starting │ ───────────────► │ Serving │ ──────────────────────► │ Draining │
+//         └────┬─────┘                  └─┬─────▲─┘ ◄────────────────────── └──┬────┬──┘
+//              │ newer timeline           │     │         drain failed         │    │
+//              ▼         newer timeline   │     │                              │    │ drained
+//         ┌──────────┐ ◄──────────────────┘     │                              │    │
+//  boot ─►│  Fenced  │ ◄─────────────────────── │ ─────────────────────────────┘    │
+//         └─┬──┬───▲─┘     newer timeline       │ timeline opened                   ▼
+//           │  │   │ promotion failed     ┌─────┴─────┐        promote         ┌────────┐
+//           │  │   └───────────────────── │ Promoting │ ◄───────────────────── │ Mirror │◄─ boot
+//           │  │    promote --force       └──▲─────┬──┘                        └──▲──▲──┘
+//           └─ │ ────────────────────────────┘     └─────── promotion failed ─────┘  │
+//              └───────────── a primary accepted us as its mirror ───────────────────┘
+//         ┌─────────┐
+//         │ Stopped │ ◄── storage failed, from any state; leaves only by a restart
+//         └─────────┘
+// clang-format on
 //
 // An operator may promote a fenced copy by force, when the other one is lost for good: its timeline
-// is newer than both. A newer timeline also ends Draining and (no stream being open then) never
+// is newer than both. A promotion that fails goes back to where it began. A newer timeline never
 // meets Mirror, which simply follows it; it fences Promoting's node only after the promotion, by an
-// ordinary handshake.
+// ordinary handshake. A Serving node that another one was promoted beside, to the same number, may
+// be promoted by force, too: it opens the next timeline and stays Serving (decision 0017).
 #pragma once
 
 #include <optional>
@@ -42,7 +47,7 @@ struct Starting {
 struct Serving {
   bool operator==(const Serving&) const = default;
 };
-/// Takes no new writes; `successor` is the mirror to promote afterwards, if any.
+/// New writes are held, unanswered; `successor` is the mirror to promote afterwards, if any.
 struct Draining {
   std::optional<std::string> successor;
   bool operator==(const Draining&) const = default;
@@ -81,6 +86,7 @@ struct Promote {
   bool force = false;
   bool primary_reachable = false;
   bool complete_image = true;  // false: the first full copy never finished
+  bool split = false;          // another copy was promoted to the same timeline number
 };
 struct TimelineOpened {};
 struct PromotionFailed {};
@@ -103,9 +109,9 @@ using RoleEvent =
                  role_event::AcceptedAsMirror, role_event::StorageFailed>;
 
 enum class RoleAction {
-  kServe,           // take reads and writes
+  kServe,           // take reads and writes, first those that were held
   kFenceNow,        // acknowledge nothing any more, before anything else happens
-  kStopServing,     // take no new writes; finish, flush and report Drained or DrainFailed
+  kHoldWrites,      // begin no new write; finish, flush and report Drained or DrainFailed
   kPersistPrimary,  // make the role durable
   kPersistMirror,
   kPersistFenced,
@@ -115,7 +121,8 @@ enum class RoleAction {
   kOpenTimeline,      // append the record of the new timeline; report TimelineOpened or …Failed
   kAnnounceTimeline,  // tell a held upstream that it is over
   kReleaseUpstream,   // the promotion was given up: let the primary dial again
-  kPromoteSuccessor,  // ask the successor's node to promote
+  kPromoteSuccessor,  // ask the successor's node to promote; reads are held, too, until it answers
+  kSendClientsAway,   // end their connections; what was held is not answered
 };
 const char* to_string(RoleAction action);
 

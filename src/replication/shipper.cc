@@ -235,6 +235,10 @@ void Shipper::heed_refusal(const message::Refuse& refusal, const std::string& no
     owner_.newer_timeline(refusal.history, node);
     return;
   }
+  if (refusal.code == ErrorCode::kRefused) {
+    const bool split = is_split(refusal.history, log_.history());
+    owner_.note_split(node, refusal.history, split ? refusal.reason : "");
+  }
   // kBusy and kUnavailable pass by themselves, so they are no answer to "does the peer know more".
   const bool transient =
       refusal.code == ErrorCode::kBusy || refusal.code == ErrorCode::kUnavailable;
@@ -263,6 +267,7 @@ Task<Result<Shipper::Plan>> Shipper::judge(const message::Hello& hello,
   if (state_ != State::kRefused) set_state(State::kHandshake, "comparing histories");
   const WelcomeVerdict verdict =
       judge_welcome(our_state(), log_.log_start(), owner_.may_fetch(), welcome);
+  owner_.note_split(node_, welcome.history, verdict.split ? verdict.refusal.reason : "");
   const Error given_up{ErrorCode::kRefused, "no plan"};
   Plan plan{.image = false, .after = welcome.head.lsn};
   switch (verdict.kind) {

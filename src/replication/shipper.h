@@ -37,6 +37,10 @@ class ShipperOwner {
   /// The peer shows a newer timeline. The group must not acknowledge another write after this
   /// returns. Called from within the shipper; it ends by itself afterwards.
   virtual void newer_timeline(const TimelineHistory& history, const std::string& node) = 0;
+  /// What the history that `node` shows is beside ours: `why` neither can follow the other before
+  /// an operator has chosen (is_split()), or "": that is not so, or not any more.
+  virtual void note_split(const std::string& node, const TimelineHistory& history,
+                          const std::string& why) = 0;
   /// True while this primary has not served since it started, so that it may take records.
   virtual bool may_fetch() const = 0;
   /// What every copy of the group holds durably, and this one in a checkpoint.
@@ -61,6 +65,8 @@ class Shipper {
 
   /// The log grew or a flush waits: ship, if it is time.
   void wake();
+  /// Ends a pause before dialling again: the answer may be another one now.
+  void dial_soon() { retry_.notify_all(); }
   void set_mode(ReplicationMode mode);
   /// Rates and compression, from the next message on.
   void set_policy(SlotPolicy policy);

@@ -203,12 +203,13 @@ class GrpcControlClient final : public ControlClient {
     v1::DemoteResponse answer;
     return call(&Stub::Demote, request, answer);
   }
-  Status switchover(const std::string& group, const std::string& address) override {
+  Result<SwitchedOver> switchover(const std::string& group, const std::string& address) override {
     v1::SwitchoverRequest request;
     request.set_group(group);
     request.set_address(address);
     v1::SwitchoverResponse answer;
-    return call(&Stub::Switchover, request, answer);
+    TANDEM_TRY(call(&Stub::Switchover, request, answer));
+    return SwitchedOver{.held_ms = answer.held_ms()};
   }
 
  private:

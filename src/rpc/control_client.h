@@ -46,7 +46,7 @@ class ControlClient {
   virtual Result<Receipt> receipt(const std::string& group) = 0;
   virtual Result<Receipt> promote(const std::string& group, bool force) = 0;
   virtual Status demote(const std::string& group) = 0;
-  virtual Status switchover(const std::string& group, const std::string& address) = 0;
+  virtual Result<SwitchedOver> switchover(const std::string& group, const std::string& address) = 0;
 };
 
 }  // namespace tandem::rpc

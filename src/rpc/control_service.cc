@@ -228,10 +228,13 @@ Task<Status> handle(Control& control, const v1::DemoteRequest& in, v1::DemoteRes
   co_return status;
 }
 
-Task<Status> handle(Control& control, const v1::SwitchoverRequest& in, v1::SwitchoverResponse&) {
+Task<Status> handle(Control& control, const v1::SwitchoverRequest& in,
+                    v1::SwitchoverResponse& out) {
   auto task = control.switchover(in.group(), in.address());
-  auto status = co_await std::move(task);
-  co_return status;
+  const auto done = co_await std::move(task);
+  if (!done) co_return done.error();
+  out.set_held_ms(done->held_ms);
+  co_return ok();
 }
 
 /// What the calls have in common: the service, and how its generated code waits for one.

@@ -168,6 +168,12 @@ void to_proto(const GroupStatus& group, v1::GroupStatus* out) {
   to_proto(group.settings, out->mutable_settings());
   to_proto(group.policy, out->mutable_policy());
   to_proto(group.writers, out->mutable_writers());
+  if (group.split) {
+    auto* split = out->mutable_split();
+    split->set_with(utf8(group.split->with));
+    split->set_reason(utf8(group.split->reason));
+    split->set_since_utc_ns(group.split->since.value);
+  }
   for (const auto& snapshot : group.snapshots) rpc::to_proto(snapshot, out->add_snapshots());
   out->set_snapshot_bytes(group.snapshot_bytes);
   out->set_parent(utf8(group.parent));
@@ -220,6 +226,10 @@ Status from_proto(const v1::GroupStatus& in, GroupStatus& group) {
   group.settings = from_proto(in.settings());
   if (in.has_policy()) group.policy = from_proto(in.policy());
   if (in.has_writers()) group.writers = from_proto(in.writers());
+  if (in.has_split()) {
+    const auto& split = in.split();
+    group.split = SplitStatus{split.with(), split.reason(), UtcNs(split.since_utc_ns())};
+  }
   for (const auto& snapshot : in.snapshots()) group.snapshots.push_back(rpc::from_proto(snapshot));
   group.snapshot_bytes = in.snapshot_bytes();
   group.parent = in.parent();

@@ -68,6 +68,7 @@ Task<void> Group::close(Close how) {
   fail_waiting(refusal());
   applied_.notify_all();
   remote_changed_.notify_all();
+  admit(Admits::kAll);
   wake_snapshot_readers();
   co_await gate_.close();
   // Pages that came back behind a snapshot which nothing froze any more: a front end may hold this

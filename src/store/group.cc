@@ -102,6 +102,15 @@ void Group::serve(bool on) {
   serving_ = on && !stopped_ && !closing_;
 }
 
+void Group::admit(Admits what) {
+  admits_ = stopped_ || closing_ ? Admits::kAll : what;
+  admitted_.notify_all();
+}
+
+Task<void> Group::until_admitted(bool change) {
+  while (holds(change)) co_await admitted_.wait();
+}
+
 Task<Status> Group::set_role(Role role, Timeline fenced_by) {
   auto hold = gate_.hold();
   role_ = role;
@@ -112,6 +121,8 @@ Task<Status> Group::set_role(Role role, Timeline fenced_by) {
     remote_ = RemoteAck{};
     fail_waiting(refusal());
     remote_changed_.notify_all();
+    applied_.notify_all();  // what was queued will not come
+    if (role == Role::kFenced) admit(Admits::kAll);
   }
   co_return co_await checkpoint();
 }
@@ -145,6 +156,44 @@ bool Group::slot_is_kept(std::string_view address) const {
   return now == slots_.end() || (then != kept.end() && *then == *now);
 }
 
+/// Above every one that this copy knows, also those of tails that were abandoned here: no two
+/// timelines of a copy have one number.
+Timeline Group::timeline_above(Timeline above) const {
+  Timeline newest = std::max({tail_.timeline, above, fenced_by_});
+  for (const auto& fork : history_) newest = std::max(newest, fork.timeline);
+  for (const auto& [id, snapshot] : snapshots_) {
+    newest = std::max(newest, snapshot->state.at.timeline);
+  }
+  return newest.next();
+}
+
+std::vector<std::byte> Group::timeline_record(Timeline timeline) {
+  RecordHeader header{.type = RecordType::kTimeline};
+  std::vector<std::byte> canonical(format::kRecordHeaderBytes + 8);
+  format::Encoder out(canonical);
+  format::encode_timeline(out, header, timeline);
+  return canonical;
+}
+
+Task<Result<LogPoint>> Group::raise_timeline() {
+  auto hold = gate_.hold();
+  if (!serving_ || reverting_) co_return refusal();
+  const Timeline timeline = timeline_above(Timeline{});
+  // Not acknowledged as a write is: a policy may hold writers until the very mirror follows that
+  // only this record brings back.
+  Pending pending;
+  pending.canonical = timeline_record(timeline);
+  enqueue(std::move(pending));
+  while (serving_ && history_.back().timeline != timeline) co_await applied_.wait();
+  if (history_.back().timeline != timeline) co_return refusal();
+  const Lsn at = history_.back().fork.next();
+  Status durable = co_await flush_local_to(at);
+  if (!durable) co_return Error(std::move(durable.error()));
+  log_event(Level::kWarn, "group.timeline-raised", "group={} timeline={} lsn={}", name_,
+            timeline.value, at.value);
+  co_return head_;
+}
+
 Task<Result<LogPoint>> Group::start_timeline(Timeline above) {
   auto hold = gate_.hold();
   if (stopped_ || closing_) co_return refusal();
@@ -154,24 +203,13 @@ Task<Result<LogPoint>> Group::start_timeline(Timeline above) {
         ErrorCode::kRefused,
         "group " + name_ + " never received its first full copy: there is nothing here to promote"};
   }
-  Timeline timeline = std::max(tail_.timeline, above);
-  for (const auto& fork : history_) timeline = std::max(timeline, fork.timeline);
-  // Also of tails that were abandoned here: no two timelines have one number.
-  for (const auto& [id, snapshot] : snapshots_) {
-    timeline = std::max(timeline, snapshot->state.at.timeline);
-  }
-  timeline = std::max(timeline, fenced_by_);
-  timeline = timeline.next();
+  const Timeline timeline = timeline_above(above);
   // The old primary parted here, and another mirror may have less: they follow without a full copy
   // if the log is kept. As soon as there is a slot, that decides (set_log_hold).
   hold_ = std::max(log_start(), std::min(tail_.lsn, rejoin_floor().value_or(tail_.lsn)));
   role_ = Role::kPrimary;
   fenced_by_ = Timeline{};
-  RecordHeader header{.type = RecordType::kTimeline};
-  std::vector<std::byte> canonical(format::kRecordHeaderBytes + 8);
-  format::Encoder out(canonical);
-  format::encode_timeline(out, header, timeline);
-  auto logged = co_await append_control(std::move(canonical));
+  auto logged = co_await append_control(timeline_record(timeline));
   if (!logged) {
     hold_.reset();
     co_return Error(std::move(logged.error()));

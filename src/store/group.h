@@ -145,6 +145,12 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   /// True: reads and writes through volumes are answered. Needs the role of primary.
   void serve(bool on);
   bool serving() const { return serving_; }
+  /// While the role is being decided: what of the operations of volumes may begin. The others wait,
+  /// and have no effect meanwhile; those under way go on. A fence, a stop and a close end the wait.
+  enum class Admits { kAll, kReads, kNothing };
+  void admit(Admits what);
+  /// Changes and flushes of volumes that began and are not answered yet.
+  std::size_t changes_under_way() const { return changes_under_way_; }
   /// Changes and persists role and mode. Leaving kPrimary stops serving at once: every write that
   /// waits is answered kFenced before this suspends.
   Task<Status> set_role(Role role, Timeline fenced_by = Timeline{});
@@ -161,6 +167,9 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   /// Promotion: becomes primary on a timeline above every one that this copy knows and `above`;
   /// durable when it returns. Does not serve yet.
   Task<Result<LogPoint>> start_timeline(Timeline above = Timeline{});
+  /// A primary that serves goes on to a timeline above every one that this copy knows, between two
+  /// writes. Its record is durable here when it returns; no mirror is waited for.
+  Task<Result<LogPoint>> raise_timeline();
   /// A mirror that has not received anything yet cannot be promoted.
   bool awaiting_image() const { return role_ == Role::kMirror && head_.lsn == Lsn{0}; }
   /// Distinct blocks of all volumes that carry a position newer than `since`.
@@ -385,6 +394,12 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   void refuse_front();
 
   // volumes.cc
+  bool holds(bool change) const {
+    return admits_ != Admits::kAll && (change || admits_ == Admits::kNothing);
+  }
+  Task<void> until_admitted(bool change);
+  Timeline timeline_above(Timeline above) const;
+  static std::vector<std::byte> timeline_record(Timeline timeline);
   Task<Result<Lsn>> append_control(std::vector<std::byte> canonical,
                                    std::optional<Nanoseconds> consistent_until = std::nullopt);
   Task<Result<Lsn>> append_control(Pending pending);
@@ -492,6 +507,9 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   ReplicationMode mode_ = ReplicationMode::kAsync;
   Timeline fenced_by_;
   bool serving_ = false;
+  Admits admits_ = Admits::kAll;
+  Condition admitted_;  // admits_ changed, or nobody is held any more
+  std::size_t changes_under_way_ = 0;
   bool closing_ = false;
   std::optional<Error> stopped_;
   std::vector<format::SlotState> slots_;

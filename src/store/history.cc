@@ -117,7 +117,7 @@ void Group::forget_skipped() {
 std::optional<Lsn> Group::rejoin_floor() const {
   if (role_ == Role::kMirror) return std::min(primary_durable_, durable_everywhere_);
   if (role_ == Role::kFenced) return Lsn{};  // where it parted shows when it rejoins
-  return slots_.empty() ? std::nullopt : hold_;
+  return hold_;  // of its slots, or since its promotion, until a mirror is named
 }
 
 void Group::set_primary_durable(Lsn durable, Lsn everywhere) {

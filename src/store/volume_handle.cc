@@ -37,6 +37,18 @@ class VolumeHandle::RangeEntry {
   std::list<Range>::iterator at_;
 };
 
+/// Counted from when it may begin until it is answered: a change of the primary waits for it.
+class VolumeHandle::Change {
+ public:
+  explicit Change(Group& group) : group_(group) { ++group_.changes_under_way_; }
+  Change(const Change&) = delete;
+  Change& operator=(const Change&) = delete;
+  ~Change() { --group_.changes_under_way_; }
+
+ private:
+  Group& group_;
+};
+
 VolumeInfo VolumeHandle::info() const {
   return {.name = core_->state.name,
           .size_bytes = core_->state.size_bytes,
@@ -82,6 +94,7 @@ Task<void> VolumeHandle::wait_until_free(const std::list<Range>& taken, Range ra
 
 Task<Result<IoBuffer>> VolumeHandle::read(std::uint64_t offset, std::uint64_t length) {
   auto hold = group_.gate_.hold();
+  if (group_.holds(/*change=*/false)) co_await group_.until_admitted(/*change=*/false);
   Status fits = check(offset, length);
   if (!fits) co_return Error(std::move(fits.error()));
   co_return co_await reader_.read(offset, length);
@@ -91,6 +104,7 @@ Task<Result<std::vector<AllocationExtent>>> VolumeHandle::allocation(std::uint64
                                                                      std::uint64_t length,
                                                                      std::size_t extents_max) {
   auto hold = group_.gate_.hold();
+  if (group_.holds(/*change=*/false)) co_await group_.until_admitted(/*change=*/false);
   Status fits = check(offset, length);
   if (!fits) co_return Error(std::move(fits.error()));
   co_return co_await reader_.allocation(offset, length, extents_max);
@@ -198,6 +212,8 @@ Task<Status> VolumeHandle::write_unaligned(std::uint64_t offset, IoBuffer data) 
 
 Task<Status> VolumeHandle::write(std::uint64_t offset, IoBuffer data, WriteOptions options) {
   auto hold = group_.gate_.hold();
+  if (group_.holds(/*change=*/true)) co_await group_.until_admitted(/*change=*/true);
+  const Change counted(group_);
   Status done = check(offset, data.size());
   if (!done) co_return done;
   if (offset % kBlockBytes != 0 || data.size() % kBlockBytes != 0) {
@@ -210,15 +226,17 @@ Task<Status> VolumeHandle::write(std::uint64_t offset, IoBuffer data, WriteOptio
     add_write(records, range.first, data);
     done = co_await submit(std::move(records));
   }
-  if (done && options.fua) co_return co_await group_.flush_to(group_.head_.lsn, true);
+  if (done && options.fua) done = co_await group_.flush_to(group_.head_.lsn, true);
   co_return done;
 }
 
 Task<Status> VolumeHandle::flush() {
   auto hold = group_.gate_.hold();
-  Status there = check();
-  if (!there) co_return there;
-  co_return co_await group_.flush_to(group_.head_.lsn, true);
+  if (group_.holds(/*change=*/true)) co_await group_.until_admitted(/*change=*/true);
+  const Change counted(group_);
+  Status done = check();
+  if (done) done = co_await group_.flush_to(group_.head_.lsn, true);
+  co_return done;
 }
 
 /// Adds a write of block `block` with zeroes in [from, to) of it.
@@ -271,21 +289,25 @@ Task<Status> VolumeHandle::clear(RecordType type, std::uint64_t offset, std::uin
 Task<Status> VolumeHandle::discard(std::uint64_t offset, std::uint64_t length,
                                    WriteOptions options) {
   auto hold = group_.gate_.hold();
+  if (group_.holds(/*change=*/true)) co_await group_.until_admitted(/*change=*/true);
+  const Change counted(group_);
   Status done = check(offset, length);
   if (!done) co_return done;
   done = co_await clear(RecordType::kDiscard, offset, length);
-  if (done && options.fua) co_return co_await group_.flush_to(group_.head_.lsn, true);
+  if (done && options.fua) done = co_await group_.flush_to(group_.head_.lsn, true);
   co_return done;
 }
 
 Task<Status> VolumeHandle::write_zeroes(std::uint64_t offset, std::uint64_t length,
                                         WriteOptions options) {
   auto hold = group_.gate_.hold();
+  if (group_.holds(/*change=*/true)) co_await group_.until_admitted(/*change=*/true);
+  const Change counted(group_);
   Status done = check(offset, length);
   if (!done) co_return done;
   const auto type = options.no_hole ? RecordType::kZero : RecordType::kDiscard;
   done = co_await clear(type, offset, length);
-  if (done && options.fua) co_return co_await group_.flush_to(group_.head_.lsn, true);
+  if (done && options.fua) done = co_await group_.flush_to(group_.head_.lsn, true);
   co_return done;
 }
 

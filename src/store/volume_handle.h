@@ -36,6 +36,7 @@ class VolumeHandle final : public Volume {
 
   using Range = BlockRange;
   class RangeEntry;
+  class Change;
 
   Status check() const;
   Status check(std::uint64_t offset, std::uint64_t length) const;

@@ -75,6 +75,10 @@ Task<Result<Lsn>> Group::append_control(std::vector<std::byte> canonical,
 
 Task<Result<Lsn>> Group::append_control(Pending pending) {
   auto hold = gate_.hold();
+  if (holds(/*change=*/true) && type_of(pending) != RecordType::kTimeline) {
+    co_return Error{ErrorCode::kUnavailable,
+                    "group " + name_ + " is changing its primary; try again in some seconds"};
+  }
   Completion completion;
   pending.completion = &completion;
   enqueue(std::move(pending));

@@ -474,6 +474,7 @@ void Group::stop(Error error) {
   applied_.notify_all();
   flushed_.notify_all();
   remote_changed_.notify_all();
+  admit(Admits::kAll);
   wake_snapshot_readers();
 }
 

@@ -374,10 +374,12 @@ class Ledger:
         self.path = pathlib.Path(directory) / "ledger"
         self.process = None
 
-    def begin(self, node, volume, in_flight=16, per_second=0):
+    def begin(self, node, volume, in_flight=16, per_second=0, others=()):
+        """With `others` the writer looks for the volume there, too, when its connection ends."""
+        reconnect = [word for other in others for word in ("--or", other.uri(volume))]
         self.process = subprocess.Popen(
             ["/usr/bin/python3", str(LEDGER), "write", node.uri(volume), str(self.path),
-             "--in-flight", str(in_flight), "--per-second", str(per_second)],
+             "--in-flight", str(in_flight), "--per-second", str(per_second), *reconnect],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             preexec_fn=die_with_parent)
 
@@ -394,6 +396,11 @@ class Ledger:
         """The server is gone: how the writer ended."""
         output, _ = self.process.communicate(timeout=PATIENCE)
         return output
+
+    def stop(self):
+        """Ends the writer once all that it asked is answered; returns how it ended."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.end()
 
     def check(self, node, volume):
         """What the judge says; fails unless everything acknowledged is there."""

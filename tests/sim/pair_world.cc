@@ -10,15 +10,22 @@ using namespace std::chrono_literals;
 /// Calls to the other node's control: over the same network, and answered late or never.
 class PairNode::Peers final : public control::PeerControl {
  public:
-  Peers(PairWorld& world, SimNode& node, std::string address)
-      : world_(world), node_(node), address_(std::move(address)) {}
+  explicit Peers(PairNode& node) : world_(node.world_), node_(node) {}
 
   Task<Result<Receipt>> take_over(std::string address, std::string group,
                                   Nanoseconds limit) override {
+    const Answer instead = node_.take_over_;
+    if (instead.error && !instead.although) {
+      co_await sleep_for(node_.node_, Nanoseconds(world_.runtime().random().below(2'000'000)));
+      co_return *instead.error;
+    }
     auto call = std::make_shared<Call<Result<Receipt>>>();
     spawn(ask<Result<Receipt>>(
         call, address, [group](control::NodeControl& peer) { return peer.take_over(group); }));
-    co_return co_await answer(call, limit);
+    auto answering = answer(call, limit);
+    auto answered = co_await std::move(answering);
+    if (instead.error) co_return *instead.error;
+    co_return answered;
   }
   Task<Status> add_mirror(std::string address, AddMirror request, Nanoseconds limit) override {
     auto call = std::make_shared<Call<Status>>();
@@ -40,7 +47,7 @@ class PairNode::Peers final : public control::PeerControl {
     PairNode* peer = world_.node_at(address);
     const auto is_heard = [&] {
       return peer != nullptr && !peer->is_dead() &&
-             world_.network().is_open_between(address_, address);
+             world_.network().is_open_between(node_.address(), address);
     };
     if (!is_heard()) co_return;
     auto doing = what(peer->control());
@@ -50,14 +57,13 @@ class PairNode::Peers final : public control::PeerControl {
   template <class T>
   Task<T> answer(std::shared_ptr<Call<T>> call, Nanoseconds limit) {
     const Nanoseconds end = world_.runtime().now() + limit;
-    while (!call->answer && world_.runtime().now() < end) co_await sleep_for(node_, 1ms);
+    while (!call->answer && world_.runtime().now() < end) co_await sleep_for(node_.node_, 1ms);
     if (call->answer) co_return std::move(*call->answer);
     co_return Error{ErrorCode::kUnavailable, "the other node did not answer"};
   }
 
   PairWorld& world_;
-  SimNode& node_;
-  std::string address_;
+  PairNode& node_;
 };
 
 PairNode::PairNode(PairWorld& world, std::string name)
@@ -67,7 +73,7 @@ PairNode::PairNode(PairWorld& world, std::string name)
       node_(world.runtime().add_node()),
       buffers_(64 << 20),
       image_(world.shape().disk_bytes),
-      peers_(std::make_unique<Peers>(world, node_, address_)) {
+      peers_(std::make_unique<Peers>(*this)) {
   format();
 }
 
@@ -102,6 +108,8 @@ Status PairNode::start(std::uint64_t cut_after) {
   options.service_address = address_;
   options.peer_wait = 3s;
   options.peer_call_limit = 2s;
+  options.catch_up_limit = 3s;
+  options.pause_limit = 2s;
   options.replication.heartbeat_interval = 100ms;
   options.replication.timeout = 1s;
   options.replication.handshake_timeout = 1s;

@@ -26,6 +26,13 @@ class PairNode final : public ClientTarget {
   /// Opens the pool and starts everything; what fails is in the message. With a number, the power
   /// goes at that many moments of the disk from now (see SimDisk::Observer), if not before.
   Status start(std::uint64_t cut_after = 0);
+  /// What other nodes answer when this one hands its group over; nothing: they do it. With
+  /// `although`, they did it all the same, and the answer was lost.
+  struct Answer {
+    std::optional<Error> error;
+    bool although = false;
+  };
+  void set_take_over(Answer answer) { take_over_ = std::move(answer); }
   /// Commands around snapshots, from the next start on.
   void set_hooks(control::SnapshotHooks* hooks) { hooks_ = hooks; }
   /// Ends it cleanly, or, when its disk is off already, unwinds it.
@@ -74,6 +81,7 @@ class PairNode final : public ClientTarget {
   SimImage image_;
   std::unique_ptr<Peers> peers_;
   control::SnapshotHooks* hooks_ = nullptr;
+  Answer take_over_;
   std::unique_ptr<SimDisk> disk_;
   std::unique_ptr<store::Pool> pool_;
   std::unique_ptr<control::NodeControl> control_;
@@ -95,6 +103,8 @@ class PairWorld {
   void swap_roles() { a_is_primary_ = !a_is_primary_; }
   /// One more node, from the first call on.
   PairNode& third();
+  /// The node that is up at that address, or none.
+  PairNode* at(const std::string& address);
   /// Looks again every few milliseconds of virtual time.
   bool until(const std::function<bool()>& done, Nanoseconds limit);
   /// The mirror holds, durably, exactly what the primary holds.

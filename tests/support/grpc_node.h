@@ -109,8 +109,10 @@ class FakeControl final : public Control {
     return note_receipt("take over " + group);
   }
   Task<Status> demote(std::string group) override { return note("demote " + group); }
-  Task<Status> switchover(std::string group, std::string address) override {
-    return note("switchover " + group + " to " + address);
+  Task<Result<SwitchedOver>> switchover(std::string group, std::string address) override {
+    const Status noted = co_await note("switchover " + group + " to " + address);
+    if (!noted) co_return noted.error();
+    co_return SwitchedOver{.held_ms = 120};
   }
 
   std::vector<std::string> calls;

@@ -41,6 +41,7 @@ class Peers final : public PeerControl {
                                   Nanoseconds limit) override;
   Task<Status> add_mirror(std::string address, AddMirror request, Nanoseconds limit) override;
   std::optional<Error> broken;
+  std::function<void()> asked;  // once it is this one's turn to decide
 
  private:
   World& world_;
@@ -142,7 +143,7 @@ void TestNode::start() {
   options.version = "test";
   options.service_address = address;
   options.peer_wait = 3s;
-  options.drain_limit = 3s;
+  options.pause_limit = 3s;
   options.fencer = &fencer;
   options.replication.heartbeat_interval = 100ms;
   options.replication.timeout = 500ms;
@@ -198,6 +199,8 @@ std::uint64_t TestNode::read(const std::string& volume, std::uint64_t block) {
 }
 
 Task<Result<Receipt>> Peers::take_over(std::string address, std::string group, Nanoseconds) {
+  if (asked) asked();
+  co_await sleep_for(world_.runtime, 50ms);
   if (broken) co_return *broken;
   auto promoting = world_.at(address).control->take_over(std::move(group));
   co_return co_await std::move(promoting);
@@ -459,8 +462,7 @@ TEST(Switchover, SwapsTheRolesAndReplicatesBack) {
   World w(11);
   w.make_pair(ReplicationMode::kSync);
   for (int i = 0; i < 10; ++i) ASSERT_TRUE(w.a.write("v", i, i + 1));
-  const auto done = w.runtime.run(w.a.control->switchover("v", ""));
-  ASSERT_TRUE(done) << done.error().message;
+  ASSERT_TRUE(w.runtime.run(w.a.control->switchover("v", "")));
   EXPECT_EQ(w.b.group().state, "serving");
   for (int i = 0; i < 10; ++i) EXPECT_EQ(w.b.read("v", i), i + 1u);
   ASSERT_TRUE(w.until([&] { return w.b.slot().in_sync; })) << w.b.slot().reason;
@@ -486,6 +488,34 @@ TEST(Switchover, ThatTheSuccessorRefusesChangesNothing) {
   ASSERT_FALSE(unknown);
   EXPECT_EQ(w.a.group().state, "mirroring") << "nobody knows what the other did: do not serve";
   EXPECT_NE(unknown.error().message.find("tandem status"), std::string::npos);
+}
+
+Task<void> write_and_read(Volume& volume, std::vector<Status>& answers) {
+  IoBuffer data = IoBuffer::on_heap(kBlockBytes);
+  std::memset(data.data(), 9, kBlockBytes);
+  auto writing = volume.write(kBlockBytes, std::move(data), {});
+  answers.push_back(co_await std::move(writing));
+  auto read = co_await volume.read(kBlockBytes, kBlockBytes);
+  answers.push_back(read ? ok() : Status(read.error()));
+}
+
+TEST(Switchover, WhatIsAskedMeanwhileWaitsForTheDecision) {
+  for (const bool refused : {true, false}) {
+    World w(17);
+    w.make_pair(ReplicationMode::kSync);
+    auto volume = w.a.control->open("v");
+    std::vector<Status> answers;
+    w.a.peers.asked = [&] { spawn(write_and_read(**volume, answers)); };
+    if (refused) w.a.peers.broken = Error{ErrorCode::kNoSpace, "full"};
+    const auto done = w.runtime.run(w.a.control->switchover("v", ""));
+    ASSERT_EQ(done.has_value(), !refused);
+    EXPECT_TRUE(w.until([&] { return answers.size() == 2; }));
+    for (const Status& answer : answers)
+      EXPECT_TRUE(answer ? refused : answer.error().code == ErrorCode::kReadOnly) << "it moved";
+    EXPECT_EQ((refused ? w.a : w.b).read("v", 1), refused ? 9u : 0u);
+    EXPECT_TRUE(refused || done->held_ms >= 50);
+    volume->reset();
+  }
 }
 
 TEST(Switchover, NeedsAMirrorThatFollows) {

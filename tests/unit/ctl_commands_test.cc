@@ -312,6 +312,18 @@ TEST_F(CommandTest, PromotionIsRefusedWhileThePrimaryLives) {
   EXPECT_TRUE(complains("never finished"));
 }
 
+TEST_F(CommandTest, OfTwoThatWerePromotedApartOneIsChosen) {
+  auto& group = nodes["a:1"].status.groups[0];
+  ASSERT_EQ(group.role, Role::kPrimary);
+  group.split = SplitStatus{"beta", "two copies were promoted apart", UtcNs(1)};
+  EXPECT_EQ(at_a("promote vms --force"), 4);  // force is not a confirmation
+  EXPECT_TRUE(says("two copies were promoted apart"));
+  EXPECT_TRUE(nodes["a:1"].calls.empty());
+  EXPECT_EQ(at_a("promote vms --force --yes"), 0);
+  EXPECT_EQ(nodes["a:1"].calls, (Calls{"promote vms by force"}));
+  EXPECT_TRUE(says("goes on here on timeline"));
+}
+
 TEST_F(CommandTest, PromotionInJson) {
   nodes["b:1"].receipt.missing_records = 7;
   EXPECT_EQ(at_b("receipt vms --json"), 0);

@@ -114,8 +114,9 @@ class FakeClient final : public rpc::ControlClient {
     return node_.receipt;
   }
   Status demote(const std::string& group) override { return note("demote " + group); }
-  Status switchover(const std::string& group, const std::string& address) override {
-    return note("switchover " + group + " to " + (address.empty() ? "-" : address));
+  Result<SwitchedOver> switchover(const std::string& group, const std::string& address) override {
+    TANDEM_TRY(note("switchover " + group + " to " + (address.empty() ? "-" : address)));
+    return SwitchedOver{.held_ms = 120};
   }
 
  private:

@@ -237,7 +237,12 @@ TEST_F(VerdictTest, FencedAndSplit) {
          {"in sync", "alpha is fenced (timeline 2 exists)", "keeps its data"});
   other.head.timeline = Timeline(2);
   expect(judge_all({{"alpha", &primary}, {"beta", &other}}), false,
-         {"SPLIT", "alpha (timeline 1, serving)", "beta (timeline 2, serving)"});
+         {"SPLIT", "alpha (timeline 1, serving)", "beta (timeline 2, serving)",
+          "The lower timeline is the old one"});
+  primary.head.timeline = other.head.timeline = Timeline(2);
+  primary.split = SplitStatus{"beta", "promoted apart: run this", UtcNs(1)};
+  expect(judge_all({{"alpha", &primary}, {"beta", &other}}), false,
+         {"SPLIT", "SPLIT, as alpha sees it: promoted apart: run this"});
 }
 
 class SettingsTest : public testing::Test {

@@ -313,13 +313,10 @@ TEST_F(NbdTransmission, ErrorsOfTheVolumeAreTold) {
       {.type = command::kRead, .length = 512},  {.type = command::kRead, .length = 1 << 20},
       {.type = command::kWrite, .length = 512}, {.type = command::kFlush},
       {.type = command::kTrim, .length = 512},  {.type = command::kWriteZeroes, .length = 512}};
-  const std::pair<ErrorCode, WireError> errors[] = {{ErrorCode::kIo, WireError::kIo},
-                                                    {ErrorCode::kNoSpace, WireError::kNoSpace},
-                                                    {ErrorCode::kFenced, WireError::kIo},
-                                                    {ErrorCode::kReadOnly, WireError::kPerm},
-                                                    {ErrorCode::kCorrupt, WireError::kIo},
-                                                    {ErrorCode::kInvalid, WireError::kInvalid},
-                                                    {ErrorCode::kCancelled, WireError::kShutdown}};
+  const std::pair<ErrorCode, WireError> errors[] = {
+      {ErrorCode::kIo, WireError::kIo},           {ErrorCode::kNoSpace, WireError::kNoSpace},
+      {ErrorCode::kFenced, WireError::kIo},       {ErrorCode::kCorrupt, WireError::kIo},
+      {ErrorCode::kInvalid, WireError::kInvalid}, {ErrorCode::kCancelled, WireError::kShutdown}};
   for (const auto& [code, wire] : errors) {
     fail(code);
     for (const Request& request : requests) {
@@ -332,6 +329,32 @@ TEST_F(NbdTransmission, ErrorsOfTheVolumeAreTold) {
     EXPECT_EQ(structured.call({.type = command::kBlockStatus, .length = 512}).error,
               error_number(wire));
   }
+}
+
+/// Its node became a mirror: an error would reach the guest, a lost connection makes it ask
+/// elsewhere.
+TEST_F(NbdTransmission, AVolumeThatMovedEndsItsConnectionsUnanswered) {
+  start();
+  for (const bool structured : {false, true}) {
+    for (const Request& request :
+         {Request{.type = command::kRead, .length = 512},
+          Request{.type = command::kWrite, .length = 512}, Request{.type = command::kFlush},
+          Request{.type = command::kTrim, .length = 512}}) {
+      auto client = open("disk", structured);
+      EXPECT_EQ(client.call({.type = command::kFlush}).error, 0u);
+      on_reactor([&] {
+        volume_->set_fault([](VolumeCall, std::uint64_t, std::uint64_t) {
+          return std::optional<Error>(Error{ErrorCode::kReadOnly, "a mirror now"});
+        });
+      });
+      for (int i = 0; i < 3; ++i)
+        client.request(request, Bytes(request.type == command::kWrite ? request.length : 0));
+      EXPECT_TRUE(client.at_end()) << "type " << request.type;
+      on_reactor([&] { volume_->set_fault(nullptr); });
+    }
+  }
+  EXPECT_EQ(stats().errors_total, 0u);
+  EXPECT_GE(stats().unanswered_total, 8u);
 }
 
 TEST_F(NbdTransmission, PartOfASparseReadThatFailsIsAnError) {

@@ -20,6 +20,10 @@ const TimelineHistory kThird{{Timeline{1}, Lsn{0}, UtcNs{0}},
                              {Timeline{2}, Lsn{100}, UtcNs{5}},
                              {Timeline{3}, Lsn{150}, UtcNs{9}}};
 
+const TimelineHistory kRaised{{Timeline{1}, Lsn{0}, UtcNs{0}},
+                              {Timeline{2}, Lsn{90}, UtcNs{7}},
+                              {Timeline{3}, Lsn{130}, UtcNs{9}}};
+
 GroupIdentity identity(std::uint64_t pool, const char* node) {
   return {kGroup, "g", Uuid::from_random(2, pool), node};
 }
@@ -148,8 +152,44 @@ TEST(JudgeHello, AsPrimary) {
   EXPECT_EQ(newer.refusal.history, kSecond) << "so that the dialer sees it";
   expect_refused(judge_hello(copy(Role::kPrimary, 120, kFirst), hello(120, kFirst)),
                  ErrorCode::kRefused, "both primary");
-  expect_refused(judge_hello(copy(Role::kPrimary, 120, kSecond), hello(120, kOtherSecond)),
-                 ErrorCode::kRefused, "both primary");
+}
+
+void expect_split(const message::Refuse& refusal, bool split) {
+  EXPECT_TRUE(split);
+  EXPECT_EQ(refusal.code, ErrorCode::kRefused);
+  for (const char* words :
+       {"the same up to LSN 90", "node ours goes on to LSN 120", "node theirs to LSN 125",
+        "promote g --force", "mirror add g", "tail-of-timeline-2"}) {
+    EXPECT_NE(refusal.reason.find(words), std::string::npos) << words << ": " << refusal.reason;
+  }
+}
+
+/// Two copies were promoted to one number: whatever their roles are by now, nothing is given up.
+TEST(Split, NeitherFollowsTheOther) {
+  EXPECT_TRUE(is_split(kSecond, kOtherSecond));
+  EXPECT_FALSE(is_split(kSecond, kSecond));
+  EXPECT_FALSE(is_split(kFirst, kFirst));
+  EXPECT_FALSE(is_split(kSecond, kFirst)) << "one is newer";
+  EXPECT_TRUE(is_split({kSecond[0], {Timeline{3}, Lsn{99}, UtcNs{8}}}, kThird))
+      << "one number, though not by as many promotions";
+  for (const Role role : {Role::kPrimary, Role::kMirror, Role::kFenced}) {
+    const auto verdict = judge_hello(copy(role, 120, kSecond), hello(125, kOtherSecond));
+    EXPECT_EQ(verdict.kind, Hello::kRefuse);
+    expect_split(verdict.refusal, verdict.split);
+  }
+  const auto verdict = judge_welcome(copy(Role::kPrimary, 120, kSecond), Lsn{0}, true,
+                                     welcome(125, kOtherSecond));
+  EXPECT_EQ(verdict.kind, Welcome::kRefuse);
+  expect_split(verdict.refusal, verdict.split);
+  EXPECT_FALSE(judge_hello(copy(Role::kMirror, 120, kSecond), hello(125, kSecond)).split);
+}
+
+/// The operator chose: the other one's next timeline is newer, and that is all there is to it.
+TEST(Split, EndsWithTheNextTimeline) {
+  const auto fenced = judge_hello(copy(Role::kPrimary, 120, kSecond), hello(140, kRaised));
+  EXPECT_EQ(fenced.kind, Hello::kFenceOurselves);
+  expect_rewind(judge_hello(copy(Role::kFenced, 120, kSecond), hello(140, kRaised)), 90);
+  expect_rewind(judge_hello(copy(Role::kMirror, 120, kSecond), hello(140, kRaised)), 90);
 }
 
 TEST(JudgeHello, AsMirror) {
@@ -165,8 +205,6 @@ TEST(JudgeHello, AsMirror) {
   EXPECT_EQ(judge(90, kFirst, 80, kFirst).kind, Hello::kVerifyDialer) << "the primary lost records";
   expect_rewind(judge(101, kFirst, 180, kSecond), 100);
   expect_rewind(judge(190, kFirst, 180, kSecond), 100);
-  expect_refused(judge(120, kOtherSecond, 180, kSecond), ErrorCode::kRefused,
-                 "diverge behind LSN 90");
   const auto newer = judge(120, kSecond, 180, kFirst);
   expect_refused(newer, ErrorCode::kFenced, "follows the newer timeline 2");
   EXPECT_EQ(newer.refusal.history, kSecond);
@@ -205,8 +243,6 @@ TEST(JudgeWelcome, EveryRow) {
   expect_refused(judge(130, kSecond, welcome(101, kFirst)), ErrorCode::kRefused, "diverge");
   expect_refused(judge(130, kSecond, welcome(140, kFirst), 0, true), ErrorCode::kRefused,
                  "diverge behind LSN 100");
-  expect_refused(judge(130, kSecond, welcome(120, kOtherSecond)), ErrorCode::kRefused,
-                 "diverge behind LSN 90");
   expect_refused(judge(50, kFirst, welcome(50, kFirst, Role::kPrimary)), ErrorCode::kRefused,
                  "primary");
   auto version = welcome(50, kFirst);

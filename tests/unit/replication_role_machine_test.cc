@@ -46,11 +46,12 @@ std::optional<Expected> exception_to_the_rule(const RoleState& state, std::size_
       if (event == 0) return Expected{in::Serving{}, {A::kServe}};
       break;
     case 1:
-      if (event == kDemote) return Expected{in::Draining{}, {A::kStopServing}};
-      if (event == kSwitchover) return Expected{in::Draining{"b:1"}, {A::kStopServing}};
+      if (event == kDemote) return Expected{in::Draining{}, {A::kHoldWrites}};
+      if (event == kSwitchover) return Expected{in::Draining{"b:1"}, {A::kHoldWrites}};
       break;
     case 2:
-      if (event == 7) return Expected{in::Mirror{}, {A::kStopShipping, A::kPersistMirror}};
+      if (event == 7)
+        return Expected{in::Mirror{}, {A::kStopShipping, A::kPersistMirror, A::kSendClientsAway}};
       if (event == 8) return Expected{in::Serving{}, {A::kServe}};
       break;
     case 3:
@@ -103,7 +104,8 @@ TEST(RoleMachine, APromotionNeedsAnImageAndAnAbsentPrimaryOrForce) {
 TEST(RoleMachine, ASwitchoverPromotesTheSuccessorLast) {
   const auto step = transition(RoleState{in::Draining{"b:1"}}, ev::Drained{});
   EXPECT_EQ(step.next, RoleState{in::Mirror{}});
-  EXPECT_EQ(step.actions, (std::vector{A::kStopShipping, A::kPersistMirror, A::kPromoteSuccessor}));
+  EXPECT_EQ(step.actions, (std::vector{A::kStopShipping, A::kPersistMirror, A::kPromoteSuccessor,
+                                       A::kSendClientsAway}));
 }
 
 TEST(RoleMachine, AFencedCopyRemembersTheNewestTimeline) {
@@ -119,6 +121,20 @@ TEST(RoleMachine, AFencedCopyIsPromotedByForceOnly) {
   EXPECT_EQ(step.next, RoleState{in::Promoting{fenced}});
   EXPECT_EQ(transition(step.next, ev::PromotionFailed{}).next, RoleState{fenced});
   EXPECT_EQ(transition(step.next, ev::TimelineOpened{}).next, RoleState{in::Serving{}});
+}
+
+TEST(RoleMachine, APrimaryIsPromotedByForceOnceAnotherWasPromotedBesideIt) {
+  const RoleState serving = in::Serving{};
+  const auto promote = [&](bool force, bool split) {
+    return transition(serving, ev::Promote{.force = force, .split = split});
+  };
+  EXPECT_TRUE(promote(true, false).refused) << "there is nothing to choose between";
+  EXPECT_TRUE(promote(false, true).refused);
+  const auto step = promote(true, true);
+  EXPECT_FALSE(step.refused);
+  EXPECT_EQ(step.next, serving) << "its clients notice nothing";
+  EXPECT_EQ(step.actions, (std::vector{A::kOpenTimeline}));
+  EXPECT_EQ(transition(step.next, ev::TimelineOpened{}).next, serving);
 }
 
 TEST(RoleMachine, RemembersItsState) {

@@ -113,6 +113,82 @@ TEST(Rejoin, ADivergentTailBecomesABranchAndTheCopyFollows) {
   EXPECT_EQ(pair.a.log.branches().begin()->second, tail);
 }
 
+// Both are promoted beside each other, to timeline 2, and written; then they meet.
+void part(Pair& pair) {
+  pair.a.serve_to("b", ReplicationMode::kAsync);
+  pair.a.log.keep_history(true);
+  pair.b.log.keep_history(true);
+  pair.write(20);
+  ASSERT_TRUE(pair.converge());
+  pair.network.set_reachable("a", false);
+  pair.network.cut("a");
+  pair.world.run_for(1s);
+  pair.world.run(pair.a.replication->stop_shipping(Role::kMirror));
+  for (TestNode* node : {&pair.a, &pair.b}) {
+    ASSERT_TRUE(pair.world.run(node->log.open_timeline()));
+    node->replication->become_primary();
+    for (int i = 0; i < 5; ++i) ASSERT_TRUE(pair.world.run(node->log.write(VolumeBlock{1}, i)));
+  }
+  pair.network.set_reachable("a", true);
+  ASSERT_TRUE(pair.world.run_until(
+      [&] { return pair.a.replication->split() && pair.b.replication->split(); }, 5s));
+}
+
+TEST(Split, BothGoOnUntilOneIsChosen) {
+  Pair pair(31);
+  ASSERT_NO_FATAL_FAILURE(part(pair));
+  pair.world.run_for(5s);
+  for (TestNode* node : {&pair.a, &pair.b}) {
+    EXPECT_EQ(node->replication->role(), Role::kPrimary);
+    EXPECT_TRUE(pair.world.run(node->log.write(VolumeBlock{2}, 77)));
+    ASSERT_TRUE(node->replication->split());
+    EXPECT_NE(node->replication->split()->reason.find("promote g --force"), std::string::npos);
+  }
+  EXPECT_EQ(pair.b.replication->split()->with, "a");
+  // The dialer is chosen: its timeline is the newer one from here on, and it dials at once.
+  const auto tail = pair.b.log.content();
+  ASSERT_TRUE(pair.world.run(pair.a.log.open_timeline()));
+  pair.a.replication->timeline_raised();
+  EXPECT_FALSE(pair.a.replication->split());
+  ASSERT_TRUE(pair.world.run_until([&] { return pair.equal() && pair.a.following(); }, 10s))
+      << pair.a.slot().reason;
+  EXPECT_EQ(pair.b.fenced, 1);
+  EXPECT_EQ(pair.b.replication->role(), Role::kMirror);
+  EXPECT_FALSE(pair.b.replication->split());
+  ASSERT_EQ(pair.b.log.branches().size(), 1u);
+  EXPECT_EQ(pair.b.log.branches().begin()->second, tail);
+}
+
+TEST(Split, TheOneThatIsDialledMayBeChosen) {
+  Pair pair(32);
+  ASSERT_NO_FATAL_FAILURE(part(pair));
+  const auto tail = pair.a.log.content();
+  ASSERT_TRUE(pair.world.run(pair.b.log.open_timeline()));
+  pair.b.replication->timeline_raised();
+  ASSERT_TRUE(pair.b.replication->add_slot({.address = "a"}));
+  ASSERT_TRUE(pair.world.run_until([&] { return pair.equal() && pair.b.following(); }, 10s))
+      << pair.b.slot().reason;
+  EXPECT_EQ(pair.a.fenced, 1);
+  EXPECT_EQ(pair.a.log.branches().begin()->second, tail);
+}
+
+/// A demotion alone gives nothing up: a mirror may have been demoted for another reason.
+TEST(Split, ADemotedCopyIsNoChoice) {
+  Pair pair(33);
+  ASSERT_NO_FATAL_FAILURE(part(pair));
+  pair.world.run(pair.b.replication->stop_shipping(Role::kMirror));
+  const auto tail = pair.b.log.content();
+  pair.world.run_for(2s);
+  EXPECT_EQ(pair.a.slot().state, "refused");
+  EXPECT_EQ(pair.b.log.content(), tail);
+  EXPECT_TRUE(pair.a.replication->split() && pair.b.replication->split());
+  ASSERT_TRUE(pair.world.run(pair.a.log.open_timeline()));
+  pair.a.replication->timeline_raised();
+  ASSERT_TRUE(pair.world.run_until([&] { return pair.equal() && pair.a.following(); }, 10s))
+      << pair.a.slot().reason;
+  EXPECT_EQ(pair.b.log.branches().begin()->second, tail);
+}
+
 TEST(Fencing, APromotionThatIsGivenUpLeavesAMirror) {
   Pair pair(5);
   pair.a.serve_to("b", ReplicationMode::kSync);

@@ -123,6 +123,7 @@ inline NodeStatus full_status() {
   g.settings = {{"lag_bytes", "1MiB"}, {"lag_time", "off"}};
   g.policy = {"stalled", "mirror beta lacks much", UtcNs(31), 32, 33};
   g.writers = {"waiting", "policy", "stalled: mirror beta lacks much", UtcNs(34), 35};
+  g.split = SplitStatus{"delta", "promoted apart", UtcNs(34)};
   g.snapshots = {full_snapshot(), SnapshotStatus{}};
   g.parent = "before-upgrade";
   g.clone_of = CloneOrigin{"o", "s", Lsn(60), UtcNs(61)};

@@ -177,7 +177,9 @@ TEST_F(ControlTest, EveryCallArrivesWithItsArguments) {
   expect_receipt(c->promote("g", false));
   expect_receipt(c->promote("g", true));
   EXPECT_TRUE(c->demote("g").has_value());
-  EXPECT_TRUE(c->switchover("g", "h:1").has_value());
+  const auto switched = c->switchover("g", "h:1");
+  ASSERT_TRUE(switched.has_value());
+  EXPECT_EQ(switched->held_ms, 120u);
   const std::vector<std::string> want = {"create v in g of 1073741824 by 4096",
                                          "resize v to 2147483648",
                                          "delete volume v",

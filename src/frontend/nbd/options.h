@@ -51,7 +51,8 @@ struct Stats {
   std::uint64_t block_status_total = 0;
   std::uint64_t read_bytes_total = 0;
   std::uint64_t written_bytes_total = 0;
-  std::uint64_t errors_total = 0;  // requests answered with an error
+  std::uint64_t errors_total = 0;      // requests answered with an error
+  std::uint64_t unanswered_total = 0;  // left so when their volume moved to another node
 };
 
 }  // namespace tandem::nbd

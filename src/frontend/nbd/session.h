@@ -8,6 +8,8 @@
 // bytes_max of Options bound that, and with it all memory a client can hold; all_bytes_max what all
 // can hold together, but for one request each. Every task on the
 // volume is awaited to its end, also when the client is gone.
+// When the volume has moved to another node nothing more is answered but what is: the connection
+// ends, and the client asks there for the rest.
 // Thread: the reactor's. Lifetime: shared, because handlers that were posted may come late.
 #pragma once
 
@@ -107,6 +109,7 @@ class Session : public std::enable_shared_from_this<Session> {
   Task<void> do_write_zeroes(Request request);
   Task<void> do_block_status(Request request);
   void finish_request(const Request& request, const Status& outcome);
+  void leave_unanswered(const Request& request);
   void reply_ok(const Request& request);
   void reply_error(const Request& request, WireError error, std::string_view message);
   void reply_data(const Request& request, IoBuffer data);

@@ -227,6 +227,8 @@ void Session::finish_request(const Request& request, const Status& outcome) {
     reply_ok(request);
     return;
   }
+  const bool moved = outcome.error().code == ErrorCode::kReadOnly && !agreement_.info.read_only;
+  if (moved) return leave_unanswered(request);
   if (!std::exchange(error_logged_, true)) {
     // Once a connection: a failing volume would otherwise log every request.
     log_event(Level::kWarn, "nbd.first_error",
@@ -236,6 +238,15 @@ void Session::finish_request(const Request& request, const Status& outcome) {
               to_string(outcome.error().code), outcome.error().message);
   }
   reply_error(request, wire_error(outcome.error().code), outcome.error().message);
+}
+
+/// This node is a mirror of its volume now (tandem/volume.h): an error would reach the guest,
+/// whereas a client that loses its connection asks again, there.
+void Session::leave_unanswered(const Request& request) {
+  ++context_.stats.unanswered_total;
+  --at_volume_;
+  release({.requests = 1, .bytes = charge_of(request)});
+  if (!intake_closed_) stop();
 }
 
 void Session::reply_ok(const Request& request) {
