@@ -86,6 +86,20 @@ struct WritersStatus {
   std::uint64_t refused = 0;  // for want of space, since the node started
 };
 
+/// The present or the last run that gave zones of this node's copy back to its pool.
+struct CompactionStatus {
+  std::string state = "never";  // never | running | finished | stopped
+  bool by_itself = false;       // the pool was short of free zones, nobody asked
+  UtcNs started, ended;
+  std::string outcome;              // why it ended as it did; "": all that was planned was moved
+  std::uint64_t zones_chosen = 0;   // to be emptied
+  std::uint64_t zones_emptied = 0;  // of those
+  std::uint64_t zones_waiting = 0;  // empty when nothing older needs what is left in them
+  std::uint64_t total_bytes = 0;    // to be moved, about
+  std::uint64_t moved_bytes = 0;
+  std::uint64_t bad_blocks = 0;  // that failed their checksum, and stay where they are
+};
+
 struct GroupStatus {
   std::string name;
   Uuid id;
@@ -114,6 +128,7 @@ struct GroupStatus {
   HookStatus hook;
   DamageStatus damage;
   ScrubStatus scrub;
+  CompactionStatus compaction;
 };
 
 struct NodeStatus {
@@ -213,6 +228,11 @@ class Control {
   /// runs; kNotFound when there is none to stop.
   virtual Task<Status> start_scrub(std::string group) = 0;
   virtual Task<Status> stop_scrub(std::string group) = 0;
+  /// Empties zones of this node's copy into the free blocks of its others, in the background; see
+  /// CompactionStatus. kRefused: there is nothing to gain; kBusy while one runs; kNotFound when
+  /// there is none to stop.
+  virtual Task<Status> start_compaction(std::string group) = 0;
+  virtual Task<Status> stop_compaction(std::string group) = 0;
   /// This node's copy alone. kNotFound: no such group, snapshot or volume here.
   virtual Task<Result<ContentReport>> check_content(ContentRequest request) = 0;
   virtual Task<Result<Receipt>> receipt(std::string group) = 0;
