@@ -12,6 +12,7 @@
 
 #include "tandem/base/result.h"
 #include "tandem/base/task.h"
+#include "tandem/group_conditions.h"
 #include "tandem/integrity.h"
 #include "tandem/kept_states.h"
 #include "tandem/log_point.h"
@@ -63,37 +64,6 @@ struct UpstreamStatus {
   AgreementStatus agreement;
 };
 
-/// What the declared policy does to writers now.
-struct PolicyStatus {
-  // normal | degraded (they go on with less protection than declared) | throttled | stalled |
-  // blocked (they wait for a mirror)
-  std::string state = "normal";
-  std::string reason;  // why, in words, for any state that is not "normal"
-  UtcNs since;
-  // Of the slowest mirror in mode async or flush; 0 with no bound declared.
-  std::uint64_t lag_bytes = 0, lag_ms = 0;
-};
-
-/// Whether writers of a primary are answered.
-struct WritersStatus {
-  // answered | waiting (for a second or longer none was) | refused (the pool was too full for one
-  // within the last minute)
-  std::string state = "answered";
-  // Of "waiting": policy | mirror | space | memory | checkpoint | disk.
-  std::string cause;
-  std::string reason;         // the same in words, for any state that is not "answered"
-  UtcNs since;                // "waiting": when one was answered last; "refused": the last one
-  std::uint64_t refused = 0;  // for want of space, since the node started
-};
-
-/// Another copy of the group was promoted apart from this one, to the same timeline number: neither
-/// gives way before an operator has chosen.
-struct SplitStatus {
-  std::string with;    // the other node, or its address while its name is not known
-  std::string reason;  // what each holds, and the commands that end it
-  UtcNs since;
-};
-
 struct GroupStatus {
   std::string name;
   Uuid id;
@@ -123,6 +93,7 @@ struct GroupStatus {
   HookStatus hook;
   DamageStatus damage;
   ScrubStatus scrub;
+  CompactionStatus compaction;
 };
 
 struct NodeStatus {
@@ -229,6 +200,11 @@ class Control {
   /// runs; kNotFound when there is none to stop.
   virtual Task<Status> start_scrub(std::string group) = 0;
   virtual Task<Status> stop_scrub(std::string group) = 0;
+  /// Empties zones of this node's copy into the free blocks of its others, in the background; see
+  /// CompactionStatus. kRefused: there is nothing to gain; kBusy while one runs; kNotFound when
+  /// there is none to stop.
+  virtual Task<Status> start_compaction(std::string group) = 0;
+  virtual Task<Status> stop_compaction(std::string group) = 0;
   /// This node's copy alone. kNotFound: no such group, snapshot or volume here.
   virtual Task<Result<ContentReport>> check_content(ContentRequest request) = 0;
   virtual Task<Result<Receipt>> receipt(std::string group) = 0;

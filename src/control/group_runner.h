@@ -85,6 +85,8 @@ class GroupRunner {
   Task<Result<SnapshotStatus>> keep_point(KeepPoint request);
   Status start_scrub();
   Status stop_scrub();
+  Status start_compaction();
+  Status stop_compaction();
   Task<Result<ContentReport>> check_content(ContentRequest request);
   Receipt receipt() const;
   Task<Result<Receipt>> promote(bool force);
@@ -134,6 +136,7 @@ class GroupRunner {
   void tick_scrub();
   ScrubStatus scrub_status() const;
   WritersStatus writers_status(const std::vector<SlotStatus>& slots) const;
+  CompactionStatus compaction_status() const;
   Task<void> automate(bool due, std::vector<std::string> expired);
   Result<std::shared_ptr<Volume>> handed_out(Result<std::shared_ptr<Volume>> opened);
   Result<std::string> successor_of(std::string address) const;

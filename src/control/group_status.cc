@@ -115,6 +115,7 @@ Task<GroupStatus> GroupRunner::status() {
     status.hook.state = "idle";
   status.damage = group_.damage();
   status.scrub = scrub_status();
+  status.compaction = compaction_status();
   status.settings = replication::group_settings(group_.settings());
   if (replication_->role() == Role::kPrimary) status.policy = replication_->policy_status();
   status.split = replication_->split();

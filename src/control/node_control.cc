@@ -64,6 +64,7 @@ NodeControl::NodeControl(Runtime runtime, store::Pool& pool, LinkDialer& dialer,
                 for (auto& [name, runner] : runners_) runner->tick();
                 if (abandoning_) abandon_held_writers();
                 watch_pool();
+                compact_when_short();
                 spawn(return_free_zones());
               }),
       watch_({options_.pool_warn_percent, options_.pool_critical_percent}) {}

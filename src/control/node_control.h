@@ -61,6 +61,8 @@ class NodeControl final : public Control, public VolumeDirectory {
   Task<Result<SnapshotStatus>> keep_point(KeepPoint request) override;
   Task<Status> start_scrub(std::string group) override;
   Task<Status> stop_scrub(std::string group) override;
+  Task<Status> start_compaction(std::string group) override;
+  Task<Status> stop_compaction(std::string group) override;
   Task<Result<ContentReport>> check_content(ContentRequest request) override;
   Task<Result<Receipt>> receipt(std::string group) override;
   Task<Result<Receipt>> promote(std::string group, bool force) override;
@@ -90,6 +92,7 @@ class NodeControl final : public Control, public VolumeDirectory {
   replication::RouterCallbacks routes();
   PoolStatus pool_status(const std::vector<GroupStatus>& groups) const;
   void watch_pool();
+  void compact_when_short();
   Task<void> return_free_zones();
 
   Runtime runtime_;

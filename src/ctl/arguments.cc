@@ -37,6 +37,7 @@ struct Words {
   bool yes = false, force = false, everywhere = false;
   bool check = false;
   bool quick = false;
+  bool stop = false;
   bool crash_consistent = false, require_consistent = false;
   CLI::Option* watch_option = nullptr;
   CLI::Option* label_option = nullptr;
@@ -84,6 +85,14 @@ void add_status_commands(CLI::App& app, Words& w, Action& chosen) {
       "protected, no hook failed, nothing is damaged, and no pool is filling up");
   auto* pool = app.add_subcommand("pool", "The space that nodes store in")->require_subcommand(1);
   command(*pool, "show", "Where every byte of each node's pool is", chosen, run_pool_show);
+  auto* compact = command(
+      *pool, "compact",
+      "Give space that lies scattered in a group's zones back to the pool, on each node named that "
+      "holds it; in the background, 'pool show' tells how it goes. Data that snapshots hold stays "
+      "where it is. The zones are of use to other groups, and to what is below the pool",
+      chosen, [&w](Context& context) { return run_pool_compact(context, w.group, w.stop); });
+  compact->add_option("GROUP", w.group, "The group")->required();
+  compact->add_flag("--stop", w.stop, "End it; what was moved stays moved");
 }
 
 void add_volume_commands(CLI::App& app, Words& w, Action& chosen) {

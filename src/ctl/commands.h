@@ -20,6 +20,7 @@ Exit run_group_show(Context& context, const std::string& group);
 
 // pool_commands.cc
 Exit run_pool_show(Context& context);
+Exit run_pool_compact(Context& context, const std::string& group, bool stop);
 
 // volume_commands.cc
 Exit run_volume_create(Context& context, const CreateVolume& request);

@@ -165,7 +165,22 @@ Json to_json(const GroupStatus& group) {
                     {"since_utc_ns", group.split->since.value}};
   }
   out.update(integrity_json(group));
+  out["compaction"] = to_json(group.compaction);
   return out;
+}
+
+Json to_json(const CompactionStatus& compaction) {
+  return {{"state", compaction.state},
+          {"by_itself", compaction.by_itself},
+          {"started_utc_ns", compaction.started.value},
+          {"ended_utc_ns", compaction.ended.value},
+          {"outcome", compaction.outcome},
+          {"zones_chosen", compaction.zones_chosen},
+          {"zones_emptied", compaction.zones_emptied},
+          {"zones_waiting", compaction.zones_waiting},
+          {"total_bytes", compaction.total_bytes},
+          {"moved_bytes", compaction.moved_bytes},
+          {"bad_blocks", compaction.bad_blocks}};
 }
 
 Json to_json(const PoolStatus& pool) {

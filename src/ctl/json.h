@@ -15,6 +15,7 @@ Json to_json(const VolumeStatus& volume);
 Json to_json(const SnapshotStatus& snapshot);
 Json to_json(const CloneOrigin& origin);
 Json to_json(const GroupStatus& group);
+Json to_json(const CompactionStatus& compaction);
 Json to_json(const PoolStatus& pool);
 Json to_json(const NodeStatus& node);
 Json to_json(const Receipt& receipt);

@@ -6,6 +6,7 @@
 #include "ctl/answers.h"
 #include "ctl/commands.h"
 #include "ctl/format.h"
+#include "ctl/holders.h"
 #include "ctl/json.h"
 #include "ctl/verdict.h"
 
@@ -74,9 +75,25 @@ Json pool_json(const NodeStatus& node) {
     Json entry = {{"group", group.name}, {"zone_bytes", group.space.zone_bytes}};
     entry["space"] = to_json(parts_of(group));
     entry["history_bytes"] = group.space.history_bytes;
+    entry["compaction"] = ctl::to_json(group.compaction);
     out["groups"].push_back(std::move(entry));
   }
   return out;
+}
+
+std::string compaction_text(const GroupStatus& group, UtcNs now) {
+  const auto& c = group.compaction;
+  std::string text = "  Compaction of group " + group.name + ": " + c.state + ", ";
+  text += c.state == "running" ? "since " + age_text(c.started, now) : age_text(c.ended, now);
+  text += ": " + size_text(c.moved_bytes) + " of about " + size_text(c.total_bytes) + " moved, " +
+          std::to_string(c.zones_emptied) + " of " + count_text(c.zones_chosen, "zone") +
+          " given back";
+  if (c.zones_waiting != 0)
+    text +=
+        ", " + std::to_string(c.zones_waiting) + " when the history or a mirror needs them no more";
+  if (c.bad_blocks != 0) text += "; " + count_text(c.bad_blocks, "bad block") + " left where it is";
+  if (c.by_itself) text += "; began by itself, because free zones were short";
+  return text + (c.outcome.empty() ? "" : "; " + c.outcome) + ".\n";
 }
 
 std::string pool_text(const NodeStatus& node) {
@@ -112,6 +129,9 @@ std::string pool_text(const NodeStatus& node) {
     out += "  THIS DOES NOT BALANCE: the pool has " + count_text(pool.size_bytes, "byte") +
            ", the parts are " + count_text(sum(all), "byte") + "; report it as a defect\n";
   }
+  for (const auto& group : node.groups) {
+    if (group.compaction.state != "never") out += compaction_text(group, node.now);
+  }
   out += "  " + judge(node.node, pool).text + ".\n";
   return out;
 }
@@ -130,6 +150,16 @@ Exit run_pool_show(Context& context) {
   context.out << (context.settings.json ? json_text({{"pools", std::move(list)}}) : text);
   if (!context.settings.json) warn_silent(context, answers);
   return listing_end(context, answers);
+}
+
+Exit run_pool_compact(Context& context, const std::string& group, bool stop) {
+  return at_holders(
+      context, group,
+      [&](rpc::ControlClient& client) {
+        return stop ? client.stop_compaction(group) : client.start_compaction(group);
+      },
+      stop ? "The compaction of group " + group + " ends"
+           : "A compaction of group " + group + " began");
 }
 
 }  // namespace tandem::ctl

@@ -11,7 +11,7 @@ constexpr std::uint32_t kDescriptorMagic = 0x47444454;  // "TDDG"
 constexpr std::uint32_t kChainMagic = 0x48434454;       // "TDCH"
 constexpr std::uint32_t kDeadMagic = 0x44444454;        // "TDDD"
 constexpr std::uint32_t kVersion = 1;
-constexpr std::uint32_t kDescriptorVersion = 2;             // 1: snapshots were a row
+constexpr std::uint32_t kDescriptorVersion = 3;  // 1: snapshots were a row; 2: nothing moved
 constexpr std::uint64_t kNodeBit = std::uint64_t{1} << 63;  // of a dead block's death
 constexpr std::size_t kCrcOffset = 8;
 
@@ -204,6 +204,7 @@ Status decode_snapshots(Decoder& in, std::uint32_t version, Descriptor& d) {
       TANDEM_TRY(decode_ranges(in, s.skipped));
       s.nodes_upto = Lsn{in.u64()};
       s.clones = in.u32();
+      if (version >= 3) s.moved_from = Lsn{in.u64()};
     }
     s.at = decode_point(in);
     if (version == 1) {
@@ -355,6 +356,7 @@ std::vector<std::byte> encode_descriptor(const Descriptor& d) {
     encode_ranges(out, s.skipped);
     out.u64(s.nodes_upto.value);
     out.u32(s.clones);
+    out.u64(s.moved_from.value);
     encode_point(out, s.at);
     out.u8(static_cast<std::uint8_t>(s.consistency));
     out.u8(s.being_deleted ? 1 : 0);

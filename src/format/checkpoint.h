@@ -127,8 +127,11 @@ struct SnapshotState {
   std::vector<VolumeState> volumes;
   DeadChain held;  // mapped by its parent, and not by it any more
   ReapCursor reaped;
-  std::vector<LsnRange> skipped;      // see Descriptor::skipped
-  std::uint32_t clones = 0;           // groups of this pool that began as it, and need it
+  std::vector<LsnRange> skipped;  // see Descriptor::skipped
+  std::uint32_t clones = 0;       // groups of this pool that began as it, and need it
+  // The oldest birth of what compaction moved just in front of this state: what its parent maps at
+  // one place, and it at another, with one birth. 0: nothing.
+  Lsn moved_from;
   std::uint64_t pool_blocks() const;  // of the group that its maps name, shared ones included
   /// It can be asked for: neither a mark nor on its way out.
   bool has_name() const { return kind != SnapshotKind::kMark && !being_deleted; }

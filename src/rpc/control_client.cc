@@ -177,6 +177,20 @@ class GrpcControlClient final : public ControlClient {
     return call(&Stub::StopScrub, request, answer);
   }
 
+  Status start_compaction(const std::string& group) override {
+    v1::StartCompactionRequest request;
+    request.set_group(group);
+    v1::StartCompactionResponse answer;
+    return call(&Stub::StartCompaction, request, answer);
+  }
+
+  Status stop_compaction(const std::string& group) override {
+    v1::StopCompactionRequest request;
+    request.set_group(group);
+    v1::StopCompactionResponse answer;
+    return call(&Stub::StopCompaction, request, answer);
+  }
+
   Result<ContentReport> check_content(const ContentRequest& in) override {
     v1::CheckContentResponse answer;
     TANDEM_TRY(call(&Stub::CheckContent, to_proto(in), answer));

@@ -42,6 +42,8 @@ class ControlClient {
   virtual Result<SnapshotStatus> keep_point(const KeepPoint& request) = 0;
   virtual Status start_scrub(const std::string& group) = 0;
   virtual Status stop_scrub(const std::string& group) = 0;
+  virtual Status start_compaction(const std::string& group) = 0;
+  virtual Status stop_compaction(const std::string& group) = 0;
   virtual Result<ContentReport> check_content(const ContentRequest& request) = 0;
   virtual Result<Receipt> receipt(const std::string& group) = 0;
   virtual Result<Receipt> promote(const std::string& group, bool force) = 0;

@@ -196,6 +196,20 @@ Task<Status> handle(Control& control, const v1::StopScrubRequest& in, v1::StopSc
   co_return status;
 }
 
+Task<Status> handle(Control& control, const v1::StartCompactionRequest& in,
+                    v1::StartCompactionResponse&) {
+  auto task = control.start_compaction(in.group());
+  auto status = co_await std::move(task);
+  co_return status;
+}
+
+Task<Status> handle(Control& control, const v1::StopCompactionRequest& in,
+                    v1::StopCompactionResponse&) {
+  auto task = control.stop_compaction(in.group());
+  auto status = co_await std::move(task);
+  co_return status;
+}
+
 Task<Status> handle(Control& control, const v1::CheckContentRequest& in,
                     v1::CheckContentResponse& out) {
   auto task = control.check_content(from_proto(in));
@@ -404,6 +418,10 @@ void listen_for_control(ControlAsyncService& service, std::shared_ptr<Loop> loop
   listen.template operator()<v1::KeepPointRequest, v1::SnapshotStatus>(&S::RequestKeepPoint);
   listen.template operator()<v1::StartScrubRequest, v1::StartScrubResponse>(&S::RequestStartScrub);
   listen.template operator()<v1::StopScrubRequest, v1::StopScrubResponse>(&S::RequestStopScrub);
+  listen.template operator()<v1::StartCompactionRequest, v1::StartCompactionResponse>(
+      &S::RequestStartCompaction);
+  listen.template operator()<v1::StopCompactionRequest, v1::StopCompactionResponse>(
+      &S::RequestStopCompaction);
   listen.template operator()<v1::CheckContentRequest, v1::CheckContentResponse>(
       &S::RequestCheckContent);
   listen.template operator()<v1::GetReceiptRequest, v1::Receipt>(&S::RequestGetReceipt);

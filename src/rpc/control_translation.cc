@@ -137,6 +137,34 @@ UpstreamStatus from_proto(const v1::UpstreamStatus& in) {
           .agreement = rpc::from_proto(in.agreement())};
 }
 
+void to_proto(const CompactionStatus& compaction, v1::CompactionStatus* out) {
+  out->set_state(utf8(compaction.state));
+  out->set_by_itself(compaction.by_itself);
+  out->set_started_utc_ns(compaction.started.value);
+  out->set_ended_utc_ns(compaction.ended.value);
+  out->set_outcome(utf8(compaction.outcome));
+  out->set_zones_chosen(compaction.zones_chosen);
+  out->set_zones_emptied(compaction.zones_emptied);
+  out->set_zones_waiting(compaction.zones_waiting);
+  out->set_total_bytes(compaction.total_bytes);
+  out->set_moved_bytes(compaction.moved_bytes);
+  out->set_bad_blocks(compaction.bad_blocks);
+}
+
+CompactionStatus from_proto(const v1::CompactionStatus& in) {
+  return {.state = in.state(),
+          .by_itself = in.by_itself(),
+          .started = UtcNs(in.started_utc_ns()),
+          .ended = UtcNs(in.ended_utc_ns()),
+          .outcome = in.outcome(),
+          .zones_chosen = in.zones_chosen(),
+          .zones_emptied = in.zones_emptied(),
+          .zones_waiting = in.zones_waiting(),
+          .total_bytes = in.total_bytes(),
+          .moved_bytes = in.moved_bytes(),
+          .bad_blocks = in.bad_blocks()};
+}
+
 void to_proto(const GroupStatus& group, v1::GroupStatus* out) {
   out->set_name(utf8(group.name));
   out->set_id(uuid_bytes(group.id));
@@ -189,6 +217,7 @@ void to_proto(const GroupStatus& group, v1::GroupStatus* out) {
   out->mutable_hook()->set_since_utc_ns(group.hook.since.value);
   rpc::to_proto(group.damage, out->mutable_damage());
   rpc::to_proto(group.scrub, out->mutable_scrub());
+  to_proto(group.compaction, out->mutable_compaction());
 }
 
 Status from_proto(const v1::GroupStatus& in, GroupStatus& group) {
@@ -241,6 +270,7 @@ Status from_proto(const v1::GroupStatus& in, GroupStatus& group) {
     group.hook = {in.hook().state(), in.hook().reason(), UtcNs(in.hook().since_utc_ns())};
   group.damage = rpc::from_proto(in.damage());
   if (in.has_scrub()) group.scrub = rpc::from_proto(in.scrub());
+  if (in.has_compaction()) group.compaction = from_proto(in.compaction());
   return ok();
 }
 

@@ -1,5 +1,6 @@
 // What a group does on its own: flush a tail that nobody flushes, checkpoint in time, delete
 // volumes.
+#include "store/compaction.h"
 #include "store/group.h"
 #include "store/scrub.h"
 #include "tandem/base/log.h"
@@ -60,6 +61,7 @@ Task<void> Group::close(Close how) {
   serving_ = false;
   while (!stopped_ && (!queue_.empty() || !in_flight_.empty())) co_await applied_.wait();
   scrub_->suspend();  // the checkpoint holds how far it came
+  compaction_->suspend();
   if (how == Close::kCheckpoint && !stopped_) (void)co_await checkpoint();
   closing_ = true;
   if (tick_timer_ != 0) runtime_.executor.cancel(tick_timer_);

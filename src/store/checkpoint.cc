@@ -1,6 +1,7 @@
 #include "store/checkpoint.h"
 
 #include "format/checksum.h"
+#include "store/compaction.h"
 #include "store/image.h"
 #include "tandem/base/log.h"
 
@@ -19,7 +20,9 @@ Task<Status> Group::checkpoint() {
   auto hold = gate_.hold();
   auto lock = co_await checkpoint_lock_.lock();
   if (stopped_) co_return refusal();
-  checkpoint_reserve_ = 2 * cache_.dirty_leaves(static_cast<std::uint16_t>(slot_)) + 64;
+  checkpoint_reserve_ =
+      2 * (cache_.dirty_leaves(static_cast<std::uint16_t>(slot_)) + compaction_->leaves_pinned()) +
+      64;
   Checkpoint checkpoint(*this);
   Status done = co_await checkpoint.run();
   checkpoint_reserve_ = 0;
@@ -50,6 +53,7 @@ void Checkpoint::freeze() {
   if (g.turn_) take_turn();
   if (g.snapshot_due_) take_snapshot();
   if (g.point_due_) take_point();
+  take_moves();
   if (!turned_ && !new_snapshot_ && g.mark_is_due()) take_mark();
   g.trim_history();
   g.forget_skipped();
@@ -106,6 +110,7 @@ void Checkpoint::freeze() {
     }
   }
   for (const auto& e : g.not_replayed_) excluded_.push_back(e);
+  g.compaction_->exclude(excluded_);
   g.dead_.freeze();
   freeze_snapshots();
   dirty_pages_ = g.space_.freeze();
@@ -176,6 +181,8 @@ void Checkpoint::replace_node(const TreeState& tree, std::uint32_t level, const 
     const DeadBlock dead{before.where, birth, death, true};
     if (tree.aside) {
       tree.aside->replaced.push_back(dead);
+    } else if (has_moved_ && tree.deleted_at == Lsn{}) {
+      bury_moved(dead);
     } else {
       bury(dead);
     }
@@ -421,9 +428,16 @@ Task<Status> Checkpoint::commit() {
   }
   // Empty data zones go back to the pool, but for one that will be wanted soon.
   auto empty = g.space_.empty_zones();
-  if (!empty.empty()) empty.pop_back();
+  std::stable_partition(empty.begin(), empty.end(),
+                        [&g](ZoneId zone) { return g.space_.is_closed(zone); });
+  if (!empty.empty()) {
+    if (g.space_.is_closed(empty.back())) g.space_.open_zone(empty.back());
+    g.compaction_->zone_left(empty.back());
+    empty.pop_back();
+  }
   for (auto zone : empty) {
     g.space_.remove_zone(zone);
+    g.compaction_->zone_left(zone);
     zones.push_back(zone);
   }
   if (zones.empty()) co_return ok();

@@ -62,6 +62,7 @@ class Checkpoint {
   void take_mark();
   void keep_live(format::SnapshotState state);
   void take_point();
+  void take_moves();
   Task<Status> split_lists();
   void freeze_snapshots();
   void enter_snapshot_roots();
@@ -69,6 +70,8 @@ class Checkpoint {
   void let_go(const DeadBlock& dead);
   Lsn& nodes_upto(std::size_t state);
   void bury(const DeadBlock& dead);
+  void bury(const DeadBlock& dead, std::vector<std::size_t>::const_iterator behind);
+  void bury_moved(const DeadBlock& dead);
   DeadChain& list(std::size_t state);
   Task<Status> settle_dead();
   Task<Status> list_replaced(Group::ImageTarget& target);
@@ -113,6 +116,8 @@ class Checkpoint {
   std::shared_ptr<Group::PointTarget> point_;  // likewise, in front of another one
   std::size_t point_index_ = 0, behind_point_ = 0;
   std::vector<Group::VolumePtr> forgotten_;   // of a state that is kept already
+  bool has_moved_ = false;                    // compaction changed places in front of new_snapshot_
+  std::vector<DeadBlock> moved_;              // the places of before; of data
   std::vector<std::size_t> line_;             // states that lead to where blocks died, root first
   std::size_t tip_ = 0;                       // the end of the line
   std::vector<std::vector<DeadBlock>> held_;  // by state: joins its list

@@ -44,7 +44,8 @@ void Checkpoint::choose_reaped() {
   if (g.recovering_) return;
   std::set<format::SnapshotId> joining;
   for (std::size_t i = 0; i < all.size(); ++i) {
-    gone_[i] = g.is_given_up(*g.snapshots_.at(all[i].id)) && g.successors_of(all[i].id) == 1;
+    const auto& snapshot = *g.snapshots_.at(all[i].id);
+    gone_[i] = g.is_given_up(snapshot) && g.successors_of(all[i].id) == 1 && g.may_join(snapshot);
     if (gone_[i]) joining.insert(all[i].id);
   }
   for (std::size_t i = 0; i < all.size() && !ended_; ++i) {

@@ -162,8 +162,13 @@ Lsn& Checkpoint::nodes_upto(std::size_t state) {
 /// It died on the line.
 void Checkpoint::bury(const DeadBlock& dead) {
   const auto& all = descriptor_.snapshots;
-  auto it = std::lower_bound(line_.begin(), line_.end(), dead.death,
-                             [&](std::size_t i, Lsn death) { return all[i].at.lsn < death; });
+  bury(dead, std::lower_bound(line_.cbegin(), line_.cend(), dead.death,
+                              [&](std::size_t i, Lsn death) { return all[i].at.lsn < death; }));
+}
+
+/// In front of the state `it` of the line, behind the one before.
+void Checkpoint::bury(const DeadBlock& dead, std::vector<std::size_t>::const_iterator it) {
+  const auto& all = descriptor_.snapshots;
   Lsn shared{UINT64_MAX};
   while (it != line_.begin()) {
     const std::size_t next = it == line_.end() ? tip_ : *it;
@@ -185,6 +190,7 @@ DeadChain& Checkpoint::list(std::size_t state) {
 /// Settles everything that died up to the frozen position, and a step of what is taken apart.
 Task<Status> Checkpoint::settle_dead() {
   for (const auto& dead : group_.dead_.take_frozen()) bury(dead);
+  for (const auto& dead : std::exchange(moved_, {})) bury_moved(dead);
   if (point_) {
     Status split = co_await split_lists();
     if (!split) co_return split;

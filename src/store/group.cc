@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "store/compaction.h"
 #include "store/image.h"
 #include "store/recovery.h"
 #include "store/repair.h"
@@ -26,7 +27,8 @@ Group::Group(Pool& pool, const format::Anchor& anchor)
       log_(pool.superblock()),
       recent_(pool.options().recent_bytes_max),
       repair_(std::make_unique<Repair>(*this)),
-      scrub_(std::make_unique<Scrub>(*this)) {
+      scrub_(std::make_unique<Scrub>(*this)),
+      compaction_(std::make_unique<Compaction>(*this)) {
   boot_ = runtime_.random.next();
 }
 
@@ -245,7 +247,7 @@ GroupUse Group::use() const {
   use.moving_blocks = used > known ? used - known : 0;
   const auto ahead = known > used ? known - used : 0;
   use.freed_blocks = space_.held_blocks() - std::min(space_.held_blocks(), ahead);
-  use.free_blocks = space_.free_blocks();
+  use.free_blocks = free_blocks();
   const auto log_zones = log_.zones().size() + (log_.has_spare() ? 1 : 0);
   use.log_blocks = log_.pages();
   use.log_rest_blocks = log_zones * zone - use.log_blocks;

@@ -56,6 +56,7 @@ struct GroupUse {
   }
 };
 
+class Compaction;
 class Repair;
 class Scrub;
 class VolumeHandle;
@@ -192,10 +193,11 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   };
   const Refusals& refusals() const { return refusals_; }
   /// Free in this group's zones; use() says where all the other blocks are.
-  std::uint64_t free_blocks() const { return space_.free_blocks(); }
+  std::uint64_t free_blocks() const { return space_.free_blocks() + space_.closed_blocks(); }
   /// Met since the group was opened.
   DamageStatus damage() const;
   Scrub& scrub() { return *scrub_; }
+  Compaction& compaction() { return *compaction_; }
   /// Why the group stopped (a failed flush, a broken device); nothing is served until a restart.
   const std::optional<Error>& stopped() const { return stopped_; }
 
@@ -264,6 +266,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   friend class Recovery;
   friend class Repair;
   friend class Scrub;
+  friend class Compaction;
   friend class Checkpoint;
 
   struct VolumeCore {
@@ -436,6 +439,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   void wake_snapshot_readers();  // the group stopped or closes
   bool is_given_up(const Snapshot& snapshot) const;
   std::size_t successors_of(format::SnapshotId id) const;
+  bool may_join(const Snapshot& snapshot) const;  // checkpoint_move.cc
   bool reaps_snapshots() const;
 
   // background.cc
@@ -600,6 +604,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
 
   std::unique_ptr<Repair> repair_;
   std::unique_ptr<Scrub> scrub_;
+  std::unique_ptr<Compaction> compaction_;
   TimerId tick_timer_ = 0;
   bool reaping_ = false;
   Condition doomed_gone_;  // volumes that were deleted, or reaping them has ended

@@ -89,6 +89,8 @@ Group::SnapshotPtr Group::base_for(Lsn at) const {
   for (const auto& snapshot : line()) {
     const auto& state = snapshot->state;
     if (state.at.lsn <= at && !snapshot->reaping && shared == state.at.lsn) return snapshot;
+    // Records in front of it name places that the states behind it may not map any more.
+    if (state.at.lsn <= at && state.moved_from != Lsn{}) return nullptr;
     shared = state.nodes_upto;
   }
   return nullptr;
@@ -179,11 +181,19 @@ void Group::trim_history() {
   if (history_policy_ && history_status().bytes > history_policy_->bytes_max) give_up_history();
   const auto start = history_start();
   const auto line = this->line();
+  const auto is_mark = [](const SnapshotPtr& s) {
+    return s->state.kind == format::SnapshotKind::kMark && !s->state.being_deleted;
+  };
   for (const auto& [id, snapshot] : snapshots_) {
+    if (!is_mark(snapshot)) continue;
+    const auto found = std::find(line.begin(), line.end(), snapshot);
     auto& state = snapshot->state;
-    if (state.kind != format::SnapshotKind::kMark || state.being_deleted) continue;
-    const bool on_line = std::find(line.begin(), line.end(), snapshot) != line.end();
-    if (!start || !on_line || state.at.lsn < *start) state.being_deleted = true;
+    if (!start || found == line.end() || state.at.lsn < *start) state.being_deleted = true;
+    // Compaction makes marks at the position of older ones.
+    const bool is_replaced = found != line.end() && found != line.begin() &&
+                             is_mark(*std::prev(found)) &&
+                             (*std::prev(found))->state.at.lsn == state.at.lsn;
+    if (is_replaced) state.being_deleted = true;
   }
 }
 

@@ -155,6 +155,7 @@ MapEntry MapCache::change(const MapTree& tree, std::uint32_t level, std::uint64_
     auto copy = std::make_shared<MapNode>(node->key_, std::move(content));
     copy->dirty_ = true;
     frozen_.erase(node->key_);
+    node->successor_ = copy;
     it->second = copy;
     dirty_.emplace(copy->key_, copy);
     ++dirty_leaves_[copy->key_.group_slot];
@@ -165,6 +166,12 @@ MapEntry MapCache::change(const MapTree& tree, std::uint32_t level, std::uint64_
   const MapEntry before = node->entry(i);
   format::store_entry(node->content_.data(), i, entry);
   return before;
+}
+
+void MapCache::rewrite(const NodeRef& node) {
+  const auto it = nodes_.find(node->key_);
+  CHECK(it != nodes_.end() && it->second == node && !node->frozen_);
+  mark_dirty(node);
 }
 
 std::size_t MapCache::dirty_leaves(std::uint16_t group_slot) const {

@@ -73,8 +73,9 @@ class MapNode {
   NodeKey key_;
   IoBuffer content_;
   bool dirty_ = false;
-  bool frozen_ = false;                // dirty, and part of the running checkpoint
-  std::list<MapNode*>::iterator lru_;  // valid while clean
+  bool frozen_ = false;                 // dirty, and part of the running checkpoint
+  std::shared_ptr<MapNode> successor_;  // the copy that took its place: pinned with it
+  std::list<MapNode*>::iterator lru_;   // valid while clean
 };
 using NodeRef = std::shared_ptr<MapNode>;  // holding one pins the node
 
@@ -109,6 +110,8 @@ class MapCache {
   bool is_full_of_dirt() const { return dirty_.size() + frozen_.size() >= capacity_nodes_; }
   /// The dirty leaves of a group become frozen and are returned; none may be frozen already.
   std::vector<NodeRef> freeze(std::uint16_t group_slot);
+  /// The next checkpoint writes the node to another place, though nothing changed in it.
+  void rewrite(const NodeRef& node);
   /// A frozen leaf or a dirty inner node is on disk now.
   void written(const NodeRef& node);
   /// Drops clean nodes, least recently used first, until the bound holds or all others are pinned.

@@ -126,6 +126,9 @@ Status Recovery::adopt_descriptor() {
     return corrupt("the log's end is not in its last zone");
   }
   g.log_.restore(d.log_zones, d.log_next);
+  for (const auto& [id, snapshot] : g.snapshots_) {
+    if (!g.may_join(*snapshot)) snapshot->reaping = false;  // it waits, and is whole
+  }
   // Nobody has followed since a promotion: the other copies may still come back.
   const bool is_promoted = d.role == Role::kPrimary && d.history.size() > 1 && d.slots.empty();
   if (is_promoted && d.history.back().fork >= g.log_start()) g.hold_ = g.log_start();

@@ -134,7 +134,9 @@ std::size_t Group::successors_of(format::SnapshotId id) const {
 
 bool Group::reaps_snapshots() const {
   return std::any_of(snapshots_.begin(), snapshots_.end(), [this](const auto& entry) {
-    return is_given_up(*entry.second) && successors_of(entry.first) <= 1;
+    if (!is_given_up(*entry.second)) return false;
+    const auto successors = successors_of(entry.first);
+    return successors == 0 || (successors == 1 && may_join(*entry.second));
   });
 }
 

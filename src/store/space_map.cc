@@ -22,16 +22,55 @@ void SpaceMap::add_zone(ZoneId zone) {
   auto [it, fresh] = zones_.try_emplace(zone);
   CHECK(fresh);
   it->second.used.assign(geometry_.zone_blocks / 64, 0);
-  it->second.free = geometry_.zone_blocks;
-  free_ += geometry_.zone_blocks;
+  add_free(it->second, geometry_.zone_blocks);
 }
 
 void SpaceMap::remove_zone(ZoneId zone) {
   auto it = zones_.find(zone);
   CHECK(it != zones_.end() && it->second.free == geometry_.zone_blocks);
   if (current_ == zone) current_.reset();
-  free_ -= geometry_.zone_blocks;
+  take_free(it->second, geometry_.zone_blocks);
   zones_.erase(it);
+}
+
+void SpaceMap::add_free(Zone& zone, std::uint32_t blocks) {
+  zone.free += blocks;
+  (zone.closed ? closed_free_ : free_) += blocks;
+}
+
+void SpaceMap::take_free(Zone& zone, std::uint32_t blocks) {
+  zone.free -= blocks;
+  (zone.closed ? closed_free_ : free_) -= blocks;
+}
+
+void SpaceMap::close_zone(ZoneId id) {
+  Zone& zone = zones_.at(id);
+  CHECK(!zone.closed);
+  if (current_ == id) current_.reset();
+  free_ -= zone.free;
+  closed_free_ += zone.free;
+  zone.closed = true;
+}
+
+void SpaceMap::open_zone(ZoneId id) {
+  Zone& zone = zones_.at(id);
+  CHECK(zone.closed);
+  zone.closed = false;
+  closed_free_ -= zone.free;
+  free_ += zone.free;
+}
+
+bool SpaceMap::is_closed(ZoneId id) const {
+  const auto it = zones_.find(id);
+  return it != zones_.end() && it->second.closed;
+}
+
+std::vector<SpaceMap::ZoneUse> SpaceMap::zone_uses() const {
+  std::vector<ZoneUse> out;
+  for (const auto& [id, zone] : zones_) {
+    out.push_back({id, geometry_.zone_blocks - zone.free, zone.closed});
+  }
+  return out;
 }
 
 std::vector<ZoneId> SpaceMap::empty_zones() const {
@@ -82,6 +121,7 @@ bool SpaceMap::choose_zone() {
   auto it = start;
   for (std::size_t n = 0; n < zones_.size(); ++n, ++it) {
     if (it == zones_.end()) it = zones_.begin();
+    if (it->second.closed) continue;
     if (it->second.free * 2 >= geometry_.zone_blocks) {
       current_ = it->first;
       return true;
@@ -117,8 +157,7 @@ std::optional<Extent> SpaceMap::run_in_current(std::uint32_t blocks_max) {
     const Extent run{PoolBlock{geometry_.zone_start(*current_).value + first}, cursor_ - first};
     before_change(run.start, run.count);
     for (std::uint32_t bit = first; bit < cursor_; ++bit) set(zone.used, bit);
-    zone.free -= run.count;
-    free_ -= run.count;
+    take_free(zone, run.count);
     used_ += run.count;
     return run;
   }
@@ -143,9 +182,8 @@ void SpaceMap::undo_allocate(Extent extent) {
     Zone& zone = zone_of(block, bit);
     CHECK(test(zone.used, bit));
     clear(zone.used, bit);
-    ++zone.free;
+    add_free(zone, 1);
   }
-  free_ += extent.count;
   used_ -= extent.count;
 }
 
@@ -170,8 +208,7 @@ void SpaceMap::commit_released() {
     if (!zone.held) continue;
     std::uint32_t released = 0;
     for (auto word : *zone.held) released += static_cast<std::uint32_t>(std::popcount(word));
-    zone.free += released;
-    free_ += released;
+    add_free(zone, released);
     held_ -= released;
     zone.held.reset();
   }
@@ -187,8 +224,7 @@ bool SpaceMap::mark_used(Extent extent) {
     if (test(it->second.used, bit)) return false;
     before_change(block, 1);
     set(it->second.used, bit);
-    --it->second.free;
-    --free_;
+    take_free(it->second, 1);
     ++used_;
   }
   return true;
@@ -213,8 +249,7 @@ bool SpaceMap::load_page(std::uint32_t index, std::span<const std::byte> bits) {
     if (used != 0) return false;
     used = word;
     const auto count = static_cast<std::uint32_t>(std::popcount(word));
-    it->second.free -= count;
-    free_ -= count;
+    take_free(it->second, count);
     used_ += count;
   }
   return true;

@@ -36,6 +36,17 @@ class SpaceMap {
   bool is_empty(ZoneId zone) const { return zones_.at(zone).free == geometry_.zone_blocks; }
   /// Zones without a used or held block, other than the one being filled.
   std::vector<ZoneId> empty_zones() const;
+  /// A zone that is being emptied: nothing is allocated there until it is opened again. Not kept on
+  /// disk.
+  void close_zone(ZoneId zone);
+  void open_zone(ZoneId zone);
+  bool is_closed(ZoneId zone) const;
+  struct ZoneUse {
+    ZoneId zone;
+    std::uint32_t used = 0;  // or held
+    bool closed = false;
+  };
+  std::vector<ZoneUse> zone_uses() const;  // by zone
 
   /// A run of at most `blocks_max` free blocks, now used; nullopt when nothing is free. Runs are as
   /// long as possible: it fills one zone front to back and then goes to one that is mostly free.
@@ -54,8 +65,9 @@ class SpaceMap {
   [[nodiscard]] bool mark_used(Extent extent);
   bool is_used(PoolBlock block) const;
 
-  std::uint64_t free_blocks() const { return free_; }  // allocatable now
-  std::uint64_t held_blocks() const { return held_; }  // after the running checkpoint
+  std::uint64_t free_blocks() const { return free_; }           // allocatable now
+  std::uint64_t closed_blocks() const { return closed_free_; }  // free, in closed zones
+  std::uint64_t held_blocks() const { return held_; }           // after the running checkpoint
   std::uint64_t used_blocks() const { return used_; }
   std::size_t zone_count() const { return zones_.size(); }
 
@@ -72,6 +84,7 @@ class SpaceMap {
   void thaw() { frozen_ = false, frozen_pages_.clear(); }
   /// The pages of all these blocks must be written by the next checkpoint too.
   void mark_dirty(Extent extent);
+  void mark_page_dirty(std::uint32_t page) { dirty_pages_.insert(page); }
   /// The bits now are those on disk.
   void forget_changes() { dirty_pages_.clear(); }
   static std::uint32_t page_of(PoolBlock block) {
@@ -83,7 +96,10 @@ class SpaceMap {
     Bits used;
     std::unique_ptr<Bits> held;
     std::uint32_t free = 0;  // neither used nor held
+    bool closed = false;
   };
+  void add_free(Zone& zone, std::uint32_t blocks);
+  void take_free(Zone& zone, std::uint32_t blocks);
   Zone& zone_of(PoolBlock block, std::uint32_t& bit);
   const Zone* find_zone(PoolBlock block, std::uint32_t& bit) const;
   bool choose_zone();
@@ -95,7 +111,7 @@ class SpaceMap {
   std::map<ZoneId, Zone> zones_;
   std::optional<ZoneId> current_;
   std::uint32_t cursor_ = 0;  // next bit to look at in current_
-  std::uint64_t free_ = 0, held_ = 0, used_ = 0;
+  std::uint64_t free_ = 0, closed_free_ = 0, held_ = 0, used_ = 0;
   std::set<std::uint32_t> dirty_pages_;
   std::optional<PoolBlock> contradiction_;
   bool frozen_ = false;

@@ -1,6 +1,7 @@
 // Space for data and log: zones are fetched ahead; what gives way when the pool is full, and in
 // which order, is here.
 #include "format/checkpoint.h"
+#include "store/compaction.h"
 #include "store/group.h"
 #include "store/image.h"
 #include "tandem/base/log.h"
@@ -18,6 +19,7 @@ std::uint64_t Group::reserve() const {
   // at every level above it.
   std::uint64_t leaves = cache_.dirty_leaves(static_cast<std::uint16_t>(slot_)) + 32;
   for (const auto& page : in_flight_) leaves += 2 * page->records.size();
+  leaves += compaction_->leaves_pinned();
   std::uint64_t height = 1;
   for (const auto& [id, volume] : volumes_) {
     height = std::max<std::uint64_t>(height, volume->tree.height);
@@ -33,7 +35,7 @@ std::uint64_t Group::reserve() const {
   const std::uint64_t listing =
       image_target_ ? image_target_->replaced.size() / format::kDeadPerChunk + 2 : 0;
   return maps + bitmap + dead_.chunk_blocks_needed() + snapshots + descriptor_blocks_.size() + 4 +
-         checkpoint_reserve_ + point_reserve_ + listing;
+         checkpoint_reserve_ + point_reserve_ + listing + compaction_->list_blocks();
 }
 
 std::uint64_t Group::available() const {
@@ -67,6 +69,7 @@ Task<void> Group::supply() {
   auto hold = gate_.hold();
   while (!closing_ && !stopped_) {
     const bool want_spare = !log_.has_spare();
+    if (space_is_low() && compaction_->reopen_waiting()) continue;
     if (pool_.zones_free() != 0 && (want_spare || space_is_low())) {
       auto zone = co_await pool_.take_zone(slot_);
       if (zone && !log_.has_spare()) {
@@ -90,14 +93,15 @@ Task<void> Group::supply() {
 }
 
 /// The order of giving way: what is merely not written yet (a checkpoint frees dead blocks and
-/// log), then history, from its beginning on, then the log kept for a mirror that lags, then the
-/// write that asks.
+/// log), then zones that compaction empties, then history, from its beginning on, then the log kept
+/// for a mirror that lags, then the write that asks.
 Task<bool> Group::relieve() {
   if (log_.can_place() && available() >= blocks_asked()) co_return false;  // enough for it now
   if (!log_.has_spare()) {
     auto empty = space_.empty_zones();
     if (!empty.empty()) {
       space_.remove_zone(empty.front());
+      compaction_->zone_left(empty.front());
       log_.give_spare(empty.front());
       co_return true;
     }
@@ -111,6 +115,10 @@ Task<bool> Group::relieve() {
     if (available() <= before && log_.pages() >= pages && !reaps_snapshots()) {
       futile_ = std::pair(head_.lsn, dead_.waiting() + log_.pages());
     }
+    co_return true;
+  }
+  if (compaction_->give_way()) {
+    co_await compaction_->wait_over();
     co_return true;
   }
   if (const auto start = history_start(); start && *start < checkpoint_lsn_) {

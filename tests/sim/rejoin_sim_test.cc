@@ -6,6 +6,7 @@
 // A failure names its seed; replay it with TANDEM_SEED=<seed>, with the log if TANDEM_LOG is set.
 #include <gtest/gtest.h>
 
+#include "store/compaction.h"
 #include "tests/sim/pair_life.h"
 
 namespace tandem::sim {
@@ -24,13 +25,26 @@ class Rejoin : public PairLife {
     pair_up();
     for (round_ = 1; round_ <= rounds && problem_.empty(); ++round_) one_round();
   }
-  std::size_t rejoined = 0, copied = 0;
+  std::size_t rejoined = 0, copied = 0, moved = 0;
+  /// Blocks change their places all the time, on both nodes.
+  void keep_compacting() { compacting_ = true; }
 
  private:
+  void compact(PairNode& node) {
+    if (!node.is_up() || node.group() == nullptr) return;
+    auto& compaction = node.group()->compaction();
+    compaction.set_slack(random_.below(64));
+    compaction.set_rate(std::uint64_t{1} << random_.between(18, 28));
+    const auto before = compaction.report();
+    if (compaction.start(false)) moved += before.blocks_moved;
+  }
   void write_some(PairNode& node, Stamps& stamps) {
     for (auto n = random_.between(1, 30); n-- != 0 && problem_.empty();) {
       write(node, random_.below(kBlocks), stamps);
       if (random_.chance(1, 20)) complain(of(node.checkpoint()));
+      if (!compacting_ || !random_.chance(1, 6)) continue;
+      compact(world_.primary());
+      compact(world_.mirror());
     }
   }
   std::string slot_state() {
@@ -114,6 +128,7 @@ class Rejoin : public PairLife {
   Stamps content_ = Stamps(kBlocks);
   std::map<std::string, Stamps> kept_;  // snapshots, by name
   bool saw_image_ = false;
+  bool compacting_ = false;
 };
 
 struct Seen {
@@ -129,6 +144,23 @@ void run_lives(const std::vector<std::uint64_t>& seeds, Seen& seen) {
     seen.rejoined += rejoin.rejoined;
     seen.copied += rejoin.copied;
   }
+}
+
+/// The same while each node moves its blocks: what they hold and how they compare stays the same.
+TEST(Rejoins, GoOnThroughCompaction) {
+  std::size_t rejoined = 0, copied = 0, moved = 0;
+  for (const std::uint64_t seed : seeds_to_run(601, 24)) {
+    SimLog log;
+    Rejoin rejoin(seed);
+    rejoin.keep_compacting();
+    rejoin.run(3);
+    ASSERT_EQ(rejoin.problem(), "") << "\nreplay with TANDEM_SEED=" << seed << "\n" << log.text();
+    rejoined += rejoin.rejoined;
+    copied += rejoin.copied;
+    moved += rejoin.moved;
+  }
+  EXPECT_GT(rejoined, 4 * copied);
+  EXPECT_GT(moved, 0u);
 }
 
 TEST(Rejoins, KeepTheTailAndMoveOnlyTheDifference) {

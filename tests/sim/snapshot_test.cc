@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "store/compaction.h"
 #include "tests/sim/store_node.h"
 #include "tests/unit/inspect_fixture.h"
 
@@ -137,11 +138,13 @@ class SnapshotLife {
     group_->set_history_policy(
         {has_history ? Nanoseconds(random_.between(1, 20) * 1'000'000'000) : Nanoseconds{0}});
     for (const std::size_t blocks : {40, 700}) create_volume(blocks);
+    if (compacting_) group_->compaction().set_slack(random_.between(0, 128));
     if (cut_everywhere_) {
       node_.disk().set_observer([this](SimDisk::Moment, const IoRequest&) { crash_here(); });
     }
     for (std::size_t i = 0; i < operations && problem_.empty(); ++i) {
       one();
+      if (compacting_ && random_.chance(1, 4)) compact();
       if (!cut_everywhere_ && random_.chance(1, 12)) complain(check(world_, *group_, model_, true));
     }
     node_.disk().set_observer(nullptr);
@@ -157,6 +160,9 @@ class SnapshotLife {
   std::size_t refused() const { return refused_; }
   std::size_t rolled_back() const { return rolled_back_; }
   std::size_t points() const { return points_; }
+  std::size_t moved() const { return moved_; }
+  /// Compaction runs all the time, at some rate; whatever happens meanwhile.
+  void keep_compacting() { compacting_ = true; }
 
  private:
   void complain(const std::string& what) {
@@ -306,6 +312,26 @@ class SnapshotLife {
     ++points_;
   }
 
+  void compact() {
+    auto& compaction = group_->compaction();
+    const auto state = [&] { return compaction.report().state; };
+    if (state() == store::CompactionReport::State::kRunning) {
+      if (random_.chance(1, 4)) (void)compaction.stop();
+      if (random_.chance(1, 2)) {
+        compaction.set_rate(1 << 30);
+        world_.run_until([&] { return state() != store::CompactionReport::State::kRunning; });
+      }
+      return;
+    }
+    moved_ += compaction.report().blocks_moved;
+    // With named states everywhere hardly anything may be moved.
+    if (random_.chance(1, 6)) {
+      while (!model_.snapshots.empty() && problem_.empty()) delete_snapshot();
+    }
+    compaction.set_rate(std::uint64_t{1} << random_.between(18, 28));
+    (void)compaction.start(random_.chance(1, 2));  // it may have nothing to gain
+  }
+
   void one() {
     ++operation_;
     if (random_.chance(1, 3)) remember();
@@ -382,6 +408,7 @@ class SnapshotLife {
   /// Everything is deleted: all space must come back.
   void end() {
     group_->set_history_policy({});
+    (void)group_->compaction().stop();
     while (!model_.snapshots.empty()) delete_snapshot();
     while (!model_.live.empty()) {
       const std::string name = model_.live.begin()->first;
@@ -414,6 +441,8 @@ class SnapshotLife {
   std::size_t names_ = 0, writing_ = 0, operation_ = 0, moments_ = 0;
   std::size_t crashes_ = 0, made_ = 0, deleted_ = 0, refused_ = 0, rolled_back_ = 0, points_ = 0;
   std::map<Lsn, Content> past_;
+  bool compacting_ = false;
+  std::size_t moved_ = 0;
   bool turning_ = false;  // a rollback is under way: the newest state is the one or the other
   std::string problem_;
 };
@@ -472,6 +501,25 @@ TEST(Snapshots, SurviveACrashAtEveryMoment) {
   }
   EXPECT_GT(crashes, 100u);
   EXPECT_GT(rolled_back, 0u);
+}
+
+/// The same lives, and blocks change their places all the time.
+TEST(Snapshots, ReadAsTheyWereThroughCompaction) {
+  std::size_t moved = 0, points = 0, rolled_back = 0;
+  for (const std::uint64_t seed : seeds_to_run(301, 20)) {
+    SimLog log;
+    const bool is_small = seed % 4 == 0;
+    SnapshotLife life(seed, /*cut_everywhere=*/false, (is_small ? 8 : 24) << 20);
+    life.keep_compacting();
+    life.run(250);
+    ASSERT_EQ(life.problem(), "") << "\nreplay with TANDEM_SEED=" << seed << "\n" << log.text();
+    moved += life.moved();
+    points += life.points();
+    rolled_back += life.rolled_back();
+  }
+  EXPECT_GT(moved, 1000u);
+  EXPECT_GT(points, 20u);
+  EXPECT_GT(rolled_back, 30u);
 }
 
 /// Both have copies of what changed since the state in front of them, each its own.

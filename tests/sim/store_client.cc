@@ -23,6 +23,7 @@ Mix Mix::from_seed(SimRandom random) {
   mix.remove = mix.create;
   mix.checkpoint = random.chance(1, 3) ? 0 : static_cast<std::uint32_t>(random.between(1, 4));
   mix.fua_of_16 = random.chance(1, 3) ? 0 : static_cast<std::uint32_t>(random.between(1, 8));
+  mix.compact = random.chance(1, 2) ? 0 : 2;
   return mix;
 }
 
@@ -64,9 +65,10 @@ Task<void> StoreClients::worker() {
 }
 
 Task<void> StoreClients::one() {
-  const std::array<std::uint32_t, 12> weights{
-      mix_.write, mix_.part_write, mix_.large_write, mix_.flush,  mix_.discard,    mix_.zero,
-      mix_.read,  mix_.resize,     mix_.create,      mix_.remove, mix_.checkpoint, mix_.pause};
+  const std::array<std::uint32_t, 13> weights{
+      mix_.write,      mix_.part_write, mix_.large_write, mix_.flush,  mix_.discard,
+      mix_.zero,       mix_.read,       mix_.resize,      mix_.create, mix_.remove,
+      mix_.checkpoint, mix_.pause,      mix_.compact};
   std::uint64_t total = 0;
   for (const auto w : weights) total += w;
   std::uint64_t point = random_.below(total);
@@ -105,6 +107,9 @@ Task<void> StoreClients::one() {
       break;
     case 10:
       co_await checkpoint();
+      break;
+    case 12:
+      target_.compact();
       break;
     default: {
       const Nanoseconds delay(static_cast<std::int64_t>(random_.below(3'000'000)));

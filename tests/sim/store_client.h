@@ -22,6 +22,8 @@ class ClientTarget {
   virtual Task<Status> resize_volume(std::string name, std::uint64_t size_bytes) = 0;
   virtual Task<Status> delete_volume(std::string name) = 0;
   virtual Task<Status> checkpoint() = 0;
+  /// Begins to move blocks to other places, or ends it; whatever there is to gain.
+  virtual void compact() {}
   /// It crashed: its answers reach nobody any more.
   virtual bool is_dead() const = 0;
   /// It takes nothing more.
@@ -34,6 +36,7 @@ struct Mix {
   // Weights.
   std::uint32_t write = 10, part_write = 4, large_write = 1, flush = 3, discard = 2, zero = 2;
   std::uint32_t read = 6, resize = 1, create = 1, remove = 0, checkpoint = 1, pause = 1;
+  std::uint32_t compact = 0;
   std::uint32_t fua_of_16 = 2;
   /// Changes of the same bytes in flight together. Their order is open, so the model must not judge
   /// what is read then.

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "store/compaction.h"
 #include "tandem/base/log.h"
 
 namespace tandem::sim {
@@ -130,6 +131,13 @@ Task<Status> StoreNode::delete_volume(std::string name) {
 }
 
 Task<Status> StoreNode::checkpoint() { co_return co_await group()->checkpoint(); }
+
+void StoreNode::compact() {
+  auto& compaction = group()->compaction();
+  group()->set_history_policy({});
+  compaction.set_slack(world_.random().below(64));
+  if (!compaction.start(false)) (void)compaction.stop();
+}
 
 Task<Result<StoreModel::Found>> StoreNode::read_all() {
   constexpr std::uint64_t kPieceBytes = 256 << 10;

@@ -71,6 +71,7 @@ class StoreNode final : public ClientTarget {
   Task<Status> resize_volume(std::string name, std::uint64_t size_bytes) override;
   Task<Status> delete_volume(std::string name) override;
   Task<Status> checkpoint() override;
+  void compact() override;  // for a group without a history
   bool is_dead() const override { return disk_.is_off(); }
   bool is_stopped() const override { return group()->stopped().has_value(); }
 

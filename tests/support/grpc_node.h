@@ -67,6 +67,12 @@ class FakeControl final : public Control {
   }
   Task<Status> start_scrub(std::string group) override { return note("start scrub " + group); }
   Task<Status> stop_scrub(std::string group) override { return note("stop scrub " + group); }
+  Task<Status> start_compaction(std::string group) override {
+    return note("start compaction " + group);
+  }
+  Task<Status> stop_compaction(std::string group) override {
+    return note("stop compaction " + group);
+  }
   Task<Status> delete_snapshot(std::string group, std::string name) override {
     return note("delete snapshot " + group + " " + name);
   }

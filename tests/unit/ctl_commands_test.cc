@@ -145,6 +145,45 @@ TEST_F(PoolCommand, ShowsWhatTheHistoryNeedsOfTheParts) {
   EXPECT_EQ(pool["space"]["sum"], pool["size_bytes"]);
 }
 
+TEST_F(PoolCommand, CompactionGoesToEachNodeThatIsNamed) {
+  EXPECT_EQ(both("pool compact vms"), 0);
+  EXPECT_EQ(nodes["a:1"].calls, std::vector<std::string>{"start compaction vms"});
+  EXPECT_EQ(nodes["b:1"].calls, std::vector<std::string>{"start compaction vms"});
+  EXPECT_TRUE(says("A compaction of group vms began on node alpha")) << out.str();
+  EXPECT_EQ(at_a("pool compact vms --stop --json"), 0);
+  EXPECT_EQ(nodes["a:1"].calls.back(), "stop compaction vms");
+  EXPECT_EQ(nodes["b:1"].calls.size(), 1u);
+  EXPECT_EQ(both("pool compact none"), 5);
+  EXPECT_EQ(both("pool compact"), 2);
+  nodes["a:1"].result = Error{ErrorCode::kRefused, "nothing to gain"};
+  EXPECT_EQ(at_a("pool compact vms"), 4);
+}
+
+TEST_F(PoolCommand, ShowsHowCompactionGoes) {
+  EXPECT_EQ(at_a("pool show"), 0);
+  EXPECT_FALSE(says("Compaction")) << out.str();
+  auto& compaction = a().groups[0].compaction;
+  compaction = {.state = "running", .started = a().now};
+  compaction.zones_chosen = 7;
+  compaction.zones_emptied = 2;
+  compaction.total_bytes = 20 << 20;
+  compaction.moved_bytes = 5 << 20;
+  EXPECT_EQ(at_a("pool show"), 0);
+  EXPECT_TRUE(says("Compaction of group vms: running")) << out.str();
+  EXPECT_TRUE(says("5.0 MiB of about 20 MiB moved, 2 of 7 zones given back")) << out.str();
+  compaction.state = "finished";
+  compaction.zones_waiting = 3;
+  compaction.by_itself = true;
+  compaction.outcome = "why";
+  EXPECT_EQ(at_a("pool show"), 0);
+  EXPECT_TRUE(says("3 when the history or a mirror needs them no more")) << out.str();
+  EXPECT_TRUE(says("because free zones were short; why")) << out.str();
+  EXPECT_EQ(at_a("pool show --json"), 0);
+  const auto shown = json()["pools"][0]["groups"][0]["compaction"];
+  EXPECT_EQ(shown["zones_waiting"], 3);
+  EXPECT_EQ(shown["moved_bytes"], 5 << 20);
+}
+
 TEST_F(PoolCommand, AFullPoolIsSaidInTheStatus) {
   nodes["b:1"].status.pool.state = "ok";
   EXPECT_EQ(both("status --check"), 0) << out.str();

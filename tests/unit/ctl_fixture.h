@@ -72,6 +72,12 @@ class FakeClient final : public rpc::ControlClient {
   }
   Status start_scrub(const std::string& group) override { return note("start scrub " + group); }
   Status stop_scrub(const std::string& group) override { return note("stop scrub " + group); }
+  Status start_compaction(const std::string& group) override {
+    return note("start compaction " + group);
+  }
+  Status stop_compaction(const std::string& group) override {
+    return note("stop compaction " + group);
+  }
   Status delete_snapshot(const std::string& group, const std::string& name) override {
     return note("delete snapshot " + group + " " + name);
   }

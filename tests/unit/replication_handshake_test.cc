@@ -177,8 +177,8 @@ TEST(Split, NeitherFollowsTheOther) {
     EXPECT_EQ(verdict.kind, Hello::kRefuse);
     expect_split(verdict.refusal, verdict.split);
   }
-  const auto verdict = judge_welcome(copy(Role::kPrimary, 120, kSecond), Lsn{0}, true,
-                                     welcome(125, kOtherSecond));
+  const auto verdict =
+      judge_welcome(copy(Role::kPrimary, 120, kSecond), Lsn{0}, true, welcome(125, kOtherSecond));
   EXPECT_EQ(verdict.kind, Welcome::kRefuse);
   expect_split(verdict.refusal, verdict.split);
   EXPECT_FALSE(judge_hello(copy(Role::kMirror, 120, kSecond), hello(125, kSecond)).split);

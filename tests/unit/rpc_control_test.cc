@@ -172,6 +172,8 @@ TEST_F(ControlTest, EveryCallArrivesWithItsArguments) {
   expect_snapshot(c->keep_point({"g", {}, UtcNs(17), "", ""}));
   EXPECT_TRUE(c->start_scrub("g").has_value());
   EXPECT_TRUE(c->stop_scrub("g").has_value());
+  EXPECT_TRUE(c->start_compaction("g").has_value());
+  EXPECT_TRUE(c->stop_compaction("g").has_value());
   EXPECT_TRUE(c->check_content({"g", "s", "v", 3, true, true}).has_value());
   expect_receipt(c->receipt("g"));
   expect_receipt(c->promote("g", false));
@@ -207,6 +209,8 @@ TEST_F(ControlTest, EveryCallArrivesWithItsArguments) {
                                          "keep g at - 17 as  \"\"",
                                          "start scrub g",
                                          "stop scrub g",
+                                         "start compaction g",
+                                         "stop compaction g",
                                          "check g s v 3 read detail",
                                          "receipt g",
                                          "promote g",

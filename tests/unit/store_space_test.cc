@@ -41,6 +41,28 @@ struct SpaceWorld {
     std::fill_n(model.begin() + static_cast<std::ptrdiff_t>(zone_base(z)), shape.zone_blocks,
                 State::kFree);
   }
+  void close_or_open_a_zone() {
+    const auto uses = space.zone_uses();
+    if (uses.empty()) return;
+    const auto& use = uses[random.below(uses.size())];
+    ASSERT_EQ(use.closed, closed.count(use.zone) != 0);
+    if (use.closed) {
+      space.open_zone(use.zone);
+      closed.erase(use.zone);
+    } else {
+      space.close_zone(use.zone);
+      closed.insert(use.zone);
+    }
+  }
+  /// Free, in zones that are open, or in those that are not.
+  std::uint64_t count_free(bool in_closed) const {
+    std::uint64_t n = 0;
+    for (std::uint64_t block = 0; block < model.size(); ++block) {
+      const bool is_closed = closed.count(shape.zone_of(PoolBlock{block})) != 0;
+      n += model[block] == State::kFree && is_closed == in_closed ? 1 : 0;
+    }
+    return n;
+  }
   void give_up_empty_zone() {
     const auto empty = space.empty_zones();
     if (empty.empty()) return;
@@ -50,17 +72,19 @@ struct SpaceWorld {
       model[zone_base(z) + i] = State::kForeign;
     }
     space.remove_zone(z);
+    closed.erase(z);
   }
   void allocate() {
     const auto wanted =
         static_cast<std::uint32_t>(1 + random.below(random.chance(1, 4) ? 6000 : 40));
     const auto run = space.allocate(wanted);
     if (!run) {
-      ASSERT_EQ(count(State::kFree), 0u);
+      ASSERT_EQ(count_free(false), 0u);
       return;
     }
     ASSERT_GE(run->count, 1u);
     ASSERT_LE(run->count, wanted);
+    ASSERT_EQ(closed.count(shape.zone_of(run->start)), 0u);
     ASSERT_EQ(shape.zone_of(run->start),
               shape.zone_of(PoolBlock{run->start.value + run->count - 1}));
     for (std::uint32_t i = 0; i < run->count; ++i) {
@@ -114,7 +138,8 @@ struct SpaceWorld {
     space.thaw();
   }
   void expect_counts() const {
-    ASSERT_EQ(space.free_blocks(), count(State::kFree));
+    ASSERT_EQ(space.free_blocks(), count_free(false));
+    ASSERT_EQ(space.closed_blocks(), count_free(true));
     ASSERT_EQ(space.used_blocks(), count(State::kUsed));
     ASSERT_EQ(space.held_blocks(), count(State::kHeld));
   }
@@ -123,6 +148,7 @@ struct SpaceWorld {
   format::Superblock shape;
   SpaceMap space;
   std::vector<State> model;
+  std::set<ZoneId> closed;
   std::vector<Extent> runs;
   std::vector<std::vector<std::byte>> persisted;
 };
@@ -144,6 +170,8 @@ TEST(SpaceMap, BehavesAsASetOfBlocks) {
           w.random.chance(1, 3) ? w.add_zone() : w.give_up_empty_zone();
           break;
         case 3:
+          w.close_or_open_a_zone();
+          break;
         case 4:
         case 5:
         case 6:

@@ -1,5 +1,5 @@
 """What uniform random overwriting of a full pool costs: bytes written, bytes used, and reading in
-sequence afterwards."""
+sequence afterwards; and what it costs to make whole zones again of what lies scattered then."""
 
 import hashlib
 
@@ -55,6 +55,31 @@ def overwrite(node, size, times, step, snapshots):
     return written
 
 
+def compacted(part, node, title):
+    """Zones that compaction gives back, and what is written for each byte of them."""
+    free, before = space_of(node)["free_zones"], written_bytes(node.process.pid)
+    scattered = space_of(node)["free"]
+    started = node.tandem("pool", "compact", "g", check=False)
+    what = f"{title}: zones that compaction gives back"
+    if started.returncode != 0:
+        part.add(what, 0, "MiB", None, started.stderr.strip())
+        return
+
+    def state():
+        groups = node.tandem("pool", "show", json_output=True)["pools"][0]["groups"]
+        return next(g["compaction"] for g in groups if g["group"] == "g")
+
+    part.wait(lambda: state()["state"] != "running", "the compaction", timeout=3600)
+    part.settled(node)
+    end, back = state(), space_of(node)["free_zones"] - free
+    part.add(what, back / MIB, "MiB", None,
+             f"of {scattered / MIB:.0f} MiB that lay scattered; {end['moved_bytes'] / MIB:.0f} MiB "
+             f"moved; {end['outcome'] or 'all that was planned'}")
+    if back > 0:
+        part.add(f"{title}: bytes written to the disk per byte of zones given back",
+                 (written_bytes(node.process.pid) - before) / back)
+
+
 def one(part, title, snapshots):
     size = part.choose(2 * GIB, GIB)
     times = part.choose(3, 1)
@@ -85,6 +110,7 @@ def one(part, title, snapshots):
     part.add(f"{title}: 1 MiB reads in sequence, QD8, after random overwriting", scattered / 1e6,
              "MB/s", None, f"{fresh / 1e6:,.0f} MB/s after writing in sequence")
     part.add(f"{title}: ratio of both", scattered / fresh)
+    compacted(part, node, title)
     sentinel.check(part)
     node.stop()
 
