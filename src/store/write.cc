@@ -13,6 +13,8 @@ using format::RecordType;
 constexpr std::size_t kLsnOffset = 8, kUtcOffset = 16;
 /// Data of one page: what becomes durable and is acknowledged together.
 constexpr std::uint64_t kPageBlocksMax = 256;
+/// Nanoseconds; a record's time may be ahead of the clock by as much.
+constexpr std::uint64_t kTimelineSpread = 1'000'000;
 /// Smaller pieces are copied next to each other, so that a page's data is few, long writes.
 constexpr std::size_t kStageBytesMax = 64 << 10;
 
@@ -167,7 +169,10 @@ bool Group::place_record(PageInFlight& page, Pending& pending, format::Encoder& 
   if (pending.replicated) {
     CHECK(format::load_le(canonical + kLsnOffset, 8) == tail_.lsn.value + 1);
   } else {
-    const std::uint64_t utc = std::max(runtime_.clock.utc().value, tail_.utc.value + 1);
+    std::uint64_t utc = std::max(runtime_.clock.utc().value, tail_.utc.value + 1);
+    // Its time is part of a timeline's name: copies that are promoted apart from each other, with
+    // clocks that are behind the log, must not open the same one.
+    if (type_of(pending) == RecordType::kTimeline) utc += runtime_.random.next() % kTimelineSpread;
     format::store_le(canonical + kLsnOffset, tail_.lsn.value + 1, 8);
     format::store_le(canonical + kUtcOffset, utc, 8);
     if (pending.consistent_until && runtime_.clock.monotonic() > *pending.consistent_until)

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "tests/sim/store_node.h"
@@ -377,6 +378,52 @@ TEST(Compaction, SurvivesACrashAtEveryMoment) {
     s.expect_content("a");
     s.expect_sound();
   }
+}
+
+/// Several batches of a run have a mark each, at one position; those that wait to be joined are
+/// bases for points all the same, also after a restart.
+TEST(Compaction, MarksThatWaitAreWholeAfterARestart) {
+  Scattered s;
+  auto& group = s.make("a", 2048);
+  group.set_history_policy({std::chrono::hours(1)});
+  s.fill("a", 2048);
+  s.thin_out("a", 2048, 4);
+  s.world().run_for(std::chrono::hours(2));
+  ASSERT_TRUE(s.write("a", 12, 79));
+  s.settle("a");
+  const auto report = s.compact("a");
+  ASSERT_GT(report.blocks_moved, 64u) << report.outcome;
+  const Lsn before = group.head().lsn;
+  const auto wanted_before = s.wanted("a");
+  ASSERT_TRUE(s.write("a", 16, 80));
+  const Lsn behind = group.head().lsn;
+  const auto wanted_behind = s.wanted("a");
+  ASSERT_TRUE(s.write("a", 20, 81));
+  ASSERT_TRUE(s.world().run(group.flush_local()));
+  const auto states = group.kept_states();
+  const auto waits = [](const auto& state) {
+    return state.being_deleted && state.moved_from != Lsn{};
+  };
+  ASSERT_TRUE(std::any_of(states.begin(), states.end(), waits));
+
+  SimRandom random(13);
+  SimRuntime world(6);
+  StoreNode node(world, s.node().disk().crash_image({}, random), s.shape(), 7);
+  ASSERT_TRUE(world.run(node.start()));
+  node.group()->set_history_policy({std::chrono::hours(1)});
+  for (const auto& [at, name, wanted] :
+       {std::tuple(before, "before", wanted_before), std::tuple(behind, "behind", wanted_behind)}) {
+    const auto kept = world.run(node.group()->keep_point(at, name, ""));
+    ASSERT_TRUE(kept) << kept.error().message;
+    auto point = node.group()->open_snapshot(name, "a");
+    ASSERT_TRUE(point);
+    EXPECT_EQ(Scattered::differs(world, **point, wanted), "") << name;
+  }
+  EXPECT_EQ(still_unbalanced(world, node.pool()), "");
+  world.run(node.stop());
+  world.run_until([&] { return node.disk().in_flight() == 0; });
+  const auto verified = inspect::verify(node.disk().remains());
+  EXPECT_TRUE(verified.sound()) << verified.text();
 }
 
 TEST(Compaction, EndsWhenItIsToldTo) {

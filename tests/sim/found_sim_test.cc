@@ -69,7 +69,7 @@ class Found : public PairLife {
  private:
   Task<void> switch_over(PairNode& node, bool& answered) {
     auto switching = node.control().switchover("g", "");
-    const Status done = co_await std::move(switching);
+    const auto done = co_await std::move(switching);
     if (done) complain("it switched over to a node that hears nothing");
     answered = true;
   }

@@ -265,12 +265,13 @@ TEST_F(TlsTest, AViewerMayLookAndChangeNothing) {
         (*look)->set_mode("g", ReplicationMode::kSync),
         (*look)->add_mirror({"g", "h:1", ReplicationMode::kSync}),
         (*look)->remove_mirror("g", "h:1"), (*look)->change_settings({"g", "", {}}),
-        (*look)->demote("g"), (*look)->switchover("g", "")}) {
+        (*look)->demote("g")}) {
     ASSERT_FALSE(refused.has_value());
     EXPECT_EQ(refused.error().code, ErrorCode::kRefused);
     EXPECT_MENTIONS(refused.error().message, "eve may only look");
   }
   EXPECT_EQ((*look)->promote("g", true).error().code, ErrorCode::kRefused);
+  EXPECT_EQ((*look)->switchover("g", "").error().code, ErrorCode::kRefused);
   const std::vector<std::string> only_looked = {"status", "receipt g"};
   EXPECT_EQ(node.control.calls, only_looked);
   // Nor may it play a node.

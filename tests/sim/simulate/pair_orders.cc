@@ -45,7 +45,7 @@ Task<void> PairChaos::switch_over(Side& side) {
   ++side.orders;
   chronicle_.say("operator: switchover from " + side.node->name());
   auto switching = side.node->control().switchover("g", "");
-  const Status done = co_await std::move(switching);
+  const auto done = co_await std::move(switching);
   --side.orders;
   chronicle_.mark(done ? "switched-over" : "switchover-failed");
   chronicle_.say("switchover from " + side.node->name() +
