@@ -53,12 +53,11 @@ class Found : public PairLife {
     PairNode& node = world_.primary();
     Stamps stamps(kBlocks);
     write(node, 1, stamps);
-    world_.network().swallow(node.address());
-    write(node, 2, stamps);
     bool answered = false;
     spawn(switch_over(node, answered));
     const auto drains = [&] { return node.status().state == "draining"; };
     if (!world_.until(drains, 1s)) complain("it does not drain");
+    world_.network().swallow(node.address());
     node.stop();
     if (!answered) complain("the operator was not answered");
     complain(node.start());

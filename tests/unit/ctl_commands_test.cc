@@ -170,7 +170,7 @@ TEST_F(PoolCommand, ShowsHowCompactionGoes) {
   compaction.moved_bytes = 5 << 20;
   EXPECT_EQ(at_a("pool show"), 0);
   EXPECT_TRUE(says("Compaction of group vms: running")) << out.str();
-  EXPECT_TRUE(says("5.0 MiB of about 20 MiB moved, 2 of 7 zones given back")) << out.str();
+  EXPECT_TRUE(says("5 MiB of about 20 MiB moved, 2 of 7 zones given back")) << out.str();
   compaction.state = "finished";
   compaction.zones_waiting = 3;
   compaction.by_itself = true;

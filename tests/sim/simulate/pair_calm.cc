@@ -270,7 +270,15 @@ void PairChaos::clean_up() {
   Side& primary = *serving_side();
   const auto last = run(primary.node->control().create_snapshot({"g", "last", ""}));
   if (!last) return void(complain("a last snapshot: " + last.error().message));
-  const auto arrived = [&] { return PairWorld::are_level(*primary.node, *primary.other->node); };
+  // A mirror that has the record shows the snapshot with its next checkpoint.
+  const auto arrived = [&] {
+    return PairWorld::are_level(*primary.node, *primary.other->node) &&
+           std::all_of(sides_.begin(), sides_.end(), [](Side& side) {
+             const auto kept = side.node->group()->snapshots();
+             return std::any_of(kept.begin(), kept.end(),
+                                [](const auto& state) { return state.name == "last"; });
+           });
+  };
   if (!world_.until(arrived, 60s)) return void(complain("a last record does not arrive"));
   for (Side& side : sides_) {
     for (const auto& state : side.node->group()->snapshots()) {
