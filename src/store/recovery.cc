@@ -206,8 +206,12 @@ Task<Status> Recovery::scan() {
         continue;
       }
       if (!g.pool_.owns(g.slot_, header->next_zone)) {
-        co_return corrupt("the log goes on in zone " + std::to_string(header->next_zone.value) +
-                          ", which is not the group's");
+        // Wrong only if the page counts: one that an earlier recovery cut off may lie here still,
+        // and the zone that it leads to was given back since.
+        leads_nowhere_ =
+            corrupt("the log goes on in zone " + std::to_string(header->next_zone.value) +
+                    ", which is not the group's");
+        co_return ok();
       }
       at = geometry.zone_start(header->next_zone);
     }
@@ -264,8 +268,9 @@ Task<Status> Recovery::verify() {
     log_event(Level::kInfo, "log.cut", "group={} behind={} pages={}", group_.name_,
               scanned.header.before.lsn.value, pages_.size() - i);
     pages_.erase(pages_.begin() + static_cast<std::ptrdiff_t>(i), pages_.end());
-    break;
+    co_return ok();
   }
+  if (leads_nowhere_) co_return Error(std::move(*leads_nowhere_));
   co_return ok();
 }
 

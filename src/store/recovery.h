@@ -51,7 +51,8 @@ class Recovery {
   format::Anchor anchor_;
   format::Descriptor descriptor_;
   std::vector<ScannedPage> pages_;
-  std::vector<Extent> places_;  // of all data in pages_, in order
+  std::optional<Error> leads_nowhere_;  // the last of pages_ names a zone that is not the group's
+  std::vector<Extent> places_;          // of all data in pages_, in order
 };
 
 }  // namespace tandem::store

@@ -383,11 +383,11 @@ TEST(Compaction, SurvivesACrashAtEveryMoment) {
 /// Several batches of a run have a mark each, at one position; those that wait to be joined are
 /// bases for points all the same, also after a restart.
 TEST(Compaction, MarksThatWaitAreWholeAfterARestart) {
-  Scattered s;
-  auto& group = s.make("a", 2048);
+  Scattered s(40 << 20);
+  auto& group = s.make("a", 6144);  // more leaves than a batch may pin
   group.set_history_policy({std::chrono::hours(1)});
-  s.fill("a", 2048);
-  s.thin_out("a", 2048, 4);
+  s.fill("a", 6144);
+  s.thin_out("a", 6144, 4);
   s.world().run_for(std::chrono::hours(2));
   ASSERT_TRUE(s.write("a", 12, 79));
   s.settle("a");

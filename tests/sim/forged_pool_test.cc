@@ -78,24 +78,35 @@ class ForgedPool {
     header.block_count = count;
     return header;
   }
-  /// One page behind the last one, by the same writer. Records without data.
-  void append(const std::vector<Bytes>& records) {
+  /// One page behind the last one, by the same writer. `places`: of each record's data.
+  void append(const std::vector<Bytes>& records, const std::vector<format::Extent>& places = {},
+              ZoneId next_zone = {}) {
     Block page{};
     format::Encoder body(std::span<std::byte>(page).subspan(format::kLogPageHeaderBytes));
     for (const auto& record : records) {
       body.raw(record);
-      format::encode_placement(body, {});
+      format::encode_placement(body, places);
     }
     format::LogPageHeader header = last_page_;
     header.at = header.at.next();
-    CHECK(header.at.value % (shape().zone_bytes / kBlockBytes) != 0);
+    CHECK(is_last_of_zone(header.at) == (next_zone != ZoneId{}));
+    CHECK(header.at.value % zone_blocks() != 0);
     header.before = end_;
     header.record_count = static_cast<std::uint32_t>(records.size());
     header.used_bytes = static_cast<std::uint32_t>(body.position());
     header.first_of_boot = false;
     header.durable = end_.lsn;
+    header.next_zone = next_zone;
     format::finish_log_page(page, header);
     put(header.at, page);
+  }
+  /// Pages with a record each, up to the last but one of the log's zone. What follows them follows
+  /// the last.
+  void fill_zone() {
+    while (!is_last_of_zone(last_page_.at.next())) {
+      append({range_record()});
+      find();
+    }
   }
 
   // --- the checkpoint --------------------------------------------------------------------------
@@ -151,7 +162,19 @@ class ForgedPool {
   const SimImage& image() const { return image_; }
 
  private:
+  static std::uint64_t zone_blocks() { return shape().zone_bytes / kBlockBytes; }
+  static bool is_last_of_zone(PoolBlock at) {
+    return at.value % zone_blocks() == zone_blocks() - 1;
+  }
+  Bytes range_record() const {
+    Bytes bytes(1024);
+    format::Encoder out(bytes);
+    format::encode_range(out, range(RecordType::kZero, 0, 1));
+    bytes.resize(out.position());
+    return bytes;
+  }
   void find() {
+    chain_.clear();
     for (std::uint64_t i = 0; i < image_.size_bytes() / kBlockBytes; ++i) {
       const PoolBlock at{i};
       const Block block = get(at);
@@ -295,6 +318,33 @@ TEST(ForgedLog, WhatIsOfNoVolumeChangesNothing) {
     EXPECT_EQ(opened.node.group()->head().lsn, pool.end().lsn.next());
     EXPECT_EQ(opened.node.group()->volumes().size(), 1u);
     EXPECT_EQ(opened.node.group()->volumes()[0].size_bytes, kVolumeBlocks * kBlockBytes);
+  }
+}
+
+/// Found by simulate: a page whose data never arrived is cut off, lies there still, and names a
+/// zone that was given back since. One that counts must not.
+TEST(ForgedLog, APageThatDoesNotCountMayLeadNowhere) {
+  for (const bool is_whole : {false, true}) {
+    SCOPED_TRACE(is_whole);
+    ForgedPool pool;
+    pool.fill_zone();
+    const PoolBlock place{shape().disk_bytes / kBlockBytes - 1};
+    Block data{};
+    data[0] = std::byte{1};
+    pool.put(place, data);
+    const std::uint32_t crc = format::crc32c(data) ^ (is_whole ? 0u : 1u);
+    const RecordHeader header = pool.range(RecordType::kWrite, 3, 1);
+    const Bytes write = encoded([&](auto& out) { format::encode_write(out, header, {{crc}}); });
+    // The last zone of the pool is nobody's.
+    const auto zones = shape().disk_bytes / shape().zone_bytes;
+    pool.append({write}, {{place, 1}}, ZoneId{static_cast<std::uint32_t>(zones - 1)});
+    Opened opened(pool.image());
+    if (is_whole) {
+      EXPECT_NE(opened.refusal().find("which is not the group's"), std::string::npos);
+    } else {
+      ASSERT_EQ(opened.refusal(), "");
+      EXPECT_EQ(opened.node.group()->head().lsn, pool.end().lsn);
+    }
   }
 }
 

@@ -327,6 +327,7 @@ void PairChaos::crash(Side& side, bool power) {
 /// the checkpoint that keeps it as a branch came long before.
 void PairChaos::lose_cache(Side& side) {
   side.hold.lose_cache();
+  if (side.unserved) side.unserved->lose_cache();
   for (auto& [line, tail] : side.tails) {
     const bool is_kept = tail.rewound_at != Nanoseconds{0} && time() - tail.rewound_at > 30s;
     if (!is_kept) tail.hold.lose_cache();

@@ -59,6 +59,11 @@ class PairChaos {
     PairNode* node = nullptr;
     Side* other = nullptr;
     Hold hold;
+    // As it was before the node served its line again, and how many changes were confirmed then. As
+    // long as no more were, another crash may lead back to that: it may take from its mirror the
+    // records that it had lost, and served without.
+    std::optional<Hold> unserved;
+    std::size_t confirmed = 0;
     // The clients that its primary's writers wait for it: from the product's own events.
     bool gate_closed = false;
     Lsn barrier;
@@ -129,6 +134,7 @@ class PairChaos {
   void watch_gate(Side& side);
   void close_windows(Side& mirror);
   bool is_judged(const Side& side) const;
+  bool confirmed_nothing(Side& side, const LineKey& line);
   void judge(Side& side);
   bool judge_content(Side& side, const TimelineHistory& history, const StoreModel::Found& found);
   void begin_session(Side& side);

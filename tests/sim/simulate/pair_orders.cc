@@ -101,6 +101,11 @@ Task<void> PairChaos::drop_snapshot(Side& side, std::string name) {
   chronicle_.say("operator: delete snapshot " + name + " on " + side.node->name());
   // It may be gone from now on, wherever the order ends.
   if (snapshots_.at(name).node == side.node->name()) snapshots_.at(name).durable = false;
+  // A tail that ended with it is kept as this snapshot: nothing happened since.
+  for (const auto& state : side.node->group()->snapshots()) {
+    const Lsn end = state.name == name ? state.at.lsn : Lsn{};
+    if (end != Lsn{}) std::erase_if(side.tails, [&](const auto& t) { return t.second.end == end; });
+  }
   auto dropping = side.node->control().delete_snapshot("g", name);
   (void)co_await std::move(dropping);
   --side.orders;

@@ -191,11 +191,20 @@ void PairChaos::judge(Side& side) {
   if (!found) return void(complain("reading " + node.name() + ": " + found.error().message));
   if (!judge_content(side, history, *found)) return;
   const LineKey key = key_of(history);
+  if (!confirmed_nothing(side, key)) side.unserved = side.hold;
+  side.confirmed = lines_.at(key).now().promised(StoreModel::Crash::kProcessKilled);
   side.hold = Hold{key, lines_.at(key).newest(), /*own=*/true, kForever};
   side.judged = key;
   side.judged_boot = boot;
   side.mode = node.group()->mode();
   chronicle_.say("what " + node.name() + " serves is right");
+}
+
+/// No change was confirmed since it began to serve that line again.
+bool PairChaos::confirmed_nothing(Side& side, const LineKey& line) {
+  if (!side.unserved || side.hold.line != line || !side.hold.own) return false;
+  const StoreModel& served = *lines_.at(line).models.at(side.hold.model);
+  return served.promised(StoreModel::Crash::kProcessKilled) == side.confirmed;
 }
 
 bool PairChaos::judge_content(Side& side, const TimelineHistory& history,
@@ -208,7 +217,9 @@ bool PairChaos::judge_content(Side& side, const TimelineHistory& history,
   if (side.fault_armed) hold.lose_cache();
   if (line == key_of(history)) {
     if (lines_.at(line).server != name) return complain(name + " serves another node's timeline");
-    const auto wrong = lines_.restart(line, found, hold);
+    const bool may_go_back = confirmed_nothing(side, line);
+    auto wrong = lines_.restart(line, found, hold);
+    if (wrong && may_go_back && !lines_.restart(line, found, *side.unserved)) wrong.reset();
     return !wrong || complain(name + " serves again, but not what it should: " + *wrong);
   }
   if (auto wrong = lines_.check(line, found, hold))
