@@ -47,7 +47,6 @@ Task<void> Shipper::stream(Plan plan) {
   ask_until_.reset();
   heads_sent_.clear();
   if (plan.image) open_gate("the mirror's position is not in the log");
-  backoff_.reset();
   if (plan.image) {
     set_state(State::kImage, "the mirror's position is not in the log: sending what changed");
   } else {
@@ -334,7 +333,11 @@ void Shipper::on_ack(const message::Ack& ack) {
     heads_sent_.pop_front();
   }
   const bool had_full_window = window_full();
-  if (ack.written > acked_.written) last_progress_ = last_contact_;
+  const bool got_on = ack.written > acked_.written;
+  if (got_on) last_progress_ = last_contact_;
+  // Not before it has taken something: one that refuses each image must not be sent it in a loop.
+  if (state_ != State::kImage && !image_point_ && (got_on || ack.written == sent_))
+    backoff_.reset();
   acked_.received = std::max(acked_.received, ack.received);
   acked_.written = std::max(acked_.written, ack.written);
   acked_.durable = std::max(acked_.durable, ack.durable);

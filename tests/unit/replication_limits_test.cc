@@ -15,13 +15,15 @@ class HandMirror final : public LinkAcceptor {
     world_.run_until([&] { return running_ == 0; }, 10s);
   }
   void accept(std::unique_ptr<Link> link) override {
+    ++streams;
     links_.push_back(std::move(link));
     spawn(serve(*links_.back()));
   }
 
   std::uint32_t codecs = message::kCodecLz4;
   Nanoseconds read_pause{0};  // a slow link: the sender's backlog grows
-  std::size_t batches = 0, compressed = 0, bytes = 0;
+  bool refuses_images = false;
+  std::size_t batches = 0, compressed = 0, bytes = 0, streams = 0;
   Lsn written;
 
  private:
@@ -44,6 +46,8 @@ class HandMirror final : public LinkAcceptor {
         bytes += records->batch.payload_bytes();
         written = records->batch.last;
         link.send(message::Ack{written, written, written});
+      } else if (refuses_images && std::holds_alternative<message::ImageBegin>(*received)) {
+        link.send(message::Refuse{ErrorCode::kNoSpace, "the pool is full", {}});
       } else if (std::holds_alternative<message::Heartbeat>(*received)) {
         link.send(message::Ack{written, written, written});
       }
@@ -138,6 +142,19 @@ TEST(CatchUpRate, HoldsForAFullCopy) {
   EXPECT_GT(slot.progress_done, 10u);
   EXPECT_LT(slot.progress_done, 35u) << "of 50 blocks, at ten a second";
   ASSERT_TRUE(pair.converge());
+}
+
+TEST(CatchUpRate, AnImageThatIsRefusedIsNotSentInALoop) {
+  Shipping s(7);
+  s.write(300);
+  ASSERT_TRUE(s.world.run(s.a.log.flush_local()));
+  s.a.log.trim(Lsn{300});
+  s.mirror.refuses_images = true;
+  s.a.serve_to("b", ReplicationMode::kAsync);
+  s.world.run_for(20s);
+  EXPECT_GT(s.mirror.streams, 3u);
+  EXPECT_LT(s.mirror.streams, 300u) << "with a pause of at most 200 ms";
+  s.mirror.refuses_images = false;
 }
 
 TEST(Compression, IsAskedForOnlyWhenSetAndUnderstood) {
