@@ -219,7 +219,7 @@ Task<Status> Group::install_blocks(message::ImageBlocks blocks) {
   }
   // Check and pin everything, take space, write, and only then enter it in the map.
   std::vector<NodeRef> pins;
-  std::size_t wanted = 0;
+  std::size_t wanted = 0, loads = 0;
   for (std::size_t i = 0; i < blocks.entries.size(); ++i) {
     const auto& e = blocks.entries[i];
     const bool is_hole = i >= with_data;
@@ -231,9 +231,15 @@ Task<Status> Group::install_blocks(message::ImageBlocks blocks) {
       co_return Error{ErrorCode::kCorrupt, "full copy: a block arrived damaged"};
     }
     wanted += !is_hole && e.crc32c != format::crc32c_of_zero_block() ? 1 : 0;
-    auto leaf = co_await cache_.load(volume.tree, 0, e.block.value / format::kMapFanout, true);
-    if (!leaf) co_return Error(std::move(leaf.error()));
-    pins.push_back(std::move(*leaf));
+    NodeRef leaf = cache_.peek(volume.tree, 0, e.block.value / format::kMapFanout);
+    if (!leaf) {
+      auto loaded = co_await cache_.load(volume.tree, 0, e.block.value / format::kMapFanout, true);
+      if (!loaded) co_return Error(std::move(loaded.error()));
+      leaf = std::move(*loaded);
+      // Leaves that need no I/O must not pile up on the stack.
+      if (++loads % 64 == 0) co_await next_turn(runtime_.executor);
+    }
+    pins.push_back(std::move(leaf));
   }
   Status space = co_await take_aside_space(wanted);
   if (!space) co_return space;
