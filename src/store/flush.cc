@@ -7,12 +7,13 @@ namespace tandem::store {
 /// mirror that RemoteAck names.
 Task<Status> Group::flush_to(Lsn target, bool remote) {
   auto hold = gate_.hold();
+  const auto reign = reign_;
   const auto remote_lacks = [&] { return remote_.durable && *remote_.durable < target; };
   // Tell the mirror first: its flush then runs beside ours.
   if (remote && remote_flush_waiters_++ == 0) flushes_answered_ = runtime_.clock.monotonic();
   if (remote && remote_lacks() && append_listener_) append_listener_();
   Status local = co_await flush_local_to(target);
-  while (remote && local && remote_lacks() && !stopped_ && !closing_ && role_ == Role::kPrimary) {
+  while (remote && local && remote_lacks() && !stopped_ && !closing_ && reigns_since(reign)) {
     co_await remote_changed_.wait();
   }
   if (remote) {
@@ -20,7 +21,7 @@ Task<Status> Group::flush_to(Lsn target, bool remote) {
     flushes_answered_ = runtime_.clock.monotonic();
   }
   if (!local) co_return local;
-  if (remote && (stopped_ || closing_ || role_ != Role::kPrimary)) co_return refusal();
+  if (remote && (stopped_ || closing_ || !reigns_since(reign))) co_return refusal();
   co_return ok();
 }
 

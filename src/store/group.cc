@@ -119,6 +119,7 @@ Task<Status> Group::set_role(Role role, Timeline fenced_by) {
   fenced_by_ = fenced_by;
   if (role != Role::kPrimary) {
     // Before anything else runs: no write that waits may still be acknowledged.
+    ++reign_;
     serving_ = false;
     remote_ = RemoteAck{};
     fail_waiting(refusal());

@@ -22,6 +22,7 @@
 #include "format/checkpoint.h"
 #include "format/log_page.h"
 #include "store/dead_list.h"
+#include "store/group_use.h"
 #include "store/log_zones.h"
 #include "store/map.h"
 #include "store/pool.h"
@@ -35,26 +36,6 @@
 #include "tandem/volume.h"
 
 namespace tandem::store {
-
-/// Where every block of a group's zones is.
-struct GroupUse {
-  std::uint64_t data_blocks = 0;      // that the newest position maps
-  std::uint64_t dead_blocks = 0;      // waiting until no mirror needs them
-  std::uint64_t snapshot_blocks = 0;  // mapped by snapshots only: data and map nodes
-  std::uint64_t map_blocks = 0;
-  std::uint64_t book_blocks = 0;    // descriptor, bitmap, chunks of lists
-  std::uint64_t moving_blocks = 0;  // on their way: written and not mapped yet, or between lists
-  std::uint64_t freed_blocks = 0;   // free once the next checkpoint is durable
-  std::uint64_t free_blocks = 0;
-  std::uint64_t log_blocks = 0;       // pages in log zones
-  std::uint64_t log_rest_blocks = 0;  // log zones that are not written yet
-  std::uint64_t zones = 0;
-  /// They are all: zones times blocks of a zone.
-  std::uint64_t sum() const {
-    return data_blocks + dead_blocks + snapshot_blocks + map_blocks + book_blocks + moving_blocks +
-           freed_blocks + free_blocks + log_blocks + log_rest_blocks;
-  }
-};
 
 class Compaction;
 class Repair;
@@ -396,13 +377,20 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   bool space_is_low() const;
   void refuse_front();
 
-  // volumes.cc
+  // group.cc
   bool holds(bool change) const {
     return admits_ != Admits::kAll && (change || admits_ == Admits::kNothing);
   }
   Task<void> until_admitted(bool change);
+  /// What began in an earlier reign is not confirmed, also when this copy is primary again: its new
+  /// timeline is not durable yet, and may not have it.
+  bool reigns_since(std::uint64_t reign) const {
+    return role_ == Role::kPrimary && reign_ == reign;
+  }
   Timeline timeline_above(Timeline above) const;
   static std::vector<std::byte> timeline_record(Timeline timeline);
+
+  // volumes.cc
   Task<Result<Lsn>> append_control(std::vector<std::byte> canonical,
                                    std::optional<Nanoseconds> consistent_until = std::nullopt);
   Task<Result<Lsn>> append_control(Pending pending);
@@ -514,6 +502,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   Admits admits_ = Admits::kAll;
   Condition admitted_;  // admits_ changed, or nobody is held any more
   std::size_t changes_under_way_ = 0;
+  std::uint64_t reign_ = 0;  // how often it ceased to be primary
   bool closing_ = false;
   std::optional<Error> stopped_;
   std::vector<format::SlotState> slots_;

@@ -79,6 +79,7 @@ Task<Result<Lsn>> Group::append_control(Pending pending) {
     co_return Error{ErrorCode::kUnavailable,
                     "group " + name_ + " is changing its primary; try again in some seconds"};
   }
+  const auto reign = reign_;
   Completion completion;
   pending.completion = &completion;
   enqueue(std::move(pending));
@@ -86,8 +87,7 @@ Task<Result<Lsn>> Group::append_control(Pending pending) {
   if (!logged) co_return Error(std::move(logged.error()));
   Status durable = co_await flush_local_to(completion.last);
   if (!durable) co_return Error(std::move(durable.error()));
-  // Fenced meanwhile: the newer timeline may not have it, so it is not confirmed any more.
-  if (role_ != Role::kPrimary) co_return refusal();
+  if (!reigns_since(reign)) co_return refusal();
   co_return completion.last;
 }
 

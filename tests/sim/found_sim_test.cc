@@ -95,5 +95,47 @@ TEST(FoundBySimulate, AStopAmidASwitchoverThatDrainsEndsCleanly) {
   EXPECT_EQ(found.problem(), "") << log.text();
 }
 
+/// Seed 954: a node was fenced, and promoted by force while what its clients had asked for before
+/// still waited for the disk. It was confirmed then, before the new timeline was durable.
+TEST(FoundBySimulate, NothingFromBeforeAFenceIsConfirmedByAPromotion) {
+  SimLog log;
+  SimRuntime world(7);
+  const StoreShape shape;
+  StoreNode node(world, StoreNode::formatted(shape, 7), shape, 7);
+  ASSERT_TRUE(world.run(node.start()));
+  auto made =
+      world.run(node.pool().create_group("g", Uuid{}, Role::kPrimary, ReplicationMode::kAsync));
+  ASSERT_TRUE(made);
+  store::Group& group = **made;
+  group.serve(true);
+  ASSERT_TRUE(world.run(group.create_volume("v", 8 * kBlockBytes, 4096)));
+  auto volume = group.open_volume("v");
+  ASSERT_TRUE(volume);
+  ASSERT_TRUE(world.run((*volume)->write(0, IoBuffer::on_heap(kBlockBytes), {})));
+  const auto ask = [](Task<Status> task, std::optional<Status>& answer) -> Task<void> {
+    answer = co_await std::move(task);
+  };
+  std::optional<Status> flushed, created, fenced;
+  std::optional<Result<LogPoint>> promoted;
+  node.disk().inject(
+      {.kind = IoRequest::Kind::kFlush, .effect = DiskFault::Effect::kStall, .stall = 500ms});
+  spawn(ask((*volume)->flush(), flushed));
+  spawn(ask(group.create_volume("w", 8 * kBlockBytes, 4096), created));
+  world.run_for(100ms);
+  ASSERT_FALSE(flushed || created) << "the disk stands still";
+  spawn(ask(group.set_role(Role::kFenced, Timeline{5}), fenced));
+  const auto promote = [](Task<Result<LogPoint>> task,
+                          std::optional<Result<LogPoint>>& answer) -> Task<void> {
+    answer = co_await std::move(task);
+  };
+  spawn(promote(group.start_timeline(), promoted));
+  ASSERT_TRUE(world.run_until([&] { return flushed && created && fenced && promoted; }, 10s));
+  EXPECT_TRUE(*promoted) << promoted->error().message;
+  EXPECT_FALSE(*flushed) << "a flush was confirmed";
+  EXPECT_FALSE(*created) << "a volume was confirmed";
+  volume->reset();
+  world.run(node.stop());
+}
+
 }  // namespace
 }  // namespace tandem::sim
