@@ -87,7 +87,7 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   // --- status ---------------------------------------------------------------------------------
   const PolicyStatus& policy_status() const { return ack_policy_.status(); }
   /// The policy makes writers wait, and no time-out ends it.
-  bool holds_writers() const { return role_ == Role::kPrimary && ack_policy_.holds(); }
+  bool holds_writers() const override { return role_ == Role::kPrimary && ack_policy_.holds(); }
   std::vector<SlotStatus> slots() const;
   /// See Shipper::agreed().
   LogPoint agreed_with(std::string_view address) const;

@@ -41,6 +41,8 @@ class ShipperOwner {
   /// an operator has chosen (is_split()), or "": that is not so, or not any more.
   virtual void note_split(const std::string& node, const TimelineHistory& history,
                           const std::string& why) = 0;
+  /// A declared policy makes writers wait until mirrors have more.
+  virtual bool holds_writers() const = 0;
   /// True while this primary has not served since it started, so that it may take records.
   virtual bool may_fetch() const = 0;
   /// What every copy of the group holds durably, and this one in a checkpoint.

@@ -1,8 +1,8 @@
 // The streaming part of Shipper: the order of records, the window, acknowledgements, the gate.
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
+#include "format/checksum.h"
 #include "replication/shipper.h"
 #include "tandem/base/check.h"
 #include "tandem/base/log.h"
@@ -14,15 +14,12 @@ namespace {
 /// Heartbeats whose answers are waited for; of older ones the answer is not looked at.
 constexpr std::size_t kHeadsMax = 64;
 
-bool is_zero(const IoBuffer& block) {
-  return block.size() > 1 && std::to_integer<int>(*block.data()) == 0 &&
-         std::memcmp(block.data(), block.data() + 1, block.size() - 1) == 0;
-}
-
 /// Disks that were copied or wiped are full of zeroes, whose blocks an image carries like others.
-bool is_mostly_zero(const std::vector<IoBuffer>& blocks) {
-  const auto zero = std::count_if(blocks.begin(), blocks.end(), is_zero);
-  return 2 * static_cast<std::size_t>(zero) > blocks.size();
+bool is_mostly_zero(const message::ImageBlocks& blocks) {
+  const auto zero = std::count_if(blocks.entries.begin(), blocks.entries.end(), [](const auto& e) {
+    return e.crc32c == format::crc32c_of_zero_block();
+  });
+  return 2 * static_cast<std::size_t>(zero) > blocks.entries.size();
 }
 
 }  // namespace
@@ -183,8 +180,8 @@ Task<Status> Shipper::ship_next() {
 Nanoseconds Shipper::time_to_gather() {
   const auto now = clock_.monotonic();
   if (!gathering_since_) gathering_since_ = now;
-  const bool awaited =
-      (gating_ && slot_.mode == ReplicationMode::kSync) || flush_due() || flush_wanted_.has_value();
+  const bool awaited = (gating_ && slot_.mode == ReplicationMode::kSync) ||
+                       owner_.holds_writers() || flush_due() || flush_wanted_.has_value();
   const std::uint64_t bytes = log_.tail().payload_bytes - sent_payload_;
   if (awaited || state_ != State::kFollowing || bytes >= options_.batch_bytes)
     return Nanoseconds(0);
@@ -299,7 +296,7 @@ Task<Status> Shipper::send_image(std::optional<LogPoint> since) {
       pace_.spend(clock_.monotonic(), blocks->entries.size() * kBlockBytes, *rate);
     // Zeroes shrink to nearly nothing, so these never cost more than they save.
     const bool can_be = (peer_codecs_ & message::kCodecLz4) != 0;
-    blocks->compress = compresses() || (can_be && is_mostly_zero(blocks->payload));
+    blocks->compress = compresses() || (can_be && is_mostly_zero(*blocks));
     link_->send(Message(std::move(*blocks)));
   }
   log_.end_image();

@@ -225,6 +225,17 @@ TEST(Gathering, AFullMessageGoesAtOnce) {
   EXPECT_LE(s.mirror.batches, 10u);
 }
 
+TEST(Gathering, WritersThatAPolicyHoldsDoNotWaitForMore) {
+  ReplicationOptions options = test_options();
+  options.gather_time = 10s;
+  Shipping s(23, options);
+  s.a.replication->set_settings({{"lag_bytes", "8KiB"}, {"lag_action", "stall"}});
+  follow(s, ReplicationMode::kAsync);
+  const auto begun = s.a.node.monotonic();
+  s.write(200);  // four at a time, so that nearly each is beyond the bound
+  EXPECT_LE(s.a.node.monotonic() - begun, 5s);
+}
+
 TEST(Gathering, WritersAndFlushesThatWaitDoNotWaitForMore) {
   for (const auto mode : {ReplicationMode::kSync, ReplicationMode::kFlush}) {
     ReplicationOptions options = test_options();
