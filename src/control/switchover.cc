@@ -150,7 +150,12 @@ Task<Result<SwitchedOver>> GroupRunner::switchover(std::string address) {
   if (serves()) {
     auto catching_up = replication_->wait_durable(to, group_.head().lsn, options_.catch_up_limit);
     const Status level = co_await std::move(catching_up);
-    if (!level) co_return level.error();
+    if (!level)
+      co_return Error{
+          level.error().code,
+          fmt::format("{}; nothing was changed, clients go on here: bring the mirror up "
+                      "and try again",
+                      level.error().message)};
   }
   const Status down = co_await step_down(to);
   if (!down) co_return down.error();

@@ -1,4 +1,4 @@
-// Time in coroutines, on the executor port only: a periodic tick, a wait that ends, a back-off.
+// Time in coroutines, on the executor port only: a periodic tick, a pace, a back-off.
 #pragma once
 
 #include <algorithm>
@@ -9,6 +9,7 @@
 #include "tandem/base/sync.h"
 #include "tandem/base/task.h"
 #include "tandem/port/executor.h"
+#include "tandem/port/wait.h"
 
 namespace tandem::replication {
 
@@ -55,14 +56,6 @@ class Ticker {
   TimerId timer_ = 0;
   bool running_ = false;
 };
-
-/// Returns when `condition` was notified or `limit` has passed, whichever is first; the caller
-/// looks at the state to learn which.
-inline Task<void> wait_at_most(Executor& executor, Condition& condition, Nanoseconds limit) {
-  const TimerId timer = executor.schedule_after(limit, [&condition] { condition.notify_all(); });
-  co_await condition.wait();
-  executor.cancel(timer);
-}
 
 /// Spreads bytes over time. Nothing is saved up: a pause is never made good by a burst.
 class Pace {

@@ -5,6 +5,7 @@
 
 #include "format/checksum.h"
 #include "tandem/base/log.h"
+#include "tandem/port/wait.h"
 
 namespace tandem::store {
 
@@ -134,10 +135,10 @@ Task<void> Compaction::run() {
   }
   drop_batch();
   if (!must_end()) (void)co_await group_.checkpoint();  // frees what the last batch replaced
-  co_await finish();
+  finish();
 }
 
-Task<void> Compaction::finish() {
+void Compaction::finish() {
   const bool done = !stopping_ && !suspended_;
   if (!done) open_zones();
   running_ = false;
@@ -153,7 +154,6 @@ Task<void> Compaction::finish() {
             group_.name_, report_.zones_chosen, report_.zones_emptied, closed_.size(),
             report_.blocks_moved, report_.bad_blocks, report_.outcome);
   over_.notify_all();
-  co_return;
 }
 
 /// Spreads the work over time; nothing is made good after a pause.
@@ -161,11 +161,8 @@ Task<void> Compaction::keep_pace(std::uint64_t blocks) {
   if (must_end() || blocks == 0) co_return;
   const double seconds =
       static_cast<double>(blocks * kBlockBytes) / static_cast<double>(bytes_per_second_);
-  auto& executor = group_.runtime_.executor;
-  const TimerId timer = executor.schedule_after(
-      Nanoseconds(static_cast<std::int64_t>(seconds * 1e9)), [this] { wake_.notify_all(); });
-  co_await wake_.wait();
-  executor.cancel(timer);
+  co_await wait_at_most(group_.runtime_.executor, wake_,
+                        Nanoseconds(static_cast<std::int64_t>(seconds * 1e9)));
 }
 
 // --- space ---------------------------------------------------------------------------------------
@@ -498,10 +495,7 @@ Task<Status> Compaction::enter_batch() {
     if (!done) co_return done;
     if (!ready_) break;
     // A state is being made aside: it must not find the maps changed under its base.
-    auto& executor = group_.runtime_.executor;
-    const TimerId timer = executor.schedule_after(kAgain, [this] { wake_.notify_all(); });
-    co_await wake_.wait();
-    executor.cancel(timer);
+    co_await wait_at_most(group_.runtime_.executor, wake_, kAgain);
   }
   co_return ok();
 }

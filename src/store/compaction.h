@@ -129,7 +129,7 @@ class Compaction {
   Task<Status> survey();
   bool choose_zones();
   Task<void> move_all();
-  Task<void> finish();
+  void finish();
   Task<Result<std::optional<Leaf>>> next_leaf(Cursor& cursor);
   Task<Result<std::vector<NodeAt>>> nodes_at(Cursor& cursor, const Leaf& leaf);
   Task<Status> move_leaf(Cursor& cursor, const Leaf& leaf);

@@ -7,6 +7,7 @@
 #include "store/repair.h"
 #include "store/snapshot_pin.h"
 #include "tandem/base/log.h"
+#include "tandem/port/wait.h"
 
 namespace tandem::store {
 
@@ -123,11 +124,8 @@ Task<void> Scrub::keep_pace(std::uint64_t blocks) {
   if (must_end()) co_return;
   const double seconds =
       static_cast<double>(blocks * kBlockBytes) / static_cast<double>(bytes_per_second_);
-  auto& executor = group_.runtime_.executor;
-  const TimerId timer = executor.schedule_after(
-      Nanoseconds(static_cast<std::int64_t>(seconds * 1e9)), [this] { wake_.notify_all(); });
-  co_await wake_.wait();
-  executor.cancel(timer);
+  co_await wait_at_most(group_.runtime_.executor, wake_,
+                        Nanoseconds(static_cast<std::int64_t>(seconds * 1e9)));
 }
 
 // --- which state, which volume -------------------------------------------------------------------
