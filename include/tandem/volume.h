@@ -120,6 +120,9 @@ class VolumeDirectory {
   /// while the group starts). The volume stays valid while the pointer is held; once the group
   /// stops serving, its operations answer kFenced, kCancelled, or kReadOnly on a mirror.
   virtual Result<std::shared_ptr<Volume>> open(std::string_view name) = 0;
+  /// Whether the clients of the volume of that name (no '@') may stay: it is served here, or its
+  /// group is about to decide who serves it, and what they ask waits.
+  virtual bool exports(std::string_view name) const = 0;
 };
 
 }  // namespace tandem

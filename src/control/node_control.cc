@@ -172,6 +172,11 @@ Result<std::shared_ptr<Volume>> NodeControl::open(std::string_view name) {
   return runner.error();
 }
 
+bool NodeControl::exports(std::string_view name) const {
+  const auto runner = find_volume(name);
+  return runner && (*runner)->exports();
+}
+
 /// The group to put a new volume into, made if there is none.
 Task<Result<NodeControl::RunnerPtr>> NodeControl::group_for(const CreateVolume& request,
                                                             bool& created) {

@@ -73,6 +73,7 @@ class NodeControl final : public Control, public VolumeDirectory {
   // --- VolumeDirectory --------------------------------------------------------------------------
   std::vector<VolumeInfo> list() const override;
   Result<std::shared_ptr<Volume>> open(std::string_view name) override;
+  bool exports(std::string_view name) const override;
 
  private:
   using RunnerPtr = std::shared_ptr<GroupRunner>;

@@ -7,7 +7,6 @@
 #include <csignal>
 #include <cstring>
 #include <filesystem>
-#include <set>
 #include <utility>
 #include <vector>
 
@@ -126,29 +125,11 @@ struct Node::Impl {
   bool told_to_stop = false;
   std::string certificates;  // NBD's, as of the last look
   TimerId certificates_check = 0;
-  std::set<std::string> exports;  // as of the last check
   TimerId exports_check = 0;
-  Gate disconnecting;
 };
 
-namespace {
-
-Task<void> disconnect(nbd::Server& server, std::string export_name, Gate::Holder) {
-  co_await server.disconnect(std::move(export_name));
-}
-
-}  // namespace
-
 void Node::Impl::watch_exports() {
-  std::set<std::string> now;
-  for (auto& volume : control->list()) {
-    // Who reads a snapshot may stay when it is deleted: each request says that it is gone.
-    if (!volume.read_only) now.insert(std::move(volume.name));
-  }
-  for (const auto& name : exports) {
-    if (!now.contains(name)) spawn(disconnect(*nbd, name, disconnecting.hold()));
-  }
-  exports = std::move(now);
+  nbd->end_unserved();
   exports_check = reactor().schedule_after(kExportsCheck, [this] { watch_exports(); });
 }
 
@@ -246,7 +227,6 @@ Task<void> Node::Impl::stop() {
   reactor().cancel(certificates_check);
   if (control) control->abandon_held_writers();
   if (nbd) co_await nbd->stop();
-  co_await disconnecting.close();
   if (service) co_await service->drain(kDrainMax);
   if (control) co_await control->stop();
   nbd.reset();

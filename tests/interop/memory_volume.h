@@ -103,7 +103,10 @@ class MemoryDirectory : public VolumeDirectory {
  public:
   std::vector<VolumeInfo> list() const override;
   Result<std::shared_ptr<Volume>> open(std::string_view name) override;
+  bool exports(std::string_view name) const override { return volumes_.contains(name); }
   void add(std::shared_ptr<MemoryVolume> volume);
+  /// It is exported no more; who has it open keeps it.
+  void remove(const std::string& name) { volumes_.erase(name); }
   /// From now on open() of `name` fails so.
   void refuse(const std::string& name, Error error) { refused_[name] = std::move(error); }
 

@@ -113,8 +113,12 @@ class Compaction(harness.ClusterTest):
             self.a.start()
             harness.wait_until(lambda: self.a.serves("v"), "the volume")
             self.assert_content()
-        self.a.tandem("pool", "compact", "g", check=False)
-        self.finished()
+        # What the kills came too late for may have left nothing to do: then it says so.
+        last = self.a.tandem("pool", "compact", "g", check=False)
+        if last.returncode == 0:
+            self.finished()
+        else:
+            self.assertIn("nothing to gain", last.stderr)
         self.assert_content()
         self.a.stop()
         self.assert_sound(self.a)

@@ -218,17 +218,6 @@ TEST_F(NbdLimits, StopAnswersWhatIsUnderWay) {
   EXPECT_EQ(stats().connections_open, 0u);
 }
 
-TEST_F(NbdLimits, DisconnectOfAnExportLeavesTheOthers) {
-  start();
-  auto client = open();
-  auto other = connect();
-  EXPECT_EQ(other.go("readonly"), nbd::rep::kAck);
-  on_reactor([this] { spawn(server_->disconnect("disk")); });
-  EXPECT_TRUE(client.at_end());
-  EXPECT_EQ(other.call({.type = command::kFlush, .cookie = 4}).cookie, 4u);
-  wait_for_open(1);
-}
-
 // Bytes from a random source never hurt anybody else, whatever they look like.
 TEST_F(NbdLimits, GarbageOfAllKinds) {
   start({.handshake_max = std::chrono::milliseconds(500)});

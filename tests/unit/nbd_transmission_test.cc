@@ -460,6 +460,22 @@ TEST_F(NbdTransmission, GrowthIsSeenByTheNextConnection) {
   EXPECT_EQ(next.call(behind).error, 0u);
 }
 
+TEST_F(NbdTransmission, WhatIsExportedNoMoreLosesItsClients) {
+  add("other", {.size_bytes = 1 << 20});
+  add("ours@yesterday", {.size_bytes = 1 << 20, .read_only = true});
+  start();
+  auto moved = open(), stays = open("other"), reader = open("ours@yesterday"), asking = connect();
+  on_reactor([&] {
+    directory_.remove("disk");
+    directory_.remove("ours@yesterday");
+    server_->end_unserved();
+  });
+  EXPECT_TRUE(moved.at_end());
+  for (auto* client : {&stays, &reader})
+    EXPECT_EQ(client->call({.type = command::kRead, .length = 512}).error, 0u);
+  EXPECT_EQ(asking.go("other", false, false), nbd::rep::kAck);
+}
+
 TEST_F(NbdTransmission, CountersCount) {
   start();
   auto client = open("disk", true, true);

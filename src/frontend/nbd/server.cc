@@ -34,7 +34,7 @@ class Server::Impl {
   Status reload_tls();
   std::vector<std::string> endpoints() const;
   Task<void> stop();
-  Task<void> disconnect(std::string export_name);
+  void end_unserved();
   const Stats& stats() const { return context_.stats; }
 
  private:
@@ -48,7 +48,6 @@ class Server::Impl {
   std::vector<std::unique_ptr<Acceptor>> acceptors_;
   std::list<std::shared_ptr<Session>> sessions_;  // oldest first
   Gate work_;
-  Condition session_ended_;
   bool stopping_ = false;
   bool refusing_ = false;  // for one log line per change
 };
@@ -135,14 +134,12 @@ Task<void> Server::Impl::run_session(std::shared_ptr<Session> session) {
   co_await session->run();
   sessions_.remove(session);
   --context_.stats.connections_open;
-  session_ended_.notify_all();
 }
 
 Task<void> Server::Impl::stop() {
   stopping_ = true;
   for (const auto& acceptor : acceptors_) remove_socket_file(acceptor->listener());
-  // Stopping a session never ends it from within this call, so the list stays as it is.
-  for (const auto& session : sessions_) session->stop();
+  for (const auto& session : sessions_) session->stop();  // which never ends it from within
   for (const auto& acceptor : acceptors_) co_await acceptor->stop();
   co_await work_.close();
   // The last task may still be unwinding below us; let it, so that we may be destroyed after this.
@@ -150,14 +147,9 @@ Task<void> Server::Impl::stop() {
   acceptors_.clear();
 }
 
-Task<void> Server::Impl::disconnect(std::string export_name) {
-  Gate::Holder hold(work_);
-  const auto uses_it = [&](const auto& session) {
-    return !session->negotiating() && session->export_name() == export_name;
-  };
-  for (const auto& session : sessions_)
-    if (uses_it(session)) session->stop();
-  while (std::any_of(sessions_.begin(), sessions_.end(), uses_it)) co_await session_ended_.wait();
+void Server::Impl::end_unserved() {
+  for (const auto& session : sessions_)  // stop() never ends one from within
+    if (session->writable() && !context_.directory.exports(session->export_name())) session->stop();
 }
 
 Server::Server(const Loops& loops, BufferPool& pool, VolumeDirectory& directory, Options options)
@@ -167,9 +159,7 @@ Status Server::listen(std::string endpoint) { return impl_->listen(endpoint); }
 Status Server::reload_tls() { return impl_->reload_tls(); }
 std::vector<std::string> Server::endpoints() const { return impl_->endpoints(); }
 Task<void> Server::stop() { return impl_->stop(); }
-Task<void> Server::disconnect(std::string export_name) {
-  return impl_->disconnect(std::move(export_name));
-}
+void Server::end_unserved() { impl_->end_unserved(); }
 Stats Server::stats() const { return impl_->stats(); }
 
 }  // namespace tandem::nbd

@@ -57,9 +57,10 @@ class Server {
   /// of that. A client that does not take its replies is cut off after Options::drain_max.
   Task<void> stop();
 
-  /// Ends the connections that use `export_name`, as stop() does, so that their clients look for
-  /// the volume elsewhere (a node that was demoted or fenced). Returns when they are closed.
-  Task<void> disconnect(std::string export_name);
+  /// Ends the connections whose volume the directory exports no more, as stop() does, so that their
+  /// clients look for it elsewhere (a node that was demoted or fenced). Who reads a snapshot may
+  /// stay when it is deleted: each request says that it is gone. Returns before they are closed.
+  void end_unserved();
 
   Stats stats() const;
 
