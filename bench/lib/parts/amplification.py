@@ -11,7 +11,8 @@ from lib.operations import GIB, PIECE, space_of, written_bytes
 BLOCK = 4096
 FULL = 0.8
 KEPT = 3
-SHARE = 16  # a snapshot each time this part of the volume was overwritten
+SHARE = 16  # a snapshot each time this part of the volume was overwritten: how often that is in
+# time does not matter, only what each of them keeps; for 2 GiB, once a minute at 2 MiB/s
 ZONE = 16 * MIB
 
 
@@ -82,7 +83,7 @@ def compacted(part, node, title):
 
 def one(part, title, snapshots):
     size = part.choose(2 * GIB, GIB)
-    times = part.choose(3, 1)
+    times = part.choose(8, 1)
     step = size // SHARE
     held = KEPT * step if snapshots else 0
     pool = zones((size + held + Sentinel.SIZE) / FULL)
@@ -101,7 +102,8 @@ def one(part, title, snapshots):
     used = space["sum"] - space["free_zones"] - space["free"] - space["fixed"]
     part.add(f"{title}: bytes written to the disk per byte of writes", amplification, "",
              at_most(1.3), f"{written / 1e9:.1f} GB of random writes in a pool of "
-             f"{pool / GIB:.2f} GiB")
+             f"{pool / GIB:.2f} GiB" +
+             (f", a snapshot each {step >> 20} MiB, {KEPT} kept" if snapshots else ""))
     part.add(f"{title}: bytes used per live byte", used / live, "", None,
              f"live {live / GIB:.2f} GiB; log {(space['log'] + space['log_rest']) / MIB:.0f} MiB "
              f"(not all written), maps {space['maps'] / MIB:.0f} MiB, dead or not yet free "
