@@ -27,6 +27,7 @@ constexpr std::array kMarks{
     Mark{"rejoin-with-branch", "what only a former primary held became a branch"},
     Mark{"branch-verified", "which read as that node had served it"},
     Mark{"copy-given-up", "the operator deleted a copy that could follow no more"},
+    Mark{"room-made", "in a pool too full to follow, by deleting what was kept", false},
     Mark{"diverged-on-one-timeline", "a primary lost records in a crash and went on without them"},
     // What the pair did.
     Mark{"followed", "a mirror had caught up"},

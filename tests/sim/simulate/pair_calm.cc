@@ -151,7 +151,9 @@ bool PairChaos::pair_up(Side& primary) {
       primary.orders == 0)
     return true;
   // Refused, or begun again and again: either way it does not get there.
-  if (status.slots[0].state == "following") refused_since_ = time();
+  const store::Group* mirror = primary.other->node->group();
+  const Lsn reached = mirror == nullptr ? Lsn{} : mirror->head().lsn;
+  if (reached != std::exchange(reached_, reached)) refused_since_ = time();
   if (time() - refused_since_ > kPatience) give_up_copy(primary, status.slots[0]);
   return false;
 }
@@ -168,6 +170,7 @@ bool PairChaos::give_up_copy(Side& primary, const SlotStatus& slot) {
     give_back(primary);
     return false;
   }
+  if (says("full") && make_room(other)) return false;
   const bool is_hopeless = says("hold different records") || says("full");
   if (!is_hopeless && new_timelines_++ == 0) {
     (void)run(primary.node->control().demote("g"));
@@ -183,6 +186,25 @@ bool PairChaos::give_up_copy(Side& primary, const SlotStatus& slot) {
   for (auto& [name, snapshot] : snapshots_) {
     if (snapshot.node == other.node->name()) snapshot.durable = false;
   }
+  return true;
+}
+
+/// As the refusal says: what is kept there is looked at, and let go. False: nothing is kept.
+bool PairChaos::make_room(Side& side) {
+  if (!can_be_asked(side) || side.node->group()->awaiting_image()) return false;
+  std::vector<std::string> names;
+  for (const auto& state : side.node->group()->snapshots()) names.push_back(state.name);
+  if (names.empty()) return false;
+  if (!verify_snapshots(side) || !verify_tails(side)) return true;
+  for (const auto& name : names) {
+    const auto ours = snapshots_.find(name);
+    if (ours != snapshots_.end() && ours->second.node == side.node->name())
+      ours->second.durable = false;
+    const Status gone = run(side.node->control().delete_snapshot("g", name));
+    chronicle_.say("operator: to make room on " + side.node->name() + " " + name + " is deleted" +
+                   (gone ? "" : ": " + gone.error().message));
+  }
+  chronicle_.mark("room-made");
   return true;
 }
 

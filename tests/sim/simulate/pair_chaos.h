@@ -164,6 +164,7 @@ class PairChaos {
   void settle_two_primaries();
   bool pair_up(Side& primary);
   bool give_up_copy(Side& primary, const SlotStatus& slot);
+  bool make_room(Side& side);
   bool is_following(Side& primary);
   void verify();
   bool verify_snapshots(Side& side);
@@ -188,6 +189,7 @@ class PairChaos {
   bool calm_ = false;
   // Of the liveness phase: since when the pair is refused, and how far the operator went.
   Nanoseconds refused_since_{0}, nobody_since_{0};
+  Lsn reached_;  // by the mirror
   std::size_t new_timelines_ = 0;
   std::string problem_;
 };
