@@ -138,7 +138,8 @@ void Chronicle::take(Level level, std::string_view line) {
 
 void Chronicle::mark_event(const LogEvent& event) {
   const auto reason = event.field("reason");
-  if (event.name == "group.rewound") mark("rejoin-with-branch");
+  if (event.name == "group.rewound" && !has(event.fields, "branch=none:"))
+    mark("rejoin-with-branch");
   if (event.name == "group.newer-timeline") mark("fenced");
   if (event.name == "group.rolled-back") mark("rolled-back");
   if (event.name == "group.stopped") mark("disk-failed");
