@@ -332,8 +332,9 @@ void Shipper::on_ack(const message::Ack& ack) {
   const bool had_full_window = window_full();
   const bool got_on = ack.written > acked_.written;
   if (got_on) last_progress_ = last_contact_;
-  // Not before it has taken something: one that refuses each image must not be sent it in a loop.
-  if (state_ != State::kImage && !image_point_ && (got_on || ack.written == sent_))
+  // Not before it has taken something, or has all: one that refuses each image, or the next record,
+  // must not be sent it in a loop.
+  if (state_ != State::kImage && !image_point_ && (got_on || ack.written == log_.tail().lsn))
     backoff_.reset();
   acked_.received = std::max(acked_.received, ack.received);
   acked_.written = std::max(acked_.written, ack.written);

@@ -235,6 +235,8 @@ class GrpcControlClient final : public ControlClient {
     const auto status = (stub_.*method)(&context, request, &answer);
     reached_ = status.ok() || named_code(context).has_value();
     if (status.ok()) return ok();
+    // What the node itself says, or has from another one, is no failure of this connection.
+    if (named_code(context)) return from_status(status, context, options_.address);
     return explain_tls(from_status(status, context, options_.address), options_.tls,
                        options_.files);
   }

@@ -59,11 +59,15 @@ class PeerCall final : public Operation {
   }
   const Response& response() const { return response_; }
   const std::optional<Error>& error() const { return error_; }
+  bool is_by_node() const { return by_node_; }
   void set_address(std::string address) { address_ = std::move(address); }
 
  private:
   void on_finish(bool) {
-    if (!status_.ok()) error_ = from_status(status_, *context_, address_);
+    if (!status_.ok()) {
+      error_ = from_status(status_, *context_, address_);
+      by_node_ = named_code(*context_).has_value();
+    }
     {
       std::lock_guard lock(mutex_);
       reader_.reset();
@@ -83,6 +87,7 @@ class PeerCall final : public Operation {
   Response response_;
   grpc::Status status_;
   std::optional<Error> error_;
+  bool by_node_ = false;   // error_ is the other node's own answer
   bool finished_ = false;  // the reactor's
   Condition done_;
   Tag<PeerCall> finish_tag_{this, &PeerCall::on_finish};
@@ -176,6 +181,7 @@ class PeerClient final : public Peers {
       co_return Error{ErrorCode::kCancelled, "this node is stopping"};
     auto finished = running->finished();
     co_await std::move(finished);
+    if (running->is_by_node()) co_return *running->error();
     if (running->error()) co_return explain_tls(*running->error(), options_.tls, options_.files);
     co_return running->response();
   }

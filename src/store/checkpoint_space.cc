@@ -15,6 +15,17 @@
 
 namespace tandem::store {
 
+/// Nothing happened since the state in front of the live one, or ever; and that one stays.
+bool Group::leaves_nothing(const Turn& turn) const {
+  const auto parent = snapshots_.find(parent_);
+  const bool has_parent = parent != snapshots_.end();
+  const Lsn before = has_parent ? parent->second->state.at.lsn : Lsn{};
+  const bool just_rolled_back =
+      !skipped_.empty() && skipped_.back() == format::LsnRange{before, turn.left.lsn};
+  const bool is_same = before == turn.left.lsn || just_rolled_back;
+  return is_same && (!has_parent || turn.parent == parent_ || parent->second->state.has_name());
+}
+
 /// The live state becomes another one; the one so far stays as a branch.
 void Checkpoint::take_turn() {
   auto& g = group_;
@@ -24,16 +35,7 @@ void Checkpoint::take_turn() {
   auto old = std::exchange(g.volumes_, {});
   for (const auto& volume : turn.volumes) g.volumes_[volume->state.id] = volume;
   for (const auto& [id, volume] : old) volume->left = true;
-  const auto parent = g.snapshots_.find(g.parent_);
-  // Nothing happened since the state in front of it, or ever; and that one stays.
-  const bool has_parent = parent != g.snapshots_.end();
-  const Lsn before = has_parent ? parent->second->state.at.lsn : Lsn{};
-  const bool just_rolled_back =
-      !g.skipped_.empty() && g.skipped_.back() == format::LsnRange{before, turn.left.lsn};
-  const bool is_same = before == turn.left.lsn || just_rolled_back;
-  const bool stays = !has_parent || turn.parent == g.parent_ || parent->second->state.has_name();
-  const bool is_kept = is_same && stays;
-  if (is_kept) {
+  if (g.leaves_nothing(turn)) {
     for (const auto& [id, volume] : old) forgotten_.push_back(volume);
   } else {
     format::SnapshotState state;

@@ -428,6 +428,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   bool is_given_up(const Snapshot& snapshot) const;
   std::size_t successors_of(format::SnapshotId id) const;
   bool may_join(const Snapshot& snapshot) const;  // checkpoint_move.cc
+  bool leaves_nothing(const Turn& turn) const;    // checkpoint_space.cc
   bool reaps_snapshots() const;
 
   // background.cc

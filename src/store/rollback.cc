@@ -122,7 +122,8 @@ Task<Status> Group::rewind(Lsn to) {
     while (find_snapshot(branch)) branch += "~" + std::to_string(head_.lsn.value);
     turn_ = Turn{state.id, cores_of(state.volumes), head_, branch, state.skipped};
     log_event(Level::kWarn, "group.rewound", "group={} from={} to={} branch={}", name_,
-              head_.lsn.value, to.value, branch);
+              head_.lsn.value, to.value,
+              leaves_nothing(*turn_) ? "none: nothing is only here" : branch);
     head_ = tail_ = state.at;
     std::erase_if(history_,
                   [to](const auto& fork) { return fork.fork >= to && fork.fork != Lsn{}; });

@@ -146,22 +146,25 @@ Task<bool> Group::relieve() {
 /// again.
 void Group::refuse_front() {
   std::vector<Completion*> refused;
+  bool is_mirror = false;
   while (!queue_.empty()) {
     const bool replicated = queue_.front().replicated;
     auto* completion = queue_.front().completion;
     queue_.pop_front();
     if (completion != nullptr) refused.push_back(completion);
+    is_mirror = is_mirror || replicated;
     if (completion != nullptr && !replicated) break;
   }
   refusals_.count += refused.size();
   refusals_.last = runtime_.clock.utc();
   writes_answered_ = runtime_.clock.monotonic();
-  for (auto* completion : refused) {
-    completion->complete(Error{
-        ErrorCode::kNoSpace, "pool " + device_.name() +
-                                 " is full: this write was refused and changed nothing; discard or "
-                                 "delete what is not needed, or enlarge the pool"});
-  }
+  const std::string why =
+      is_mirror ? " is full, so nothing more is taken from the primary: delete snapshots there "
+                  "that are not needed, kept tails among them, or enlarge its pool"
+                : " is full: this write was refused and changed nothing; discard or delete what is "
+                  "not needed, or enlarge the pool";
+  for (auto* completion : refused)
+    completion->complete(Error{ErrorCode::kNoSpace, "pool " + device_.name() + why});
   applied_.notify_all();
 }
 

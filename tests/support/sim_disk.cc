@@ -526,4 +526,14 @@ void SimDisk::corrupt(std::uint64_t offset, std::uint64_t length) {
   }
 }
 
+void SimDisk::give_back(std::uint64_t page, const SimPageRef& content) {
+  put(durable_, page, content);
+  put(view_, page, content);
+  for (auto& write : volatile_) {
+    for (auto& [at, ref] : write.pages) {
+      if (at == page) ref = content;
+    }
+  }
+}
+
 }  // namespace tandem::sim

@@ -147,6 +147,10 @@ class SimDisk final : public BlockDevice {
   void set_lying_flush(bool lies) { lying_flush_ = lies; }
   /// Damages what is stored at [offset, offset+length), until it is written again.
   void corrupt(std::uint64_t offset, std::uint64_t length);
+  /// What reads see of a page now; null: zeroes.
+  SimPageRef page(std::uint64_t page) const { return page_now(page); }
+  /// Undoes a corrupt() of that page.
+  void give_back(std::uint64_t page, const SimPageRef& content);
 
   void set_observer(Observer observer) { observer_ = std::move(observer); }
   const Counters& counters() const { return counters_; }

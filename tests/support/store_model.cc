@@ -62,6 +62,15 @@ Stamp read_stamp(const std::string& volume, std::uint64_t offset,
   return {.valid = true, .op = words[1]};
 }
 
+bool has_stamp(std::span<const std::byte> bytes) {
+  for (std::size_t at = 0; at < bytes.size(); at += kStampBytes) {
+    Words words;
+    std::memcpy(words.data(), bytes.data() + at, kStampBytes);
+    if (words[0] == kMagic && words == words_of(words[1], words[2], words[3])) return true;
+  }
+  return false;
+}
+
 StoreModel StoreModel::settled(const Found& found, OpId first_op) {
   StoreModel model(first_op);
   for (const auto& [name, bytes] : found) {

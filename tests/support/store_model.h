@@ -48,6 +48,9 @@ struct Stamp {
 Stamp read_stamp(const std::string& volume, std::uint64_t offset,
                  std::span<const std::byte> sector);
 
+/// Some sector of these bytes, of whole sectors, holds a whole stamp, wherever it belongs.
+bool has_stamp(std::span<const std::byte> bytes);
+
 class StoreModel {
  public:
   /// Content of every volume found after a restart.

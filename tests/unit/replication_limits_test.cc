@@ -22,7 +22,7 @@ class HandMirror final : public LinkAcceptor {
 
   std::uint32_t codecs = message::kCodecLz4;
   Nanoseconds read_pause{0};  // a slow link: the sender's backlog grows
-  bool refuses_images = false;
+  bool refuses_images = false, refuses_records = false;
   std::size_t batches = 0, compressed = 0, bytes = 0, streams = 0;
   Lsn written;
 
@@ -40,6 +40,10 @@ class HandMirror final : public LinkAcceptor {
         welcome.history = hello->history;
         welcome.codecs = codecs;
         link.send(std::move(welcome));
+      } else if (refuses_records && std::holds_alternative<message::Start>(*received)) {
+        link.send(message::Ack{written, written, written});
+      } else if (refuses_records && std::holds_alternative<message::Records>(*received)) {
+        link.send(message::Refuse{ErrorCode::kNoSpace, "the pool is full", {}});
       } else if (auto* records = std::get_if<message::Records>(&*received)) {
         ++batches;
         compressed += records->compress ? 1 : 0;
@@ -155,6 +159,17 @@ TEST(CatchUpRate, AnImageThatIsRefusedIsNotSentInALoop) {
   EXPECT_GT(s.mirror.streams, 3u);
   EXPECT_LT(s.mirror.streams, 300u) << "with a pause of at most 200 ms";
   s.mirror.refuses_images = false;
+}
+
+TEST(CatchUpRate, RecordsThatAreRefusedAreNotSentInALoop) {
+  Shipping s(8);
+  s.write(30);
+  s.mirror.refuses_records = true;
+  s.a.serve_to("b", ReplicationMode::kAsync);
+  s.world.run_for(20s);
+  EXPECT_GT(s.mirror.streams, 3u);
+  EXPECT_LT(s.mirror.streams, 300u) << "with a pause of at most 200 ms";
+  s.mirror.refuses_records = false;
 }
 
 TEST(Compression, IsAskedForOnlyWhenSetAndUnderstood) {

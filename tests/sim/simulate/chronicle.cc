@@ -27,6 +27,7 @@ constexpr std::array kMarks{
     Mark{"rejoin-with-branch", "what only a former primary held became a branch"},
     Mark{"branch-verified", "which read as that node had served it"},
     Mark{"copy-given-up", "the operator deleted a copy that could follow no more"},
+    Mark{"room-made", "in a pool too full to follow, by deleting what was kept", false},
     Mark{"diverged-on-one-timeline", "a primary lost records in a crash and went on without them"},
     // What the pair did.
     Mark{"followed", "a mirror had caught up"},
@@ -54,6 +55,14 @@ constexpr std::array kMarks{
     Mark{"pool-full", "a write was refused for lack of space", false},
     Mark{"snapshot-verified", "a snapshot read as the state it was asked for in"},
     Mark{"rolled-back", "an older state became the newest again"},
+    Mark{"blocks-rotted", "blocks at rest went bad on one node"},
+    Mark{"damage-repaired", "a bad block was given back by the peer, and written again"},
+    Mark{"damage-found-by-scrub", "before anybody read it"},
+    Mark{"damage-refused", "a copy without its peer answered an error, and no wrong bytes"},
+    Mark{"damage-outlived-a-start", "a node recovered, and wrote checkpoints, with bad blocks"},
+    Mark{"damage-in-a-kept-state", "which the peer did not have any more", false},
+    Mark{"damage-out-of-reach", "in data that was overwritten or deleted since"},
+    Mark{"damage-stopped-a-copy", "the bytes to send were nowhere any more", false},
     Mark{"mirror-looked-at", "a copy of the mirror's disk was promoted and judged"},
 };
 
@@ -129,13 +138,16 @@ void Chronicle::take(Level level, std::string_view line) {
 
 void Chronicle::mark_event(const LogEvent& event) {
   const auto reason = event.field("reason");
-  if (event.name == "group.rewound") mark("rejoin-with-branch");
+  if (event.name == "group.rewound" && !has(event.fields, "branch=none:"))
+    mark("rejoin-with-branch");
   if (event.name == "group.newer-timeline") mark("fenced");
   if (event.name == "group.rolled-back") mark("rolled-back");
   if (event.name == "group.stopped") mark("disk-failed");
   if (event.name == "group.state" && has(reason, "serving alone")) mark("served-alone");
   if (event.name == "log.cut") mark("log-cut");
   if (event.name == "log.given-up") mark("log-given-up");
+  if (event.name == "block.repaired") mark("damage-repaired");
+  if (event.name == "scrub.bad-block") mark("damage-found-by-scrub");
   if (event.name == "image.installed")
     mark(event.number("from_lsn") == 0 ? "full-copy" : "difference-image");
   mark_replication(event);

@@ -28,6 +28,13 @@ std::string difference(const StoreModel::Found& one, const StoreModel::Found& ot
   return one.size() == other.size() ? "" : "a volume more";
 }
 
+/// A scrub reads what clients can reach. What was overwritten or deleted since stays for a while in
+/// the log, and in the marks from which older states can be made; it is checked when it is used.
+bool is_out_of_reach(const inspect::Finding& finding) {
+  const bool of_mark = finding.part == "data" && finding.place.find("@,") != std::string::npos;
+  return finding.severity == inspect::Finding::Severity::kNote || finding.part == "log" || of_mark;
+}
+
 }  // namespace
 
 void PairChaos::liveness_phase() {
@@ -144,7 +151,9 @@ bool PairChaos::pair_up(Side& primary) {
       primary.orders == 0)
     return true;
   // Refused, or begun again and again: either way it does not get there.
-  if (status.slots[0].state == "following") refused_since_ = time();
+  const store::Group* mirror = primary.other->node->group();
+  const Lsn reached = mirror == nullptr ? Lsn{} : mirror->head().lsn;
+  if (reached != std::exchange(reached_, reached)) refused_since_ = time();
   if (time() - refused_since_ > kPatience) give_up_copy(primary, status.slots[0]);
   return false;
 }
@@ -156,12 +165,19 @@ bool PairChaos::give_up_copy(Side& primary, const SlotStatus& slot) {
   refused_since_ = time();
   Side& other = *primary.other;
   const auto says = [&](const char* what) { return slot.reason.find(what) != std::string::npos; };
+  if (says("checksum") && has_rot(primary)) {
+    chronicle_.mark("damage-stopped-a-copy");
+    give_back(primary);
+    return false;
+  }
+  if (says("full") && make_room(other)) return false;
   const bool is_hopeless = says("hold different records") || says("full");
   if (!is_hopeless && new_timelines_++ == 0) {
     (void)run(primary.node->control().demote("g"));
     (void)run(primary.node->control().promote("g", true));
     return false;
   }
+  give_back(primary);  // which has the only copy then
   const Status deleted = run(other.node->control().delete_group("g"));
   chronicle_.say("operator: the copy on " + other.node->name() + " is deleted" +
                  (deleted ? "" : ": " + deleted.error().message));
@@ -170,6 +186,25 @@ bool PairChaos::give_up_copy(Side& primary, const SlotStatus& slot) {
   for (auto& [name, snapshot] : snapshots_) {
     if (snapshot.node == other.node->name()) snapshot.durable = false;
   }
+  return true;
+}
+
+/// As the refusal says: what is kept there is looked at, and let go. False: nothing is kept.
+bool PairChaos::make_room(Side& side) {
+  if (!can_be_asked(side) || side.node->group()->awaiting_image()) return false;
+  std::vector<std::string> names;
+  for (const auto& state : side.node->group()->snapshots()) names.push_back(state.name);
+  if (names.empty()) return false;
+  if (!verify_snapshots(side) || !verify_tails(side)) return true;
+  for (const auto& name : names) {
+    const auto ours = snapshots_.find(name);
+    if (ours != snapshots_.end() && ours->second.node == side.node->name())
+      ours->second.durable = false;
+    const Status gone = run(side.node->control().delete_snapshot("g", name));
+    chronicle_.say("operator: to make room on " + side.node->name() + " " + name + " is deleted" +
+                   (gone ? "" : ": " + gone.error().message));
+  }
+  chronicle_.mark("room-made");
   return true;
 }
 
@@ -182,6 +217,9 @@ void PairChaos::verify() {
   const auto found = primary.node->read_all();
   if (!found) return void(complain("reading the primary: " + found.error().message));
   if (!judge_content(primary, primary.node->group()->history(), *found)) return;
+  for (Side& side : sides_) {
+    if (swarm_.rots() && !scrub_whole(side)) return;
+  }
   for (Side& side : sides_) {
     if (!verify_snapshots(side) || !verify_tails(side)) return;
   }
@@ -224,7 +262,8 @@ bool PairChaos::verify_snapshots(Side& side) {
       if (must_be) return complain(side.node->name() + " has lost " + name);
       continue;
     }
-    const auto found = side.node->read_all(name);
+    auto found = side.node->read_all(name);
+    if (!found && has_rot(side)) found = read_again(side, name, "damage-in-a-kept-state");
     if (!found) return complain(name + " on " + side.node->name() + ": " + found.error().message);
     const StoreModel::Demand demand{snapshot.called, false};
     if (auto wrong = snapshot.model->check_recovered(*found, demand))
@@ -244,7 +283,8 @@ bool PairChaos::verify_tails(Side& side) {
     std::string why = "there is no branch";
     for (const auto& state : side.node->group()->snapshots()) {
       // A snapshot of its very end will do.
-      const auto found = side.node->read_all(state.name);
+      auto found = side.node->read_all(state.name);
+      if (!found && has_rot(side)) found = read_again(side, state.name, "damage-in-a-kept-state");
       if (!found) {
         why = state.name + ": " + found.error().message;
         continue;
@@ -298,7 +338,14 @@ bool PairChaos::verify_disk(Side& side) {
   if (!wrong.empty()) return complain(node.name() + ": " + wrong);
   const SimImage image = node.disk().crash_image({.mode = CutOptions::Mode::kKeepAll}, random_);
   ImageReader reader(image);
-  const auto report = inspect::verify_pool(reader, {});
+  auto report = inspect::verify_pool(reader, {});
+  if (report && !report->sound() && has_rot(side) &&
+      std::all_of(report->findings.begin(), report->findings.end(), is_out_of_reach)) {
+    chronicle_.mark("damage-out-of-reach");
+    const SimImage good = without_rot(side, image);
+    ImageReader again(good);
+    report = inspect::verify_pool(again, {});
+  }
   if (!report) return complain("verifying " + node.name() + ": " + report.error().message);
   return report->sound() || complain("verifying " + node.name() + ": " + report->text());
 }

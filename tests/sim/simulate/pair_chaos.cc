@@ -145,6 +145,8 @@ void PairChaos::strike(Act act) {
     world_.runtime().run_for(between(random_, 100ms, 3s));
   } else if (act == Act::kLook) {
     look_at_mirror();
+  } else if (act == Act::kRot || act == Act::kScrub) {
+    act == Act::kRot ? rot(side) : scrub(side);
   } else if (act == Act::kStart || act <= Act::kCutInStart || act == Act::kPause ||
              act == Act::kClock) {
     strike_node(act, side);
@@ -302,6 +304,7 @@ void PairChaos::start_node(Side& side) {
   side.fault_armed = side.read_fault_armed = false;
   const bool cut = std::exchange(side.cut_in_start, false) && !calm_;
   const Status up = node.start(cut ? random_.between(1, 12) : 0);
+  if (up && has_rot(side)) chronicle_.mark("damage-outlived-a-start");
   chronicle_.say(node.name() + (up ? " starts" : " does not start: " + up.error().message));
   if (up) return;
   if (!cut || !node.disk().is_off())

@@ -6,7 +6,8 @@
 //   1, 2  what a promoted or restarted copy has is a prefix of what its clients did, with all that
 //         its mode and its crashes must have left (lines.h says how that is known);
 //   3     so is what the mirror's disk holds at any moment, promoted as it is;
-//   4, 8  what clients read is right or an error, and each call is answered once;
+//   4, 8  what clients read is right or an error, and each call is answered once; a block that went
+//         bad on one node only is repaired from the other (pair_rot.cc says how that is known);
 //   5     two nodes never serve one timeline, and a fenced one acknowledges nothing;
 //   6     what only a former primary held is a branch on it that reads as it was served;
 //   9,10  snapshots read as the state they were asked for in, and every block is accounted for;
@@ -55,6 +56,10 @@ class PairChaos {
     Lsn end;
     Nanoseconds rewound_at{0};  // 0: not yet
   };
+  /// A page of a disk that went bad, until it is written again.
+  struct Rotten {
+    SimPageRef was, is;
+  };
   struct Side {
     PairNode* node = nullptr;
     Side* other = nullptr;
@@ -79,7 +84,8 @@ class PairChaos {
     bool read_fault_armed = false;
     bool unreachable = false;
     bool cut_in_start = false;
-    std::string slot_state;  // of its only mirror
+    std::string slot_state;                  // of its only mirror
+    std::map<std::uint64_t, Rotten> rotten;  // by page of its disk
   };
   struct Snapshot {
     std::string node;  // where it was asked for
@@ -140,6 +146,16 @@ class PairChaos {
   void begin_session(Side& side);
   void look_at_mirror();
 
+  // pair_rot.cc: silent damage, and what may be asked of a copy that has some
+  void rot(Side& side);
+  void scrub(Side& side);
+  bool is_behind_recovery(Side& side, const std::vector<std::uint64_t>& pages);
+  bool has_rot(const Side& side) const;
+  void give_back(Side& side);
+  SimImage without_rot(const Side& side, SimImage image) const;
+  Result<StoreModel::Found> read_again(Side& side, const std::string& snapshot, const char* mark);
+  bool scrub_whole(Side& side);
+
   // pair_calm.cc: the liveness phase
   void liveness_phase();
   bool calm_step();
@@ -148,6 +164,7 @@ class PairChaos {
   void settle_two_primaries();
   bool pair_up(Side& primary);
   bool give_up_copy(Side& primary, const SlotStatus& slot);
+  bool make_room(Side& side);
   bool is_following(Side& primary);
   void verify();
   bool verify_snapshots(Side& side);
@@ -172,6 +189,7 @@ class PairChaos {
   bool calm_ = false;
   // Of the liveness phase: since when the pair is refused, and how far the operator went.
   Nanoseconds refused_since_{0}, nobody_since_{0};
+  Lsn reached_;  // by the mirror
   std::size_t new_timelines_ = 0;
   std::string problem_;
 };

@@ -188,6 +188,10 @@ void PairChaos::judge(Side& side) {
     found = node.read_all();
     if (!is_the_same()) return;
   }
+  if (!found && has_rot(side)) {
+    found = read_again(side, "", "damage-refused");
+    if (!is_the_same()) return;
+  }
   if (!found) return void(complain("reading " + node.name() + ": " + found.error().message));
   if (!judge_content(side, history, *found)) return;
   const LineKey key = key_of(history);
@@ -264,7 +268,9 @@ void PairChaos::look_at_mirror() {
     Hold hold = side.hold;
     if (!killed || side.fault_armed) hold.lose_cache();
     chronicle_.mute(true);
-    const Recovery copy = promote_copy(image, swarm_.shape, random.next());
+    Recovery copy = promote_copy(image, swarm_.shape, random.next());
+    if (!copy.status && !side.rotten.empty())  // it has no peer: an error is all it can answer
+      copy = promote_copy(without_rot(side, image), swarm_.shape, random.next());
     chronicle_.mute(false);
     chronicle_.mark("mirror-looked-at");
     const std::string what = killed ? "the mirror's disk as its process left it"

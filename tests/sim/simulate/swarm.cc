@@ -8,7 +8,9 @@ constexpr std::array<const char*, kActs> kNames{
     "stall",         "read-error", "write-error", "flush-error", "cut",           "swallow",
     "unreachable",   "one-way",    "heal",        "pause",       "clock",         "promote",
     "force",         "switchover", "demote",      "add-mirror",  "mode",          "snapshot",
-    "drop-snapshot", "rollback",   "checkpoint",  "look"};
+    "drop-snapshot", "rollback",   "checkpoint",  "look",        "rot",           "scrub"};
+/// Those from here on are drawn apart, so that the worlds without them are what they were.
+constexpr Act kDrawnApart = Act::kRot;
 
 /// Those that every world has: else a fault at its beginning would be all that ever happens in it.
 constexpr bool is_always_on(Act act) {
@@ -29,7 +31,7 @@ Swarm Swarm::from_seed(std::uint64_t seed) {
   swarm.shape.disk_bytes = swarm.small_pool ? random.between(7, 10) << 20 : std::uint64_t{32} << 20;
   swarm.mode = static_cast<ReplicationMode>(random.below(3));
   const std::uint64_t share = random.between(1, 3);  // of 4: how much is on in this world
-  for (std::size_t i = 0; i < kActs; ++i) {
+  for (std::size_t i = 0; i < static_cast<std::size_t>(kDrawnApart); ++i) {
     const Act act = static_cast<Act>(i);
     if (is_always_on(act)) {
       swarm.weights[i] = static_cast<std::uint32_t>(random.between(2, 8));
@@ -41,6 +43,12 @@ Swarm Swarm::from_seed(std::uint64_t seed) {
   swarm.steps = random.between(20, 100);
   swarm.pace = Nanoseconds(random.chance(1, 3) ? 4'000'000 : 40'000'000);
   swarm.pauses_of_clients = static_cast<std::uint32_t>(random.between(2, 30));
+  SimRandom apart(seed * 7919 + 3);
+  if (apart.chance(1, 3)) {
+    for (const Act act : {Act::kRot, Act::kScrub})
+      swarm.weights[static_cast<std::size_t>(act)] =
+          static_cast<std::uint32_t>(apart.between(act == Act::kRot ? 2 : 0, 8));
+  }
   return swarm;
 }
 
