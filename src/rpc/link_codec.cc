@@ -199,6 +199,11 @@ void fill(const message::Hello& m, v1::StreamMessage& out) {
   p->set_mode(to_proto(m.mode));
   to_proto(m.head, p->mutable_head());
   to_proto(m.history, p->mutable_history());
+  for (const auto& source : m.sources) {
+    auto* s = p->add_sources();
+    s->set_pool(uuid_bytes(source.pool));
+    s->set_node(wire::utf8(source.node));
+  }
 }
 void fill(const message::Welcome& m, v1::StreamMessage& out) {
   auto* p = out.mutable_welcome();
@@ -451,6 +456,15 @@ Result<Message> take(const v1::Hello& in) {
   out.head = from_proto(in.head());
   TANDEM_TRY(from_proto(in.identity(), out.identity));
   TANDEM_TRY(read_history(in.history(), out.history));
+  if (in.sources().size() > kSourcesMax)
+    return invalid("more than 16 mirrors that feed each other; shorten the chain");
+  for (const auto& source : in.sources()) {
+    message::Source one;
+    if (!parse_uuid(source.pool(), one.pool)) return invalid("a pool is not named by 16 bytes");
+    TANDEM_TRY(check_name(source.node(), "a node's name"));
+    one.node = source.node();
+    out.sources.push_back(std::move(one));
+  }
   return Message(std::move(out));
 }
 Result<Message> take(const v1::Welcome& in) {
