@@ -8,9 +8,9 @@
 
 #include "rpc/inquiry_codec.h"
 #include "rpc/payload_codec.h"
+#include "rpc/source_codec.h"
 #include "rpc/translation.h"
 #include "rpc/wire.h"
-#include "tandem/v1/replication.pb.h"
 
 // gRPC, not built with the thread sanitizer, has filled the slices that are read here on a thread
 // and in an order that it does not see: it would report every word of every payload.
@@ -199,11 +199,7 @@ void fill(const message::Hello& m, v1::StreamMessage& out) {
   p->set_mode(to_proto(m.mode));
   to_proto(m.head, p->mutable_head());
   to_proto(m.history, p->mutable_history());
-  for (const auto& source : m.sources) {
-    auto* s = p->add_sources();
-    s->set_pool(uuid_bytes(source.pool));
-    s->set_node(wire::utf8(source.node));
-  }
+  to_proto(m.sources, p->mutable_sources());
 }
 void fill(const message::Welcome& m, v1::StreamMessage& out) {
   auto* p = out.mutable_welcome();
@@ -444,7 +440,6 @@ bool read_versions(std::uint32_t newest, std::uint32_t oldest, message::VersionR
   out = {oldest == 0 ? newest : oldest, newest};
   return newest != 0 && out.oldest <= newest;
 }
-
 Result<Message> take(const v1::Hello& in) {
   message::Hello out;
   const auto role = from_proto(in.role());
@@ -456,15 +451,7 @@ Result<Message> take(const v1::Hello& in) {
   out.head = from_proto(in.head());
   TANDEM_TRY(from_proto(in.identity(), out.identity));
   TANDEM_TRY(read_history(in.history(), out.history));
-  if (in.sources().size() > kSourcesMax)
-    return invalid("more than 16 mirrors that feed each other; shorten the chain");
-  for (const auto& source : in.sources()) {
-    message::Source one;
-    if (!parse_uuid(source.pool(), one.pool)) return invalid("a pool is not named by 16 bytes");
-    TANDEM_TRY(check_name(source.node(), "a node's name"));
-    one.node = source.node();
-    out.sources.push_back(std::move(one));
-  }
+  TANDEM_TRY(from_proto(in.sources(), out.sources));
   return Message(std::move(out));
 }
 Result<Message> take(const v1::Welcome& in) {

@@ -22,7 +22,6 @@ inline constexpr std::size_t kMessageBytesMax = 64u << 20;
 inline constexpr std::size_t kPieceBytes = 1u << 20;
 inline constexpr std::size_t kImageEntriesMax = kMessageBytesMax / kBlockBytes;
 inline constexpr int kHistoryMax = 65536;
-inline constexpr int kSourcesMax = 16;
 inline constexpr int kImageVolumesMax = 65536;
 inline constexpr std::size_t kNameBytesMax = 1024;
 
