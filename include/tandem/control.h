@@ -53,8 +53,9 @@ struct SlotStatus {
 
 /// What a mirror knows of its primary.
 struct UpstreamStatus {
-  std::string node;
-  std::string state;  // following | catch-up | image | lost | never
+  std::string node;     // who feeds this copy: the primary, or another mirror
+  std::string primary;  // as far as that one knows; "": not known
+  std::string state;    // following | catch-up | image | lost | never
   std::string reason;
   UtcNs since;
   UtcNs last_contact;
@@ -62,6 +63,7 @@ struct UpstreamStatus {
   std::uint64_t missing_records = 0;
   std::uint64_t missing_bytes = 0;
   AgreementStatus agreement;
+  bool is_relay() const { return node != primary; }
 };
 
 struct GroupStatus {

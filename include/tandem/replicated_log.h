@@ -48,8 +48,8 @@ class ReplicatedLog {
   /// when they are recent, else from disk; includes records still in flight locally. Empty when
   /// `after` is tail(). Errors: kNotFound when the log no longer reaches there; kCorrupt, kIo.
   virtual Task<Result<RecordBatch>> read_after(Lsn after, std::size_t bytes_max) = 0;
-  /// `listener` runs (on the reactor, soon) after tail() moved or a flush began to wait for
-  /// RemoteAck::durable; null to remove. One listener.
+  /// `listener` runs (on the reactor, soon) after tail() moved, on a mirror also after durable()
+  /// did, or a flush began to wait for RemoteAck::durable; null to remove. One listener.
   virtual void set_append_listener(std::function<void()> listener) = 0;
   /// True while a flush waits for RemoteAck::durable to reach some position.
   virtual bool flush_waits_for_remote() const = 0;
@@ -58,6 +58,8 @@ class ReplicatedLog {
   /// Keeps every record behind `from` (and its data) readable; nullopt lets go. One hold: the
   /// slowest slot's. The store may let go by itself when the pool fills: see log_start().
   virtual void set_log_hold(std::optional<Lsn> from) = 0;
+  /// Every copy that may come back has a slot: what a promotion kept for others is let go of.
+  virtual void expect_nobody_else() = 0;
 
   // --- mirror: applying --------------------------------------------------------------------
   /// Appends records exactly as they are: `batch.first` must follow tail() and `batch.before` equal
@@ -68,8 +70,8 @@ class ReplicatedLog {
   /// Everything applied before this call is durable afterwards, on this node only.
   virtual Task<Status> flush_local() = 0;
   /// What the primary holds durably and knows to be the same on both, and what every copy of the
-  /// group holds: the mirror keeps what a return to either would need, and what another mirror
-  /// lacks.
+  /// group holds, with those that this one feeds: the mirror keeps what a return to either would
+  /// need, and what another mirror lacks.
   virtual void set_primary_durable(Lsn durable, Lsn everywhere) = 0;
 
   // --- rejoin ------------------------------------------------------------------------------

@@ -130,9 +130,9 @@ void GroupRunner::tick() {
 }
 
 void GroupRunner::remember_slots() {
-  if (!serves()) return;
+  if (!serves() && !std::holds_alternative<in::Mirror>(machine_.state())) return;
+  for (const auto& slot : replication_->slot_options()) group_.note_slot(state_of(slot));
   for (const auto& slot : replication_->slots()) {
-    group_.note_slot(state_of(slot));
     // While a mirror is away its place does not move; kept on disk, what it lacks stays exact even
     // when this node is killed.
     const bool away = slot.state == "connecting" && slot.last_contact != UtcNs{};
@@ -220,7 +220,7 @@ Error GroupRunner::unavailable() const {
   if (std::holds_alternative<in::Starting>(state))
     return {ErrorCode::kUnavailable, message("is starting")};
   if (std::holds_alternative<in::Mirror>(state)) {
-    const auto node = replication_->upstream().node;
+    const auto node = replication_->upstream().primary;
     return {ErrorCode::kReadOnly, fmt::format("group {} is a mirror on this node{}{}", name_,
                                               node.empty() ? "" : "; its primary is node ", node)};
   }
@@ -307,6 +307,8 @@ Task<Status> GroupRunner::change_settings(std::string mirror, Settings changes) 
       co_return Error{ErrorCode::kNotFound,
                       fmt::format("group {} has no mirror at {}", name_, mirror)};
     }
+    const Status may = may_set_mode(mirror, changes);
+    if (!may) co_return may;
     prefix = replication::mirror_prefix(mirror);
   }
   Settings settings = group_.settings();
@@ -336,6 +338,10 @@ Task<Status> GroupRunner::change_settings(std::string mirror, Settings changes) 
 Task<Status> GroupRunner::add_mirror(std::string address, ReplicationMode mode) {
   auto holder = work_.hold();
   auto lock = co_await changing_.lock();
+  if (std::holds_alternative<in::Mirror>(machine_.state())) {
+    auto adding = add_relayed(std::move(address), mode);
+    co_return co_await std::move(adding);
+  }
   if (!serves()) co_return unavailable();
   const bool is_first = group_.slots().empty();
   const Status added = replication_->add_slot({.address = address, .mode = mode});
@@ -355,6 +361,49 @@ Task<Status> GroupRunner::add_mirror(std::string address, ReplicationMode mode) 
   co_return kept;
 }
 
+// changing_ is held. A mirror feeds a further one: decision 0019.
+Task<Status> GroupRunner::add_relayed(std::string address, ReplicationMode mode) {
+  if (mode != ReplicationMode::kAsync) {
+    co_return Error{
+        ErrorCode::kRefused,
+        fmt::format("group {} is a mirror on this node, and nobody writes here who could "
+                    "wait for another one: a mirror of a mirror has mode async, not {}",
+                    name_, to_string(mode))};
+  }
+  if (options_.replication.versions.newest < message::kRelayVersion) {
+    co_return Error{ErrorCode::kUnsupported,
+                    fmt::format("a mirror feeds another one from version {} of the replication "
+                                "protocol on; this node is held to version {} "
+                                "(replication.protocol_max)",
+                                message::kRelayVersion, options_.replication.versions.newest)};
+  }
+  const Status added = replication_->add_slot({.address = address, .mode = mode});
+  const bool is_known = !added && added.error().code == ErrorCode::kExists;
+  const auto policy = replication::slot_policy(group_.settings(), address);
+  // One that this node fed as primary becomes one that it feeds as mirror.
+  if (!added && (!is_known || policy.relay)) co_return added;
+  Status kept = co_await save_slots();
+  if (kept) {
+    auto setting = change_settings(address, {{"mode", to_string(mode)}, {"relay", "on"}});
+    kept = co_await std::move(setting);
+  }
+  if (!kept && !is_known) {
+    auto removing = replication_->remove_slot(std::move(address));
+    (void)co_await std::move(removing);
+  }
+  co_return kept;
+}
+
+Status GroupRunner::may_set_mode(const std::string& mirror, const Settings& changes) const {
+  const auto change = changes.find("mode");
+  if (serves() || change == changes.end() || change->second == to_string(ReplicationMode::kAsync))
+    return ok();
+  if (!replication::slot_policy(group_.settings(), mirror).relay) return ok();
+  return Error{
+      ErrorCode::kRefused,
+      fmt::format("group {} is a mirror on this node: what it feeds has mode async", name_)};
+}
+
 Task<Status> GroupRunner::remove_mirror(std::string address) {
   auto holder = work_.hold();
   auto lock = co_await changing_.lock();
@@ -372,17 +421,18 @@ Task<Status> GroupRunner::remove_mirror(std::string address) {
   co_return co_await std::move(keeping);
 }
 
-format::SlotState GroupRunner::state_of(const SlotStatus& slot) const {
+format::SlotState GroupRunner::state_of(const replication::SlotOptions& slot) const {
+  const LogPoint known = slot.last_known.value_or(LogPoint{});
   return {.address = slot.address,
-          .written = slot.written,
-          .durable = slot.durable,
-          .payload_bytes = group_.tail().payload_bytes - slot.missing_bytes,
-          .agreed = replication_->agreed_with(slot.address)};
+          .written = known.lsn,
+          .durable = slot.last_durable,
+          .payload_bytes = known.payload_bytes,
+          .agreed = slot.agreed};
 }
 
 Task<Status> GroupRunner::save_slots() {
   std::vector<format::SlotState> slots;
-  for (const auto& status : replication_->slots()) slots.push_back(state_of(status));
+  for (const auto& slot : replication_->slot_options()) slots.push_back(state_of(slot));
   auto saving = group_.set_slots(std::move(slots));
   co_return co_await std::move(saving);
 }
@@ -425,11 +475,11 @@ Task<Result<Receipt>> GroupRunner::promote(bool force) {
     const ev::Promote event{force, now.primary_reachable, now.complete_image};
     const RoleStep step = replication::transition(machine_.state(), event);
     if (step.refused) co_return *step.refused;
-    auto fencing = options_.fencer->fence(name_, replication_->upstream().node);
+    auto fencing = options_.fencer->fence(name_, replication_->upstream().primary);
     const Status fenced = co_await std::move(fencing);
     if (!fenced) co_return fenced.error();
     log_event(Level::kWarn, "group.primary-fenced", "group={} primary={}", name_,
-              replication_->upstream().node);
+              replication_->upstream().primary);
   }
   co_return co_await open_timeline(force);
 }

@@ -113,8 +113,10 @@ class GroupRunner {
   Task<Result<Receipt>> raise_timeline(bool force);
   Task<Status> hand_over(std::string address);
   Task<Status> add_followers(std::string address);
+  Task<Status> add_relayed(std::string address, ReplicationMode mode);
+  Status may_set_mode(const std::string& mirror, const Settings& changes) const;
   std::uint64_t end_pause();
-  format::SlotState state_of(const SlotStatus& slot) const;
+  format::SlotState state_of(const replication::SlotOptions& slot) const;
   Task<Status> save_slots();
   Status may_change_volumes() const;
   std::vector<SnapshotStatus> snapshot_statuses() const;

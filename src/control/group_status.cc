@@ -122,8 +122,7 @@ Task<GroupStatus> GroupRunner::status() {
   status.slots = replication_->slots();
   for (SlotStatus& slot : status.slots) {
     slot.settings = replication::mirror_settings(group_.settings(), slot.address);
-    if (slot.missing_records == 0 || replication::role_of(machine_.state()) != Role::kPrimary)
-      continue;
+    if (slot.missing_records == 0 || slot.state == "stopped") continue;
     auto blocks = co_await group_.blocks_newer_than(slot.written);
     if (blocks) {
       slot.missing_blocks = *blocks;

@@ -195,9 +195,9 @@ Task<Status> GroupRunner::add_followers(std::string address) {
   if (!options_.service_address.empty())
     followers.push_back({name_, options_.service_address, group_.mode()});
   for (const auto& slot : group_.slots()) {
-    const auto own = replication::slot_policy(group_.settings(), slot.address).mode;
-    if (slot.address != address)
-      followers.push_back({name_, slot.address, own.value_or(group_.mode())});
+    const auto own = replication::slot_policy(group_.settings(), slot.address);
+    if (slot.address != address && !own.relay)  // those go on to be fed from here
+      followers.push_back({name_, slot.address, own.mode.value_or(group_.mode())});
   }
   for (const AddMirror& follower : followers) {
     auto adding = peers_.add_mirror(address, follower, options_.peer_call_limit);

@@ -158,15 +158,16 @@ void add_group_commands(CLI::App& app, Words& w, Action& chosen) {
   auto* mirror = app.add_subcommand("mirror", "Where a group is copied to")->require_subcommand(1);
   auto* add =
       command(*mirror, "add", "Mirror a group to another node", chosen, [&w](Context& context) {
-        const auto parsed = parse_mode(w.mode.empty() ? "sync" : w.mode);
+        if (w.mode.empty()) return run_mirror_add(context, w.group, w.address, std::nullopt);
+        const auto parsed = parse_mode(w.mode);
         if (!parsed) return fail_usage(context, parsed.error().message);
-        return run_mirror_add(context, {w.group, w.address, *parsed});
+        return run_mirror_add(context, w.group, w.address, *parsed);
       });
   add->add_option("GROUP", w.group)->required();
   add->add_option("ADDRESS", w.address, "The other node's service, HOST:PORT")->required();
   add->add_option("--mode", w.mode,
-                  "async, flush or sync (sync); of the group, or, when it has "
-                  "other mirrors already, of this one")
+                  "async, flush or sync (sync; async on a node that is a mirror itself, and feeds "
+                  "this one); of the group, or, when it has other mirrors already, of this one")
       ->type_name("MODE");
   auto* tune =
       command(*mirror, "set", "Change settings of a mirror while it runs", chosen,
@@ -176,8 +177,8 @@ void add_group_commands(CLI::App& app, Words& w, Action& chosen) {
   tune->add_option(
           "KEY=VALUE", w.changes,
           "catch_up_rate=20MiB (a second), catch_up_times=\"22:00-06:00 off\", "
-          "compression=off|on|auto, mode=async|flush|sync|group (the group's own); an empty "
-          "value is the default")
+          "compression=off|on|auto, mode=async|flush|sync|group (the group's own), relay=on|off "
+          "(fed also while this node is a mirror itself); an empty value is the default")
       ->required();
   auto* drop =
       command(*mirror, "remove", "Mirror a group no longer", chosen,

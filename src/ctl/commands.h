@@ -90,7 +90,9 @@ Exit run_mode(Context& context, const std::string& group, ReplicationMode mode);
 /// `words`: each "key=value"; an empty value means the default.
 Exit run_set(Context& context, const std::string& group, const std::string& mirror,
              const std::vector<std::string>& words);
-Exit run_mirror_add(Context& context, const AddMirror& request);
+/// Without a mode: sync, or async on a node that is a mirror itself.
+Exit run_mirror_add(Context& context, const std::string& group, const std::string& address,
+                    std::optional<ReplicationMode> mode);
 Exit run_mirror_remove(Context& context, const std::string& group, const std::string& address);
 Exit run_receipt(Context& context, const std::string& group);
 /// `fence_command`: run here first; when it fails nothing is promoted. "": none.

@@ -100,6 +100,13 @@ std::string duration_text(std::chrono::nanoseconds time) {
   return printed("%lld s", static_cast<long long>(seconds));
 }
 
+std::string upstream_text(const UpstreamStatus& upstream) {
+  if (upstream.node.empty()) return "unknown";
+  if (!upstream.is_relay()) return upstream.node;
+  return upstream.node + ", a mirror" +
+         (upstream.primary.empty() ? " itself" : " of " + upstream.primary);
+}
+
 std::string age_text(UtcNs then, UtcNs now) {
   if (then.value == 0) return "never";
   if (then.value >= now.value) return "just now";

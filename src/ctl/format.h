@@ -20,6 +20,8 @@ std::string count_text(std::uint64_t count, const std::string& noun);
 std::string duration_text(std::chrono::nanoseconds time);
 /// How long before `now`; "never" for no time at all, "just now" for the future.
 std::string age_text(UtcNs then, UtcNs now);
+/// Who feeds a mirror: "b", or "b, a mirror of a".
+std::string upstream_text(const UpstreamStatus& upstream);
 /// "2026-05-01 12:00:00.123 UTC", or "never".
 std::string time_text(UtcNs time);
 /// "timeline 2, record 300 (2026-…)".

@@ -56,10 +56,18 @@ Exit run_set(Context& context, const std::string& group, const std::string& mirr
                     " at " + chosen.client->address() + " has" + said + " now.");
 }
 
-Exit run_mirror_add(Context& context, const AddMirror& request) {
-  auto chosen = choose(context, context.settings.timeout, "group " + request.group + " as primary",
-                       holds_group(request.group, Role::kPrimary));
+Exit run_mirror_add(Context& context, const std::string& group, const std::string& address,
+                    std::optional<ReplicationMode> mode) {
+  auto chosen = choose(context, context.settings.timeout, "group " + group + " as primary",
+                       holds_group(group, Role::kPrimary));
   if (!chosen.client) return chosen.exit;
+  if (!mode) {
+    // The only mode that a mirror can feed another one in.
+    const auto node = chosen.client->status();
+    const bool relays = node && holds_group(group, Role::kMirror)(*node);
+    mode = relays ? ReplicationMode::kAsync : ReplicationMode::kSync;
+  }
+  const AddMirror request{group, address, *mode};
   const auto status = chosen.client->add_mirror(request);
   return finish(context, *chosen.client, status,
                 "Group " + request.group + " is mirrored to " + request.address + " in mode " +
@@ -101,7 +109,7 @@ Status fence(rpc::ControlClient& client, const std::string& group, const std::st
     environment.emplace_back("TANDEM_NODE", status->node);
     for (const auto& one : status->groups)
       if (one.name == group && one.upstream)
-        environment.emplace_back("TANDEM_PRIMARY", one.upstream->node);
+        environment.emplace_back("TANDEM_PRIMARY", one.upstream->primary);
   }
   const auto run = run_command(command, environment, kFenceLimit);
   if (!run) return Error(run.error());

@@ -47,6 +47,7 @@ Json to_json(const SlotStatus& slot) {
 
 Json to_json(const UpstreamStatus& upstream) {
   return {{"node", upstream.node},
+          {"primary", upstream.primary},
           {"state", upstream.state},
           {"reason", upstream.reason},
           {"since_utc_ns", upstream.since.value},

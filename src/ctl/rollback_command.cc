@@ -88,7 +88,7 @@ Json to_json(const Undone& undone) {
 }
 
 Error only_primary(const NodeStatus& node, const GroupStatus& group) {
-  const std::string primary = group.upstream ? group.upstream->node : "";
+  const std::string primary = group.upstream ? group.upstream->primary : "";
   return {ErrorCode::kReadOnly, "group " + group.name + " is a " + to_string(group.role) +
                                     " on node " + node.node + ": its primary" +
                                     (primary.empty() ? "" : ", node " + primary + ",") +

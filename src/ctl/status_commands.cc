@@ -49,8 +49,8 @@ std::string partner_text(const View& view) {
   }
   if (const auto& up = view.group->upstream) {
     if (!text.empty()) text += "; ";
-    text += "primary " + (up->node.empty() ? "unknown" : up->node) + " " + up->state + ", heard " +
-            age_text(up->last_contact, view.now);
+    text += (up->is_relay() ? "fed by " : "primary ") + upstream_text(*up) + " " + up->state +
+            ", heard " + age_text(up->last_contact, view.now);
   }
   return text.empty() ? "none" : text;
 }
@@ -328,11 +328,11 @@ std::string group_text(const View& view) {
                        age_text(slot.last_contact, view.now) + "; " + settings_text(slot.settings));
   }
   if (g.upstream) {
-    line("primary", (g.upstream->node.empty() ? "unknown" : g.upstream->node) + ": " +
-                        g.upstream->state +
-                        (g.upstream->reason.empty() ? "" : " (" + g.upstream->reason + ")") +
-                        ", heard " + age_text(g.upstream->last_contact, view.now) + ", then at " +
-                        point_text(g.upstream->primary_head));
+    line(g.upstream->is_relay() ? "fed by" : "primary",
+         upstream_text(*g.upstream) + ": " + g.upstream->state +
+             (g.upstream->reason.empty() ? "" : " (" + g.upstream->reason + ")") + ", heard " +
+             age_text(g.upstream->last_contact, view.now) + ", then at " +
+             point_text(g.upstream->primary_head));
   }
   for (const auto& [name, value] : integrity_lines(view)) line(name, value);
   return out;

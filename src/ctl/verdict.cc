@@ -90,13 +90,15 @@ Verdict judge_mirror_alone(const View& mirror) {
   const auto& group = *mirror.group;
   const auto& up = group.upstream;
   if (up && !up->state.empty() && up->state != "lost" && up->state != "never") {
-    return {true, mirror.node + " mirrors " + (up->node.empty() ? "its primary" : up->node) + ": " +
-                      up->state + because(up->reason) + ", last heard " +
+    return {true, mirror.node + " mirrors " +
+                      (up->node.empty() ? "its primary" : upstream_text(*up)) + ": " + up->state +
+                      because(up->reason) + ", last heard " +
                       age_text(up->last_contact, mirror.now)};
   }
   std::string text = "NOT SERVED by any node that answers: " + mirror.node + " is a mirror";
   if (up && up->last_contact.value != 0) {
-    text += " that last heard its primary " + (up->node.empty() ? "" : up->node + " ") +
+    text += std::string(" that last heard ") + (up->is_relay() ? "" : "its primary ") +
+            (up->node.empty() ? "" : upstream_text(*up) + " ") +
             age_text(up->last_contact, mirror.now);
   } else {
     text += " without a primary";

@@ -61,6 +61,7 @@ UpstreamStatus Applier::status() const {
   UpstreamStatus status;
   const LogPoint ours = log_.tail();
   status.node = upstream_node_;
+  status.primary = primary_node_;
   status.state = upstream_state_;
   status.reason = upstream_reason_;
   status.since = upstream_since_;
@@ -79,6 +80,21 @@ UpstreamStatus Applier::status() const {
   return status;
 }
 
+std::vector<message::Source> Applier::sources() const {
+  if (current_ == nullptr || current_->ended) return {};
+  if (current_->phase != Phase::kFollowing && current_->phase != Phase::kImage) return {};
+  std::vector<message::Source> sources = current_->hello.sources;
+  sources.push_back({current_->hello.identity.pool, current_->hello.identity.node});
+  return sources;
+}
+
+// A primary that we may follow needs no relay between, and goes before one.
+bool Applier::outranks(const message::Hello& hello) const {
+  const TimelineHistory ours = log_.history();
+  return hello.role == Role::kPrimary && current_->hello.role == Role::kMirror &&
+         !is_newer(ours, hello.history) && !is_split(ours, hello.history);
+}
+
 // Who may even wait for an answer, while another stream is open or a promotion is under way.
 std::optional<message::Refuse> Applier::admission(const message::Hello& hello) const {
   const auto busy = [&](std::string reason) {
@@ -90,8 +106,10 @@ std::optional<message::Refuse> Applier::admission(const message::Hello& hello) c
     return busy(fmt::format("too many streams of group {} wait for an answer", name));
   if (current_ == nullptr || current_->ended) return std::nullopt;
   const bool same_node = current_->hello.identity.pool == hello.identity.pool;
-  const bool newer = is_newer(hello.history, current_->hello.history);
-  if (same_node || newer || is_silent(*current_)) return std::nullopt;
+  // A relay never ends a primary's stream, whatever it knows.
+  const bool may_replace = hello.role == Role::kPrimary || current_->hello.role == Role::kMirror;
+  const bool newer = may_replace && is_newer(hello.history, current_->hello.history);
+  if (same_node || newer || outranks(hello) || is_silent(*current_)) return std::nullopt;
   return busy(
       fmt::format("node {} streams group {} to this node already; stop it or wait until it "
                   "has been silent for {:.0f} s",
@@ -102,7 +120,8 @@ std::optional<message::Refuse> Applier::admission(const message::Hello& hello) c
 // The newer stream replaces the older: from the same node (it reconnected before we noticed the
 // loss), from a newer timeline, or because the old one is silent.
 void Applier::supersede(Session& old, const message::Hello& hello) {
-  if (is_newer(hello.history, old.hello.history) && !old.ended) {
+  const bool may_fence = hello.role == Role::kPrimary;
+  if (may_fence && is_newer(hello.history, old.hello.history) && !old.ended) {
     old.link->send(Message(message::Refuse{
         ErrorCode::kFenced,
         fmt::format("node {} is primary of group {} on the newer timeline {}", hello.identity.node,
@@ -163,6 +182,14 @@ Task<void> Applier::turn_away(std::unique_ptr<Link> link, message::Refuse refusa
   std::erase_if(parting_, [&](const Parting& p) { return p.link == link.get(); });
 }
 
+Task<Status> Applier::go_back(Lsn to) {
+  co_await owner_.before_replacing();
+  auto rewinding = log_.rewind(to);
+  const Status rewound = co_await std::move(rewinding);
+  owner_.after_replacing();
+  co_return rewound;
+}
+
 // Decides about the Hello and answers it with Welcome; a value is the refusal to send instead.
 Task<std::optional<message::Refuse>> Applier::examine(Session& session) {
   using Kind = HelloVerdict::Kind;
@@ -195,7 +222,7 @@ Task<std::optional<message::Refuse>> Applier::examine(Session& session) {
     case Kind::kRewind: {
       // A former primary: what it alone holds becomes a branch, and it follows from where they
       // part.
-      auto rewinding = log_.rewind(verdict.common);
+      auto rewinding = go_back(verdict.common);
       auto rewound = co_await std::move(rewinding);
       if (!rewound) {
         auto refusal = verdict.refusal;
@@ -258,6 +285,9 @@ Task<Status> Applier::begin(Session& session, message::Start start) {
                     fmt::format("Start behind LSN {}, but this copy ends at LSN {}",
                                 start.after.value, session.written.value)};
   }
+  const bool is_relay = session.hello.role == Role::kMirror;
+  if (is_relay && start.after < session.written && !start.from_image)
+    co_return Error{ErrorCode::kInvalid, "a mirror asks for records; only a primary may"};
   if (owner_.role() == Role::kFenced) {
     // The dialer has verified that nothing here is our own: we may follow.
     auto changed = co_await owner_.become_mirror();
@@ -266,7 +296,11 @@ Task<Status> Applier::begin(Session& session, message::Start start) {
   }
   if (owner_.role() != Role::kMirror)
     co_return Error{ErrorCode::kBusy, "this copy is not a mirror any more"};
-  upstream_node_ = session.hello.identity.node;
+  upstream_node_ = primary_node_ = session.hello.identity.node;
+  if (is_relay) {
+    const auto& sources = session.hello.sources;
+    primary_node_ = sources.empty() ? "" : sources.front().node;
+  }
   if (start.from_image) {
     session.phase = Phase::kImage;
     set_upstream("image", "receiving what the log does not reach any more");
@@ -281,6 +315,7 @@ Task<Status> Applier::begin(Session& session, message::Start start) {
     session.common = start.after;
     set_upstream("following", "");
   }
+  owner_.upstream_began();
   co_return ok();
 }
 

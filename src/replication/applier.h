@@ -1,5 +1,6 @@
-// Applier: the mirror's side of a group. It answers a primary's Hello, applies its records in
-// order, acknowledges positions, and notices when the primary falls silent.
+// Applier: the mirror's side of a group. It answers the Hello of a primary, or of a mirror that
+// feeds this one, applies its records in order, acknowledges positions, and notices when it falls
+// silent.
 //
 //   Hello ──refused──► Refuse, closed
 //     └─Welcome─► waiting for Start ─┬─ after our end ──────► following
@@ -40,6 +41,14 @@ class ApplierOwner {
                           const std::string& why) = 0;
   /// A fenced copy holds nothing of its own and may follow: make it a mirror, durably.
   virtual Task<Status> become_mirror() = 0;
+  /// The log is about to go back, or to be replaced: when this returns nothing of it is shipped any
+  /// more, until after_replacing().
+  virtual Task<void> before_replacing() = 0;
+  virtual void after_replacing() = 0;
+  /// A stream began: sources() are others, perhaps.
+  virtual void upstream_began() = 0;
+  /// See ReplicatedLog::set_primary_durable.
+  virtual void upstream_holds(Lsn durable, Lsn everywhere) = 0;
 };
 
 class Applier {
@@ -69,6 +78,8 @@ class Applier {
   Task<Result<IoBuffer>> fetch_block(BlockVersion version);
 
   UpstreamStatus status() const;
+  /// Where the records of the present stream come from; nothing without one.
+  std::vector<message::Source> sources() const;
   /// A stream from a primary is open and was heard within the time-out.
   bool connected() const;
 
@@ -112,6 +123,8 @@ class Applier {
   void end_session(Session& session, std::string reason);
   void tick();
   bool is_silent(const Session& session) const;
+  bool outranks(const message::Hello& hello) const;
+  Task<Status> go_back(Lsn to);
   CopyState our_state() const;
   void set_upstream(std::string state, std::string reason);
 
@@ -152,7 +165,7 @@ class Applier {
   std::vector<Parting> parting_;  // refused; waiting for the dialer to close
 
   // What is known of the primary; survives its streams.
-  std::string upstream_node_;
+  std::string upstream_node_, primary_node_;
   std::string upstream_state_ = "never";
   std::string upstream_reason_ = "no primary has connected since this node started";
   UtcNs upstream_since_;

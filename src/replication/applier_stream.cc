@@ -174,9 +174,10 @@ void Applier::on_heartbeat(Session& session, const message::Heartbeat& heartbeat
   }
   if (session.phase == Phase::kFollowing) {
     // A return of the primary may need what lies behind the one, a difference the other. A primary
-    // of an older release does not know of other mirrors.
-    log_.set_primary_durable(std::min(heartbeat.durable, session.common),
-                             heartbeat.everywhere.value_or(heartbeat.durable));
+    // of an older release does not know of other mirrors; a relay may not have been told yet.
+    auto everywhere = heartbeat.everywhere;
+    if (!everywhere && session.hello.role == Role::kPrimary) everywhere = heartbeat.durable;
+    if (everywhere) owner_.upstream_holds(std::min(heartbeat.durable, session.common), *everywhere);
     session.common = std::max(session.common, session.agreed);
     // Also without a request, so that the primary may let go of its log.
     want_flush(session, heartbeat.flush ? session.received : session.written);
@@ -231,7 +232,9 @@ Task<Status> Applier::take_image(Session& session, Message message) {
   const auto* end = std::get_if<message::ImageEnd>(&message);
   if (end == nullptr) co_return Error{ErrorCode::kInvalid, "a message that is not of an image"};
   const message::ImageEnd copy = *end;
+  co_await owner_.before_replacing();
   auto installed = co_await log_.finish_install(copy);
+  owner_.after_replacing();
   if (!installed) co_return installed;
   session.installing = false;
   auto flushed = co_await log_.flush_local();

@@ -59,25 +59,73 @@ Task<PeersHeard> GroupReplication::hear_peers(Nanoseconds peer_wait) {
 void GroupReplication::become_primary() {
   CHECK(!stopping_);
   role_ = Role::kPrimary;
-  hearing_ = false;
+  hearing_ = promoting_ = false;
+  upstream_bounds_.reset();
   const auto history = log_.history();
   applier_.release(message::Refuse{
       ErrorCode::kFenced,
       fmt::format("node {} was promoted and is primary of group {} on timeline {}",
                   log_.identity().node, log_.identity().name, current_timeline(history).value),
       history});
-  for (Slot& slot : slots_) start_slot(slot);
+  for (const Slot& slot : slots_) CHECK(!slot.shipper || !slot.shipper->is_relay());
+  start_slots();
   slot_changed();  // before the caller serves: no write may slip through a policy that blocks
 }
 
 Task<void> GroupReplication::stop_shipping(Role role) {
   auto holder = work_.hold();
   role_ = role;
+  upstream_bounds_.reset();
   listen();
   look_again_at(std::nullopt);
   for (Slot& slot : slots_)
     if (slot.shipper) slot.shipper->request_stop();
   co_await end_slots();
+  start_slots();
+}
+
+// What relays ship ends where the promotion begins: behind it other rules hold.
+Task<void> GroupReplication::hold_upstream() {
+  auto holder = work_.hold();
+  promoting_ = true;
+  co_await applier_.hold();
+  co_await end_slots();
+}
+
+void GroupReplication::release_upstream() {
+  promoting_ = false;
+  applier_.release(std::nullopt);
+  start_slots();
+}
+
+Task<void> GroupReplication::before_replacing() {
+  ++replacing_;
+  co_await end_slots();
+  for (Slot& slot : slots_) slot.options.agreed = LogPoint{};
+}
+
+void GroupReplication::after_replacing() {
+  --replacing_;
+  upstream_bounds_.reset();
+  start_slots();
+}
+
+void GroupReplication::upstream_began() {
+  for (Slot& slot : slots_)
+    if (slot.shipper) slot.shipper->sources_changed();
+}
+
+void GroupReplication::upstream_holds(Lsn durable, Lsn everywhere) {
+  upstream_bounds_ = Bounds{durable, everywhere};
+  update_hold();
+}
+
+std::optional<Lsn> GroupReplication::durable_everywhere() const {
+  Lsn all = std::min(log_.durable(), log_.checkpoint_lsn());
+  if (slots_hold_) all = std::min(all, *slots_hold_);
+  if (role_ == Role::kPrimary) return all;
+  if (!upstream_bounds_) return std::nullopt;
+  return std::min(all, upstream_bounds_->everywhere);
 }
 
 void GroupReplication::newer_timeline(const TimelineHistory& history, const std::string& node) {
@@ -127,6 +175,7 @@ Task<Status> GroupReplication::become_mirror() {
   for (Slot& slot : slots_) slot.options.agreed = LogPoint{};  // the log may go another way now
   auto changed = co_await callbacks_.become_mirror();
   if (changed && role_ == Role::kFenced) role_ = Role::kMirror;
+  start_slots();
   co_return changed;
 }
 
@@ -134,9 +183,10 @@ Task<Status> GroupReplication::become_mirror() {
 
 // Only while there is somebody to ship to: the log keeps recent records in memory for a listener.
 void GroupReplication::listen() {
-  const bool wanted = !stopping_ && role_ == Role::kPrimary &&
-                      std::any_of(slots_.begin(), slots_.end(),
-                                  [](const Slot& slot) { return slot.shipper != nullptr; });
+  const bool wanted =
+      !stopping_ && std::any_of(slots_.begin(), slots_.end(), [this](const Slot& slot) {
+        return slot.shipper != nullptr && ships(slot);
+      });
   if (wanted == listening_) return;
   listening_ = wanted;
   if (!wanted) {
@@ -150,8 +200,25 @@ void GroupReplication::listen() {
   });
 }
 
+bool GroupReplication::ships(const Slot& slot) const {
+  if (stopping_) return false;
+  if (role_ == Role::kPrimary) return true;
+  return role_ == Role::kMirror && !promoting_ && replacing_ == 0 && slot.relay;
+}
+
+// Nobody waits on a mirror for those that it feeds.
+ReplicationMode GroupReplication::mode_of(const Slot& slot) const {
+  if (role_ != Role::kPrimary && slot.relay) return ReplicationMode::kAsync;
+  return slot_policy(settings_, slot.options.address).mode.value_or(mode_);
+}
+
+void GroupReplication::start_slots() {
+  for (Slot& slot : slots_) start_slot(slot);
+}
+
 void GroupReplication::start_slot(Slot& slot) {
-  if (slot.shipper || role_ != Role::kPrimary || stopping_) return;
+  if (slot.shipper || !ships(slot)) return;
+  if (slot.relay) slot.options.mode = mode_of(slot);
   slot.shipper = std::make_unique<Shipper>(runtime_, log_, dialer_, options_, slot.options,
                                            static_cast<ShipperOwner&>(*this));
   slot.shipper->set_policy(slot_policy(settings_, slot.options.address));
@@ -171,6 +238,14 @@ Task<void> GroupReplication::end_slots() {
   }
   for (auto& shipper : ending) shipper->request_stop();
   for (auto& shipper : ending) co_await shipper->stop();
+  listen();
+}
+
+// Ends the streams that are not wanted any more, by a change of settings; starts those that are.
+Task<void> GroupReplication::restart_slots() {
+  auto holder = work_.hold();
+  co_await end_slots();
+  start_slots();
 }
 
 Status GroupReplication::add_slot(SlotOptions slot) {
@@ -181,9 +256,10 @@ Status GroupReplication::add_slot(SlotOptions slot) {
                                                    log_.identity().name, address)};
     }
   }
-  if (slots_.empty()) mode_ = slot.mode;
-  slot.mode = slot_policy(settings_, address).mode.value_or(slot.mode);
-  slots_.push_back({std::move(slot), nullptr});
+  if (slots_.empty() && role_ == Role::kPrimary) mode_ = slot.mode;
+  const SlotPolicy policy = slot_policy(settings_, address);
+  slot.mode = policy.mode.value_or(slot.mode);
+  slots_.push_back({std::move(slot), nullptr, policy.relay});
   start_slot(slots_.back());
   slot_changed();
   return ok();
@@ -215,13 +291,18 @@ void GroupReplication::set_mode(ReplicationMode mode) {
 void GroupReplication::set_settings(Settings settings) {
   settings_ = std::move(settings);
   ack_policy_.set_policy(group_policy(settings_));
+  bool unwanted = false;
   for (Slot& slot : slots_) {
     SlotPolicy policy = slot_policy(settings_, slot.options.address);
-    slot.options.mode = policy.mode.value_or(mode_);
+    slot.relay = policy.relay;
+    slot.options.mode = mode_of(slot);
+    if (role_ == Role::kMirror) start_slot(slot);
     if (!slot.shipper) continue;
+    if (!ships(slot) && !stopping_) unwanted = true;
     slot.shipper->set_mode(slot.options.mode);
     slot.shipper->set_policy(std::move(policy));
   }
+  if (unwanted && role_ == Role::kMirror) spawn(restart_slots());
   slot_changed();
 }
 
@@ -239,7 +320,7 @@ Task<Status> GroupReplication::wait_durable(std::string address, Lsn upto, Nanos
 void GroupReplication::slot_changed() {
   heard_.notify_all();
   // A fenced group's writers are failed by the store, never released.
-  if (role_ != Role::kPrimary) return;
+  if (role_ == Role::kFenced) return;
   acknowledge();
   update_hold();
 }
@@ -276,18 +357,26 @@ void GroupReplication::look_again_at(std::optional<Nanoseconds> at) {
 }
 
 void GroupReplication::update_hold() {
-  // Other copies may come back: until somebody follows, what the promotion found in the log stays.
-  if (slots_.empty()) return;
   std::optional<Lsn>& hold = slots_hold_;
   hold.reset();
+  bool all_relayed = true;
   for (const Slot& slot : slots_) {
-    if (!slot.shipper) continue;
-    const Lsn needed = slot.shipper->hold();
+    all_relayed = all_relayed && slot.relay;
+    const auto needed = slot.shipper ? slot.shipper->hold() : std::nullopt;
     // A slot that the log no longer reaches gets an image: it has no use for what is left.
-    if (needed < log_.log_start()) continue;
-    hold = hold ? std::min(*hold, needed) : needed;
+    if (!needed || *needed < log_.log_start()) continue;
+    hold = hold ? std::min(*hold, *needed) : *needed;
   }
+  if (role_ == Role::kMirror) {
+    if (!upstream_bounds_) return;
+    const auto& [durable, everywhere] = *upstream_bounds_;
+    return log_.set_primary_durable(durable, std::min(everywhere, hold.value_or(everywhere)));
+  }
+  if (slots_.empty()) return;
   log_.set_log_hold(hold);
+  // Who fed this copy, and those that it fed as well, may come back. Until one of them follows,
+  // what the promotion found in the log stays.
+  if (!all_relayed) log_.expect_nobody_else();
 }
 
 bool GroupReplication::all_settled() const {
@@ -306,11 +395,15 @@ bool GroupReplication::any_fetching() const {
 
 Task<Result<IoBuffer>> GroupReplication::fetch_block(BlockVersion version) {
   auto holder = work_.hold();
+  std::string refusals;
   if (role_ != Role::kPrimary) {
     auto asking = applier_.fetch_block(version);
-    co_return co_await std::move(asking);
+    auto found = co_await std::move(asking);
+    const bool feeds = std::any_of(slots_.begin(), slots_.end(),
+                                   [](const Slot& slot) { return slot.shipper != nullptr; });
+    if (found || !feeds) co_return found;
+    refusals = found.error().message;
   }
-  std::string refusals;
   std::vector<std::string> mirrors;  // slots may come and go while one is asked
   for (const Slot& slot : slots_) mirrors.push_back(slot.options.address);
   for (const std::string& mirror : mirrors) {
@@ -355,14 +448,6 @@ std::vector<SlotStatus> GroupReplication::slots() const {
     all.push_back(std::move(idle));
   }
   return all;
-}
-
-LogPoint GroupReplication::agreed_with(std::string_view address) const {
-  for (const Slot& slot : slots_) {
-    if (slot.options.address != address) continue;
-    return slot.shipper ? slot.shipper->agreed() : slot.options.agreed;
-  }
-  return {};
 }
 
 Task<void> GroupReplication::stop() {

@@ -1,5 +1,6 @@
 // GroupReplication: everything about one group's peers on one node. A primary ships to its slots; a
-// mirror applies what it is sent; a fenced copy waits for a primary that may take it back.
+// mirror applies what it is sent, and ships what is durable here to those of its slots whose
+// setting `relay` is on (decision 0019); a fenced copy waits for a primary that may take it back.
 //
 // Who decides: control/ owns the role (role_machine.h) and tells it here; only a newer timeline and
 // the acceptance of a fenced copy start here, as callbacks.
@@ -60,12 +61,12 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   Task<void> stop_shipping(Role role);
   /// The log of this primary went on to a newer timeline: who was refused before is dialled again.
   void timeline_raised();
-  /// See Applier::hold; become_primary() or release_upstream() ends it.
-  Task<void> hold_upstream() { return applier_.hold(); }
-  void release_upstream() { applier_.release(std::nullopt); }
+  /// See Applier::hold; nothing is shipped either. become_primary() or release_upstream() ends it.
+  Task<void> hold_upstream();
+  void release_upstream();
 
   // --- slots ----------------------------------------------------------------------------------
-  /// kExists when the address has a slot. Dials at once on a primary.
+  /// kExists when the address has a slot. Dials at once on a primary, and on a mirror if it relays.
   Status add_slot(SlotOptions slot);
   /// Ends the slot's stream; writers do not wait for it any more. kNotFound.
   Task<Status> remove_slot(std::string address);
@@ -81,7 +82,8 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   void accept(std::unique_ptr<Link> link, message::Hello hello);
 
   // --- repair ---------------------------------------------------------------------------------
-  /// That version from a peer's copy: the mirrors' in turn, or the primary's. See BlockSource.
+  /// That version from a peer's copy: who feeds this one, and those that it feeds, in turn. See
+  /// BlockSource.
   Task<Result<IoBuffer>> fetch_block(BlockVersion version);
 
   // --- status ---------------------------------------------------------------------------------
@@ -89,8 +91,6 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   /// The policy makes writers wait, and no time-out ends it.
   bool holds_writers() const override { return role_ == Role::kPrimary && ack_policy_.holds(); }
   std::vector<SlotStatus> slots() const;
-  /// See Shipper::agreed().
-  LogPoint agreed_with(std::string_view address) const;
   std::vector<SlotOptions> slot_options() const;
   UpstreamStatus upstream() const { return applier_.status(); }
   /// While the histories say so; see SplitStatus.
@@ -107,7 +107,8 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   };
   struct Slot {
     SlotOptions options;
-    std::unique_ptr<Shipper> shipper;  // while we are primary
+    std::unique_ptr<Shipper> shipper;  // while ships()
+    bool relay = false;                // the setting
   };
 
   // ShipperOwner
@@ -116,20 +117,26 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   void note_split(const std::string& node, const TimelineHistory& history,
                   const std::string& why) override;
   bool may_fetch() const override { return hearing_ && role_ == Role::kPrimary; }
-  Lsn durable_everywhere() const override {
-    const Lsn here = std::min(log_.durable(), log_.checkpoint_lsn());
-    return std::min(here, slots_hold_.value_or(here));
-  }
+  std::vector<message::Source> sources() const override { return applier_.sources(); }
+  std::optional<Lsn> durable_everywhere() const override;
   AsyncMutex& image_lock() override { return image_lock_; }
   AsyncMutex& fetch_lock() override { return fetch_lock_; }
   // ApplierOwner
   Task<Status> become_mirror() override;
+  Task<void> before_replacing() override;
+  void after_replacing() override;
+  void upstream_began() override;
+  void upstream_holds(Lsn durable, Lsn everywhere) override;
 
   void listen();
   void acknowledge();
   void look_again_at(std::optional<Nanoseconds> at);
+  bool ships(const Slot& slot) const;
+  ReplicationMode mode_of(const Slot& slot) const;
   void start_slot(Slot& slot);
+  void start_slots();
   Task<void> end_slots();
+  Task<void> restart_slots();
   void update_hold();
   bool all_settled() const;
   bool any_fetching() const;
@@ -150,6 +157,13 @@ class GroupReplication final : private ShipperOwner, private ApplierOwner {
   AsyncMutex slots_lock_;  // starting and ending shippers
   std::vector<Slot> slots_;
   std::optional<Lsn> slots_hold_;  // the slowest one's place in the log
+  // Of a mirror: nothing is shipped meanwhile.
+  bool promoting_ = false;
+  std::size_t replacing_ = 0;
+  struct Bounds {
+    Lsn durable, everywhere;
+  };
+  std::optional<Bounds> upstream_bounds_;  // as the present log's upstream said last
   ReplicationMode mode_ = ReplicationMode::kAsync;
   Settings settings_;
   AckPolicy ack_policy_;

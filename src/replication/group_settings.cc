@@ -168,6 +168,8 @@ constexpr Kind kMirrorKinds[] = {
      [](std::string_view text) { return rate_windows(text).has_value(); }},
     {"compression", kOff, "off, on or auto",
      [](std::string_view text) { return compression(text).has_value(); }},
+    {"relay", kOff, "on or off",
+     [](std::string_view text) { return text == "on" || text == kOff; }},
 };
 
 template <std::size_t N>
@@ -277,6 +279,7 @@ SlotPolicy slot_policy(const Settings& settings, const std::string& address) {
   policy.compression =
       compression(find(settings, prefix + "compression")).value_or(Compression::kOff);
   policy.mode = mode(find(settings, prefix + "mode"));
+  policy.relay = find(settings, prefix + "relay") == "on";
   return policy;
 }
 

@@ -22,6 +22,7 @@
 //   catch_up_rate     bytes a second for a full copy and for catching up, or "off"
 //   catch_up_times    other rates at times of the day: "22:00-06:00 off, 12:00-13:00 5MiB"
 //   compression       off | on | auto
+//   relay             on | off: this node feeds it also while it is a mirror itself
 #pragma once
 
 #include <array>
@@ -84,6 +85,7 @@ struct SlotPolicy {
   std::vector<RateWindow> catch_up_times;      // the first that matches wins
   Compression compression = Compression::kOff;
   std::optional<ReplicationMode> mode;  // nothing: the group's
+  bool relay = false;
   /// The limit in force at `minute` of the day.
   std::optional<std::uint64_t> rate_at(unsigned minute) const;
 };

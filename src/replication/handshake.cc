@@ -117,7 +117,48 @@ HelloVerdict judge_hello_as_primary(const CopyState& ours, const message::Hello&
                      ours.identity.name))};
 }
 
+// Rows of their own for a mirror that dials: it speaks for nobody's right to serve, so nothing that
+// it says fences anybody, and whoever it cannot feed tells it why.
+std::optional<message::Refuse> judge_relay(const CopyState& ours, const message::Hello& hello) {
+  const std::string& group = ours.identity.name;
+  const std::string& node = ours.identity.node;
+  const std::string& relay = hello.identity.node;
+  const auto mine = current_timeline(ours.history).value;
+  const auto their = current_timeline(hello.history).value;
+  if (comes_from(hello.sources, ours.identity.pool)) {
+    return refuse(ours, ErrorCode::kRefused, circle(group, node, relay));
+  }
+  if (ours.role == Role::kPrimary) {
+    return refuse(ours, ErrorCode::kFenced,
+                  fmt::format("node {} is primary of group {} itself, on timeline {}; it takes no "
+                              "records from node {}, which is a mirror on timeline {}. Let node {} "
+                              "be a mirror of it, or remove this mirror",
+                              node, group, mine, relay, their, relay));
+  }
+  if (is_newer(ours.history, hello.history)) {
+    return refuse(ours, ErrorCode::kRefused,
+                  fmt::format("node {} has followed group {} on to timeline {}, but node {} is "
+                              "still on timeline {}; it is fed again when that one has followed",
+                              node, group, mine, relay, their));
+  }
+  if (ours.head.lsn > Lsn{0} && is_split(ours.history, hello.history))
+    return divergence(ours, relay, hello.head.lsn, hello.history);
+  return std::nullopt;
+}
+
 }  // namespace
+
+bool comes_from(const std::vector<message::Source>& sources, const Uuid& pool) {
+  return std::any_of(sources.begin(), sources.end(),
+                     [&](const message::Source& source) { return source.pool == pool; });
+}
+
+std::string circle(const std::string& group, const std::string& one, const std::string& other) {
+  return fmt::format(
+      "node {} has its copy of group {} from node {}, directly or through others: a chain of "
+      "mirrors must not lead back into itself; remove one of its mirrors",
+      other, group, one);
+}
 
 std::optional<std::uint32_t> common_version(const message::VersionRange& a,
                                             const message::VersionRange& b) {
@@ -174,10 +215,12 @@ HelloVerdict judge_hello(const CopyState& ours, const message::Hello& hello) {
   using Kind = HelloVerdict::Kind;
   if (auto refusal = judge_identity(ours, hello.versions, hello.identity))
     return {Kind::kRefuse, *refusal};
-  if (hello.role != Role::kPrimary) {
+  if (hello.role == Role::kMirror) {
+    if (auto refusal = judge_relay(ours, hello)) return {Kind::kRefuse, *refusal};
+  } else if (hello.role != Role::kPrimary) {
     return {Kind::kRefuse,
             refuse(ours, ErrorCode::kInvalid,
-                   fmt::format("node {} dialled group {} as {}; only a primary dials",
+                   fmt::format("node {} dialled group {} as {}; only a primary or a mirror dials",
                                hello.identity.node, ours.identity.name, to_string(hello.role)))};
   }
   if (ours.role == Role::kPrimary) return judge_hello_as_primary(ours, hello);
@@ -223,7 +266,18 @@ WelcomeVerdict judge_welcome(const CopyState& ours, Lsn log_start, bool may_fetc
   using Kind = WelcomeVerdict::Kind;
   if (auto refusal = judge_identity(ours, welcome.versions, welcome.identity))
     return {Kind::kRefuse, *refusal};
-  if (is_newer(welcome.history, ours.history)) return {Kind::kFenceOurselves, {}};
+  const bool we_relay = ours.role == Role::kMirror;
+  if (is_newer(welcome.history, ours.history)) {
+    if (!we_relay) return {Kind::kFenceOurselves, {}};
+    return {
+        Kind::kRefuse,
+        refuse(ours, ErrorCode::kRefused,
+               fmt::format("node {} has gone on to timeline {} of group {}; node {} is still on "
+                           "timeline {}",
+                           welcome.identity.node, current_timeline(welcome.history).value,
+                           ours.identity.name, ours.identity.node,
+                           current_timeline(ours.history).value))};
+  }
   if (welcome.role == Role::kPrimary) {
     return {Kind::kRefuse, refuse(ours, ErrorCode::kRefused,
                                   fmt::format("node {} is primary of group {} too",
@@ -232,6 +286,8 @@ WelcomeVerdict judge_welcome(const CopyState& ours, Lsn log_start, bool may_fetc
   const Lsn their_end = welcome.head.lsn;
   if (their_end == Lsn{0}) return {log_start == Lsn{0} ? Kind::kShipAll : Kind::kImage, {}};
   if (is_split(welcome.history, ours.history)) {
+    if (we_relay)
+      return {Kind::kRefuse, divergence(ours, welcome.identity.node, their_end, welcome.history)};
     return {.refusal = split_refusal(ours, welcome.identity.node, their_end, welcome.history),
             .split = true};
   }
@@ -244,6 +300,15 @@ WelcomeVerdict judge_welcome(const CopyState& ours, Lsn log_start, bool may_fetc
                               lies_on(ours.history, ours.head.lsn, welcome.history);
   if (!continues_ours)
     return {Kind::kRefuse, divergence(ours, welcome.identity.node, their_end, welcome.history)};
+  if (we_relay) {
+    // It lost them, or went back to where a new primary's history begins: it gets them, or others.
+    return {Kind::kRefuse,
+            refuse(ours, ErrorCode::kBusy,
+                   fmt::format("node {} holds group {} up to LSN {}, node {}, which is to feed it, "
+                               "only up to LSN {}; it goes on when that one has as much",
+                               welcome.identity.node, ours.identity.name, their_end.value,
+                               ours.identity.node, ours.head.lsn.value))};
+  }
   if (may_fetch) return {Kind::kFetch, {}};
   return {
       Kind::kRefuse,

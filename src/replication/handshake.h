@@ -5,6 +5,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "tandem/log_point.h"
 #include "tandem/port/link.h"
@@ -43,6 +44,11 @@ bool lies_on(const TimelineHistory& part, Lsn end, const TimelineHistory& whole)
 /// The last LSN that two histories can have in common, given where each copy ends.
 Lsn common_end(const TimelineHistory& a, Lsn a_end, const TimelineHistory& b, Lsn b_end);
 
+/// One of `sources` is that pool.
+bool comes_from(const std::vector<message::Source>& sources, const Uuid& pool);
+/// Why `one` cannot be fed by `other`: that has its copy from `one`.
+std::string circle(const std::string& group, const std::string& one, const std::string& other);
+
 /// What the acceptor does about a Hello.
 struct HelloVerdict {
   enum class Kind {
@@ -58,7 +64,7 @@ struct HelloVerdict {
 };
 HelloVerdict judge_hello(const CopyState& ours, const message::Hello& hello);
 
-/// What the dialer, a primary, does about a Welcome.
+/// What the dialer does about a Welcome. A mirror that dials is never fenced by one.
 struct WelcomeVerdict {
   enum class Kind {
     kShip,            // the mirror's head lies on our history: verify the digest there, then ship

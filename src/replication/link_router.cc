@@ -50,7 +50,7 @@ Task<void> LinkRouter::welcome(std::unique_ptr<Link> link) {
   message::Hello hello = std::get<message::Hello>(std::move(*received));
   GroupReplication* group = callbacks_.find(hello.identity.group);
   std::string reason = "it is unknown on this node";
-  if (group == nullptr && callbacks_.create && hello.role == Role::kPrimary &&
+  if (group == nullptr && callbacks_.create && hello.role != Role::kFenced &&
       common_version(options_.versions, hello.versions)) {
     auto lock = co_await create_lock_.lock();
     group = callbacks_.find(hello.identity.group);

@@ -1,5 +1,6 @@
 #include "replication/shipper.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "tandem/base/check.h"
@@ -20,6 +21,7 @@ Shipper::Shipper(Runtime runtime, ReplicatedLog& log, LinkDialer& dialer,
       dialer_(dialer),
       options_(options),
       owner_(owner),
+      role_(owner.role()),
       slot_(std::move(slot)),
       backoff_(runtime.random, options.backoff_first, options.backoff_max),
       ticker_(runtime, tick_period(options), [this] { tick(); }) {
@@ -67,7 +69,8 @@ SlotGate Shipper::gate() const {
           .reason = reason_};
 }
 
-Lsn Shipper::hold() const {
+std::optional<Lsn> Shipper::hold() const {
+  if (went_its_way_) return std::nullopt;
   if (image_point_) return *image_point_;
   return confirmed_ ? acked_.durable : log_.log_start();
 }
@@ -150,9 +153,20 @@ void Shipper::note_difference(const std::string& how) {
             log_.identity().name, slot_.address, how);
 }
 
-CopyState Shipper::our_state() const {
+CopyState Shipper::our_state(const message::Hello& hello) const {
+  if (is_relay()) return {hello.identity, hello.role, hello.head, hello.history, hello.versions};
   // The tail counts, not the head: a mirror may have received what is still in flight here.
   return {log_.identity(), Role::kPrimary, log_.tail(), log_.history(), options_.versions};
+}
+
+message::VersionRange Shipper::versions() const {
+  if (!is_relay()) return options_.versions;
+  return {std::max(options_.versions.oldest, message::kRelayVersion), options_.versions.newest};
+}
+
+void Shipper::sources_changed() {
+  if (is_relay() && link_ && sources_told_ != owner_.sources())
+    fail_link("this mirror is fed by another node now");
 }
 
 void Shipper::fail_link(std::string reason) {
@@ -174,18 +188,38 @@ Task<void> Shipper::run() {
   open_gate("replication stops on this node");
 }
 
+/// Who we are, and what there is to ship: of a relay what is durable when this returns.
+Task<Result<message::Hello>> Shipper::introduce() {
+  message::Hello hello;
+  hello.versions = versions();
+  if (hello.versions.oldest > hello.versions.newest) {
+    co_return Error{ErrorCode::kUnsupported,
+                    fmt::format("to feed another mirror this one must speak version {} of the "
+                                "replication protocol; see replication.protocol_max",
+                                message::kRelayVersion)};
+  }
+  hello.identity = log_.identity();
+  hello.role = role_;
+  hello.mode = slot_.mode;
+  hello.head = is_relay() ? log_.head() : log_.tail();
+  hello.history = log_.history();
+  if (is_relay()) {
+    Status flushed = co_await log_.flush_local();
+    if (!flushed) co_return flushed.error();
+    hello.sources = sources_told_ = owner_.sources();
+  }
+  co_return hello;
+}
+
 Task<void> Shipper::session() {
   link_failed_ = false;
   link_reason_.clear();
+  auto introduced = co_await introduce();
+  if (stopping_) co_return;
+  if (!introduced) co_return set_state(State::kRefused, introduced.error().message);
+  const message::Hello& hello = *introduced;
   link_ = dialer_.dial(slot_.address);
   deadline_ = clock_.monotonic() + options_.handshake_timeout;
-  message::Hello hello;
-  hello.versions = options_.versions;
-  hello.identity = log_.identity();
-  hello.role = Role::kPrimary;
-  hello.mode = slot_.mode;
-  hello.head = log_.tail();
-  hello.history = log_.history();
   auto welcome = co_await exchange_hello(hello);
   if (!welcome) {
     // A refusal has set state and reason already; a link that never came up keeps its old reason.
@@ -225,17 +259,19 @@ Task<Result<message::Welcome>> Shipper::exchange_hello(const message::Hello& hel
   }
   node_ = welcome->identity.node;
   peer_codecs_ = welcome->codecs;
-  protocol_ = common_version(options_.versions, welcome->versions).value_or(0);
+  protocol_ = common_version(versions(), welcome->versions).value_or(0);
   co_return std::move(*welcome);
 }
 
 void Shipper::heed_refusal(const message::Refuse& refusal, const std::string& node) {
   if (stopping_) return;
-  if (is_newer(refusal.history, log_.history())) {
+  if (is_relay()) {
+    went_its_way_ = refusal.code == ErrorCode::kFenced;
+  } else if (is_newer(refusal.history, log_.history())) {
     owner_.newer_timeline(refusal.history, node);
     return;
   }
-  if (refusal.code == ErrorCode::kRefused) {
+  if (!is_relay() && refusal.code == ErrorCode::kRefused) {
     const bool split = is_split(refusal.history, log_.history());
     owner_.note_split(node, refusal.history, split ? refusal.reason : "");
   }
@@ -265,9 +301,15 @@ Task<Result<Shipper::Plan>> Shipper::judge(const message::Hello& hello,
                                            const message::Welcome& welcome) {
   using Kind = WelcomeVerdict::Kind;
   if (state_ != State::kRefused) set_state(State::kHandshake, "comparing histories");
-  const WelcomeVerdict verdict =
-      judge_welcome(our_state(), log_.log_start(), owner_.may_fetch(), welcome);
-  owner_.note_split(node_, welcome.history, verdict.split ? verdict.refusal.reason : "");
+  WelcomeVerdict verdict =
+      judge_welcome(our_state(hello), log_.log_start(), owner_.may_fetch(), welcome);
+  if (is_relay() && comes_from(owner_.sources(), welcome.identity.pool)) {
+    const std::string reason = circle(hello.identity.name, node_, hello.identity.node);
+    verdict = {Kind::kRefuse, {ErrorCode::kRefused, reason, hello.history}};
+  }
+  went_its_way_ = false;
+  if (!is_relay())
+    owner_.note_split(node_, welcome.history, verdict.split ? verdict.refusal.reason : "");
   const Error given_up{ErrorCode::kRefused, "no plan"};
   Plan plan{.image = false, .after = welcome.head.lsn};
   switch (verdict.kind) {
@@ -298,7 +340,7 @@ Task<Result<Shipper::Plan>> Shipper::judge(const message::Hello& hello,
         set_state(State::kConnecting, digest.error().message);
         co_return digest.error();
       } else if (*digest != welcome.head.digest) {
-        auto refusal = digest_refusal(our_state(), welcome.identity.node, welcome.head.lsn);
+        auto refusal = digest_refusal(our_state(hello), welcome.identity.node, welcome.head.lsn);
         note_difference(refusal.reason);
         co_await refuse(std::move(refusal));
         co_return given_up;
@@ -356,7 +398,7 @@ Task<Result<Shipper::Plan>> Shipper::fetch(const message::Hello& hello,
   if (!flushed) co_return flushed.error();
   if (link_failed_) co_return Error{ErrorCode::kUnavailable, link_reason_};
   if (log_.head().digest != welcome.head.digest) {
-    co_await refuse(digest_refusal(our_state(), welcome.identity.node, welcome.head.lsn));
+    co_await refuse(digest_refusal(our_state(hello), welcome.identity.node, welcome.head.lsn));
     co_return Error{ErrorCode::kRefused, "no plan"};
   }
   log_event(Level::kInfo, "slot.fetched", "group={} mirror={} from_lsn={} to_lsn={}",

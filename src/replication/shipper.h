@@ -1,5 +1,9 @@
-// Shipper: the primary's side of one slot. It dials the mirror, agrees on a starting point, ships
-// the log in order, and turns the mirror's acknowledgements into what writers wait for.
+// Shipper: the dialing side of one slot. It dials the mirror, agrees on a starting point, ships the
+// log in order, and turns the mirror's acknowledgements into what writers wait for.
+//
+// On a primary it ships what is in the log. On a mirror that feeds a further one (a relay, decision
+// 0019) it ships what is durable there, so that the further one is never ahead of it, and nobody is
+// fenced by what it hears. It ends, and another begins, when the node's role changes.
 //
 //   connecting ──Welcome──► handshake ─┬─ equal prefix ─────────────► catch-up ◄──► following
 //       ▲                              ├─ log gone or mirror empty ─► image ──► catch-up
@@ -32,6 +36,10 @@ namespace tandem::replication {
 class ShipperOwner {
  public:
   virtual ~ShipperOwner() = default;
+  /// Primary, or mirror: then the shippers are relays.
+  virtual Role role() const = 0;
+  /// Of a mirror: where its records come from now. See message::Hello::sources.
+  virtual std::vector<message::Source> sources() const = 0;
   /// Some slot's positions or gate changed: compute RemoteAck and the log hold anew, now.
   virtual void slot_changed() = 0;
   /// The peer shows a newer timeline. The group must not acknowledge another write after this
@@ -45,8 +53,9 @@ class ShipperOwner {
   virtual bool holds_writers() const = 0;
   /// True while this primary has not served since it started, so that it may take records.
   virtual bool may_fetch() const = 0;
-  /// What every copy of the group holds durably, and this one in a checkpoint.
-  virtual Lsn durable_everywhere() const = 0;
+  /// What every copy of the group holds durably, and this one in a checkpoint; nothing: a mirror
+  /// was not told it yet.
+  virtual std::optional<Lsn> durable_everywhere() const = 0;
   /// The log pins one image at a time, and takes records from one peer at a time.
   virtual AsyncMutex& image_lock() = 0;
   virtual AsyncMutex& fetch_lock() = 0;
@@ -70,13 +79,17 @@ class Shipper {
   /// Ends a pause before dialling again: the answer may be another one now.
   void dial_soon() { retry_.notify_all(); }
   void set_mode(ReplicationMode mode);
+  /// A relay that said in its Hello that its records come from elsewhere says it anew.
+  void sources_changed();
   /// Rates and compression, from the next message on.
   void set_policy(SlotPolicy policy);
 
   const std::string& address() const { return slot_.address; }
   SlotGate gate() const;
-  /// Oldest position behind which this slot may still need records.
-  Lsn hold() const;
+  /// Oldest position behind which this slot may still need records; nothing: it has become primary,
+  /// and needs none from a mirror.
+  std::optional<Lsn> hold() const;
+  bool is_relay() const { return role_ == Role::kMirror; }
   /// The mirror was heard since start() and nothing has to be fetched from it any more.
   bool settled() const { return settled_; }
   bool fetching() const { return state_ == State::kFetching; }
@@ -116,6 +129,7 @@ class Shipper {
   // shipper.cc: connection, handshake, time
   Task<void> run();
   Task<void> session();
+  Task<Result<message::Hello>> introduce();
   Task<Result<message::Welcome>> exchange_hello(const message::Hello& hello);
   Task<Result<Plan>> judge(const message::Hello& hello, const message::Welcome& welcome);
   bool may_differ_from(Lsn their_end) const;
@@ -128,7 +142,9 @@ class Shipper {
   void fail_link(std::string reason);
   void note_difference(const std::string& how);
   void set_state(State state, std::string reason);
-  CopyState our_state() const;
+  CopyState our_state(const message::Hello& hello) const;
+  message::VersionRange versions() const;
+  Lsn shippable() const { return is_relay() ? log_.durable() : log_.tail().lsn; }
   static const char* text(State state);
 
   // shipper_stream.cc: shipping and acknowledgements
@@ -158,6 +174,7 @@ class Shipper {
   LinkDialer& dialer_;
   const ReplicationOptions& options_;
   ShipperOwner& owner_;
+  const Role role_;  // the node's, as long as this ships
   SlotOptions slot_;
   SlotPolicy policy_;
   Backoff backoff_;
@@ -185,12 +202,14 @@ class Shipper {
   AgreementStatus agreement_;
   LogPoint agreed_;
   bool settled_ = false;
+  bool went_its_way_ = false;  // as primary of another timeline, when a relay dialled it last
 
   // One session.
   std::unique_ptr<Link> link_;
   bool link_failed_ = false;
   std::string link_reason_;
-  Nanoseconds deadline_{};  // of the present phase, for the handshake
+  std::vector<message::Source> sources_told_;  // in the Hello
+  Nanoseconds deadline_{};                     // of the present phase, for the handshake
   Nanoseconds last_contact_{};
   Nanoseconds last_heartbeat_{};
   Nanoseconds last_progress_{};

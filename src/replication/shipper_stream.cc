@@ -115,7 +115,7 @@ Task<void> Shipper::send_loop(Plan plan) {
       co_await link_->drained_below(options_.link_backlog_bytes);
       continue;
     }
-    if (sent_ < log_.tail().lsn && !window_full()) {
+    if (sent_ < shippable() && !window_full()) {
       if (paced() && !pace_.is_free(clock_.monotonic())) {
         co_await keep_pace();
         continue;
@@ -148,6 +148,7 @@ Task<Status> Shipper::ship_next() {
   const std::size_t bytes = gating_ ? options_.batch_bytes : bulk_bytes();
   const Lsn after = sent_;
   auto read = co_await log_.read_after(after, bytes);
+  while (read && !link_failed_ && is_relay() && read->last > shippable()) co_await wake_.wait();
   if (link_failed_) co_return ok();
   if (!read) {
     // kNotFound: the log was let go while the mirror lagged. The next handshake copies an image.
@@ -191,6 +192,7 @@ Nanoseconds Shipper::time_to_gather() {
 void Shipper::wake() {
   // Most records only join those that are gathered: that wakes nobody.
   if (gathering_since_ && time_to_gather() > Nanoseconds(0)) return;
+  if (is_relay() && streaming_ && sent_ >= shippable()) return;
   wake_.notify_all();
 }
 
@@ -267,6 +269,7 @@ Task<Status> Shipper::send_image(std::optional<LogPoint> since) {
   if (link_failed_) co_return ok();
   image_point_ = std::max(log_.log_start(), log_.head().lsn);
   owner_.slot_changed();
+  Status status = ok();
   auto begun = co_await log_.begin_image(std::move(since));
   if (!begun) {
     image_point_.reset();
@@ -275,13 +278,13 @@ Task<Status> Shipper::send_image(std::optional<LogPoint> since) {
   if (!begun->base)
     set_state(State::kImage, "the mirror's position is not in the log: copying the whole group");
   const LogPoint point = begun->point;
+  while (is_relay() && status && point.lsn > shippable()) status = co_await log_.flush_local();
   image_point_ = point.lsn;
   image_total_ = begun->blocks_total;
   image_done_ = 0;
   owner_.slot_changed();
-  Status status = ok();
-  if (!link_failed_) link_->send(Message(std::move(*begun)));
-  while (!link_failed_) {
+  if (status && !link_failed_) link_->send(Message(std::move(*begun)));
+  while (status && !link_failed_) {
     co_await link_->drained_below(options_.link_backlog_bytes);
     while (!link_failed_ && !pace_.is_free(clock_.monotonic())) co_await keep_pace();
     if (link_failed_) break;

@@ -115,6 +115,7 @@ SlotStatus from_proto(const v1::SlotStatus& in) {
 
 void to_proto(const UpstreamStatus& upstream, v1::UpstreamStatus* out) {
   out->set_node(utf8(upstream.node));
+  out->set_primary(utf8(upstream.primary));
   out->set_state(utf8(upstream.state));
   out->set_reason(utf8(upstream.reason));
   out->set_since_utc_ns(upstream.since.value);
@@ -127,6 +128,8 @@ void to_proto(const UpstreamStatus& upstream, v1::UpstreamStatus* out) {
 
 UpstreamStatus from_proto(const v1::UpstreamStatus& in) {
   return {.node = in.node(),
+          // An older release knows no relays: who feeds a mirror is its primary.
+          .primary = in.has_primary() ? in.primary() : in.node(),
           .state = in.state(),
           .reason = in.reason(),
           .since = UtcNs(in.since_utc_ns()),

@@ -8,9 +8,9 @@
 
 #include "rpc/inquiry_codec.h"
 #include "rpc/payload_codec.h"
+#include "rpc/source_codec.h"
 #include "rpc/translation.h"
 #include "rpc/wire.h"
-#include "tandem/v1/replication.pb.h"
 
 // gRPC, not built with the thread sanitizer, has filled the slices that are read here on a thread
 // and in an order that it does not see: it would report every word of every payload.
@@ -199,6 +199,7 @@ void fill(const message::Hello& m, v1::StreamMessage& out) {
   p->set_mode(to_proto(m.mode));
   to_proto(m.head, p->mutable_head());
   to_proto(m.history, p->mutable_history());
+  to_proto(m.sources, p->mutable_sources());
 }
 void fill(const message::Welcome& m, v1::StreamMessage& out) {
   auto* p = out.mutable_welcome();
@@ -439,7 +440,6 @@ bool read_versions(std::uint32_t newest, std::uint32_t oldest, message::VersionR
   out = {oldest == 0 ? newest : oldest, newest};
   return newest != 0 && out.oldest <= newest;
 }
-
 Result<Message> take(const v1::Hello& in) {
   message::Hello out;
   const auto role = from_proto(in.role());
@@ -451,6 +451,7 @@ Result<Message> take(const v1::Hello& in) {
   out.head = from_proto(in.head());
   TANDEM_TRY(from_proto(in.identity(), out.identity));
   TANDEM_TRY(read_history(in.history(), out.history));
+  TANDEM_TRY(from_proto(in.sources(), out.sources));
   return Message(std::move(out));
 }
 Result<Message> take(const v1::Welcome& in) {

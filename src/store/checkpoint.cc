@@ -81,7 +81,7 @@ void Checkpoint::freeze() {
   // What no peer needs any more, and a restart from here neither. A primary that lost its tail in a
   // crash takes it from its mirror, so a mirror keeps what its primary does not hold durably.
   horizon_ = descriptor_.point.lsn;
-  if (g.hold_) horizon_ = std::min(horizon_, *g.hold_);
+  if (const auto hold = g.lowest_hold()) horizon_ = std::min(horizon_, *hold);
   if (g.role_ == Role::kMirror) horizon_ = std::min(horizon_, g.primary_durable_);
   if (const auto start = g.history_start()) horizon_ = std::min(horizon_, *start);
   if (g.release_all_dead_) horizon_ = Lsn{UINT64_MAX};
@@ -411,6 +411,7 @@ Task<Status> Checkpoint::commit() {
   if (!anchored) co_return anchored;
 
   g.durable_ = std::max(g.durable_, descriptor_.point.lsn);
+  if (g.role_ == Role::kMirror) g.tell_appended();
   g.anchor_sequence_ = anchor_.sequence + 1;  // it was written twice
   g.checkpoint_lsn_ = descriptor_.point.lsn;
   commit_snapshots();

@@ -41,6 +41,7 @@ Task<Status> Group::flush_local_to(Lsn target) {
       stop(std::move(done.error()));
     } else if (covers > durable_) {
       durable_ = covers;
+      if (role_ == Role::kMirror) tell_appended();  // a mirror feeds others what is durable here
     }
     flushed_.notify_all();
   }

@@ -208,13 +208,14 @@ Task<Result<LogPoint>> Group::start_timeline(Timeline above) {
   }
   const Timeline timeline = timeline_above(above);
   // The old primary parted here, and another mirror may have less: they follow without a full copy
-  // if the log is kept. As soon as there is a slot, that decides (set_log_hold).
-  hold_ = std::max(log_start(), std::min(tail_.lsn, rejoin_floor().value_or(tail_.lsn)));
+  // if the log is kept, until they have slots (expect_nobody_else).
+  unnamed_hold_ = std::max(log_start(), std::min(tail_.lsn, rejoin_floor().value_or(tail_.lsn)));
+  hold_.reset();
   role_ = Role::kPrimary;
   fenced_by_ = Timeline{};
   auto logged = co_await append_control(timeline_record(timeline));
   if (!logged) {
-    hold_.reset();
+    unnamed_hold_.reset();
     co_return Error(std::move(logged.error()));
   }
   Status kept = co_await checkpoint();

@@ -196,6 +196,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   bool flush_waits_for_remote() const override { return remote_flush_waiters_ != 0; }
   void set_remote_ack(RemoteAck ack) override;
   void set_log_hold(std::optional<Lsn> from) override { hold_ = from; }
+  void expect_nobody_else() override { unnamed_hold_.reset(); }
   Task<Status> apply(RecordBatch batch) override;
   Task<Status> flush_local() override;
   void set_primary_durable(Lsn durable, Lsn everywhere) override;
@@ -562,7 +563,9 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   Condition remote_changed_;
   std::size_t remote_flush_waiters_ = 0;
   std::function<void()> append_listener_;
-  std::optional<Lsn> hold_;
+  std::optional<Lsn> hold_;          // of its slots; on a mirror: of every copy
+  std::optional<Lsn> unnamed_hold_;  // since a promotion, for copies that may come back
+  std::optional<Lsn> lowest_hold() const;
   struct LogRead {
     Lsn upto;
     PoolBlock place;  // of the page behind that; 0: none was read

@@ -119,7 +119,12 @@ void Group::forget_skipped() {
 std::optional<Lsn> Group::rejoin_floor() const {
   if (role_ == Role::kMirror) return std::min(primary_durable_, durable_everywhere_);
   if (role_ == Role::kFenced) return Lsn{};  // where it parted shows when it rejoins
-  return hold_;  // of its slots, or since its promotion, until a mirror is named
+  return lowest_hold();
+}
+
+std::optional<Lsn> Group::lowest_hold() const {
+  if (!hold_ || !unnamed_hold_) return hold_ ? hold_ : unnamed_hold_;
+  return std::min(*hold_, *unnamed_hold_);
 }
 
 void Group::set_primary_durable(Lsn durable, Lsn everywhere) {
@@ -127,6 +132,7 @@ void Group::set_primary_durable(Lsn durable, Lsn everywhere) {
   durable_everywhere_ = everywhere;
   // Only what is still there: a pool that was full has let the rest go.
   hold_.reset();
+  unnamed_hold_.reset();
   if (everywhere >= log_start()) hold_ = everywhere;
 }
 

@@ -395,6 +395,7 @@ Task<Status> Group::clear_spare() {
 /// on the old way waits for nobody.
 void Group::restart_log() {
   hold_.reset();
+  unnamed_hold_.reset();
   for (auto& slot : slots_) slot.agreed = LogPoint{};
   recent_.clear();
   log_read_ = {};

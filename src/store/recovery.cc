@@ -129,9 +129,9 @@ Status Recovery::adopt_descriptor() {
   for (const auto& [id, snapshot] : g.snapshots_) {
     if (!g.may_join(*snapshot)) snapshot->reaping = false;  // it waits, and is whole
   }
-  // Nobody has followed since a promotion: the other copies may still come back.
-  const bool is_promoted = d.role == Role::kPrimary && d.history.size() > 1 && d.slots.empty();
-  if (is_promoted && d.history.back().fork >= g.log_start()) g.hold_ = g.log_start();
+  // Other copies may still come back, until it is said that all of them have slots.
+  const bool is_promoted = d.role == Role::kPrimary && d.history.size() > 1;
+  if (is_promoted && d.history.back().fork >= g.log_start()) g.unnamed_hold_ = g.log_start();
   for (auto zone : g.pool_.zones_of(g.slot_)) {
     if (!g.log_.contains(zone)) g.space_.add_zone(zone);
   }

@@ -128,12 +128,13 @@ Task<bool> Group::relieve() {
     futile_.reset();
     co_return true;
   }
-  if (hold_ && *hold_ < checkpoint_lsn_) {
+  if (const auto hold = lowest_hold(); hold && *hold < checkpoint_lsn_) {
     log_event(Level::kWarn, "log.given-up",
               "group={} behind={} reason=\"the pool is full; the mirror will be sent what changed, "
               "or all, once it is back\"",
-              name_, hold_->value);
+              name_, hold->value);
     hold_.reset();
+    unnamed_hold_.reset();
     futile_.reset();
     co_return true;
   }

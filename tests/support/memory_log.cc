@@ -299,7 +299,9 @@ Task<Status> MemoryLog::flush_local() {
   const Lsn covers = head_;
   co_await device_time(options_.flush_max);
   ++flushes_;
+  const Lsn before = durable_;
   durable_ = std::max(durable_, std::min(covers, tail_lsn()));
+  if (durable_ != before) grew();
   co_return ok();
 }
 

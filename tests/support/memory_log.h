@@ -89,6 +89,7 @@ class MemoryLog final : public ReplicatedLog {
   bool flush_waits_for_remote() const override { return remote_flushes_ > 0; }
   void set_remote_ack(RemoteAck ack) override;
   void set_log_hold(std::optional<Lsn> from) override { hold_ = from; }
+  void expect_nobody_else() override {}
   Task<Status> apply(RecordBatch batch) override;
   Task<Status> flush_local() override;
   void set_primary_durable(Lsn durable, Lsn everywhere) override {

@@ -28,6 +28,7 @@ class CloneCommand : public CommandTest {
       s.lsn = Lsn(250);
     }
     nodes["b:1"].status.groups[0].upstream->node = "alpha";
+    nodes["b:1"].status.groups[0].upstream->primary = "alpha";
   }
   const Calls& calls_a() { return nodes["a:1"].calls; }
   const Calls& calls_b() { return nodes["b:1"].calls; }

@@ -164,6 +164,7 @@ class VerdictTest : public testing::Test {
     mirror.state = "mirroring";
     mirror.upstream = UpstreamStatus{};
     mirror.upstream->node = "alpha";
+    mirror.upstream->primary = "alpha";
     mirror.upstream->state = "following";
     mirror.upstream->last_contact = UtcNs(99'000'000'000);
     fenced.role = Role::kFenced;

@@ -32,6 +32,7 @@ class RollbackCommand : public CommandTest {
       node.status.now = UtcNs(kThen + 4 * kMinute);
     }
     nodes["b:1"].status.groups[0].upstream->node = "alpha";
+    nodes["b:1"].status.groups[0].upstream->primary = "alpha";
     nodes["a:1"].rolled_back = {s, branch};
   }
   const Calls& calls_a() { return nodes["a:1"].calls; }

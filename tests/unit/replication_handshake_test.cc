@@ -138,9 +138,68 @@ TEST(JudgeHello, IdentityComesFirst) {
   auto itself = hello(10, kFirst);
   itself.identity.pool = mirror.identity.pool;
   expect_refused(judge_hello(mirror, itself), ErrorCode::kInvalid, "its own pool");
-  auto no_primary = hello(10, kFirst);
-  no_primary.role = Role::kMirror;
-  expect_refused(judge_hello(mirror, no_primary), ErrorCode::kInvalid, "only a primary dials");
+  auto fenced = hello(10, kFirst);
+  fenced.role = Role::kFenced;
+  expect_refused(judge_hello(mirror, fenced), ErrorCode::kInvalid, "only a primary or a mirror");
+}
+
+message::Hello relay(std::uint64_t lsn, TimelineHistory history) {
+  auto said = hello(lsn, std::move(history));
+  said.role = Role::kMirror;
+  said.versions = {message::kRelayVersion, message::kProtocolVersions.newest};
+  said.sources = {{Uuid::from_random(2, 7), "primary"}};
+  return said;
+}
+
+/// A mirror that dials is followed by the rules for a primary, but fences nobody.
+TEST(JudgeHello, FromARelay) {
+  const auto judge = [](Role role, std::uint64_t lsn, const TimelineHistory& ours,
+                        const message::Hello& said) {
+    return judge_hello(copy(role, lsn, ours), said);
+  };
+  EXPECT_EQ(judge(Role::kMirror, 0, kFirst, relay(500, kThird)).kind, Hello::kWelcome);
+  EXPECT_EQ(judge(Role::kMirror, 80, kFirst, relay(80, kFirst)).kind, Hello::kWelcome);
+  EXPECT_EQ(judge(Role::kMirror, 100, kFirst, relay(180, kThird)).kind, Hello::kWelcome);
+  EXPECT_EQ(judge(Role::kFenced, 100, kFirst, relay(180, kThird)).kind, Hello::kWelcome);
+  EXPECT_EQ(judge(Role::kMirror, 90, kFirst, relay(80, kFirst)).kind, Hello::kVerifyDialer)
+      << "it went back, and does not know the newer timeline yet";
+  expect_rewind(judge(Role::kMirror, 120, kFirst, relay(180, kSecond)), 100);
+  for (const auto& theirs : {kFirst, kSecond, kThird}) {
+    const auto verdict = judge(Role::kPrimary, 120, kSecond, relay(180, theirs));
+    expect_refused(verdict, ErrorCode::kFenced, "is primary of group g itself");
+    EXPECT_FALSE(verdict.split);
+  }
+  expect_refused(judge(Role::kMirror, 120, kSecond, relay(180, kFirst)), ErrorCode::kRefused,
+                 "is still on timeline 1");
+  const auto apart = judge(Role::kMirror, 120, kSecond, relay(125, kOtherSecond));
+  expect_refused(apart, ErrorCode::kRefused, "diverge behind LSN 90");
+  EXPECT_FALSE(apart.split);
+  auto circular = relay(80, kFirst);
+  circular.sources.push_back({identity(1, "ours").pool, "ours"});
+  for (const Role role : {Role::kPrimary, Role::kMirror, Role::kFenced})
+    expect_refused(judge(role, 50, kFirst, circular), ErrorCode::kRefused, "back into itself");
+}
+
+TEST(JudgeHello, ARelayIsRefusedByWhoKnowsNone) {
+  auto older = copy(Role::kMirror, 10, kFirst);
+  older.versions = {1, 2};
+  expect_refused(judge_hello(older, relay(20, kFirst)), ErrorCode::kUnsupported,
+                 "upgrade tandemd on node ours to a release that speaks version 3");
+}
+
+TEST(JudgeWelcome, AsRelay) {
+  const auto judge = [](std::uint64_t lsn, const TimelineHistory& ours,
+                        const message::Welcome& theirs, std::uint64_t log_start = 0) {
+    return judge_welcome(copy(Role::kMirror, lsn, ours), Lsn{log_start}, false, theirs);
+  };
+  EXPECT_EQ(judge(50, kFirst, welcome(20, kFirst)).kind, Welcome::kShip);
+  EXPECT_EQ(judge(50, kFirst, welcome(20, kFirst), 21).kind, Welcome::kImage);
+  EXPECT_EQ(judge(0, kFirst, welcome(0, kFirst)).kind, Welcome::kShipAll);
+  expect_refused(judge(50, kFirst, welcome(60, kFirst)), ErrorCode::kBusy, "has as much");
+  expect_refused(judge(50, kFirst, welcome(60, kSecond)), ErrorCode::kRefused, "timeline 2");
+  expect_refused(judge(120, kSecond, welcome(125, kOtherSecond)), ErrorCode::kRefused, "diverge");
+  expect_refused(judge(50, kFirst, welcome(50, kFirst, Role::kPrimary)), ErrorCode::kRefused,
+                 "primary");
 }
 
 TEST(JudgeHello, AsPrimary) {

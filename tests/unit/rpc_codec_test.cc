@@ -96,7 +96,7 @@ TEST_F(CodecTest, HelloBytes) {
   m.head = point();
   m.history = history();
   const auto bytes = encoded(m);
-  EXPECT_EQ(hex(bytes), std::string("0a6d0802"
+  EXPECT_EQ(hex(bytes), std::string("0a6d0803"
                                     "122a0a10000102030405060708090a0b0c0d0e0f"
                                     "1201671a10101112131415161718191a1b1c1d1e1f22016e"
                                     "180120032a1a") +
@@ -133,7 +133,7 @@ TEST_F(CodecTest, WelcomeBytes) {
   m.durable = Lsn(299);
   m.history = history();
   const auto bytes = encoded(m);
-  EXPECT_EQ(hex(bytes), std::string("125e0802121812016"
+  EXPECT_EQ(hex(bytes), std::string("125e0803121812016"
                                     "71a10101112131415161718191a1b1c1d1e1f22016e"
                                     "1803221a") +
                             kPointHex + "28ab02" + kForksHex + "3801" + "4001");

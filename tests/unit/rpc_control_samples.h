@@ -112,6 +112,7 @@ inline NodeStatus full_status() {
   g.slots = {slot};
   UpstreamStatus up;
   up.node = "gamma";
+  up.primary = "delta";
   up.state = "lost";
   up.reason = "cut";
   up.since = UtcNs(25);

@@ -89,6 +89,18 @@ TEST_F(InquiryCodec, WhatContradictsItselfIsRefused) {
   expect_invalid(message);  // both
 }
 
+TEST_F(InquiryCodec, TheWayToAMirrorTravelsInItsHello) {
+  message::Hello m;
+  m.role = Role::kMirror;
+  m.versions = {3, 3};
+  for (std::uint64_t i = 0; i < 16; ++i) m.sources.push_back({Uuid::from_random(i, i), "a"});
+  const auto back = decoded(encoded(m));
+  ASSERT_TRUE(back.has_value()) << back.error().message;
+  EXPECT_EQ(std::get<message::Hello>(*back).sources, m.sources);
+  m.sources.push_back({Uuid::from_random(1, 2), "one too many"});
+  EXPECT_FALSE(decoded(encoded(m)).has_value());
+}
+
 TEST_F(InquiryCodec, ARefusalForAReasonOfANewerReleaseIsOne) {
   v1::StreamMessage message;
   message.mutable_block_answer()->set_id(1);

@@ -1,8 +1,8 @@
 // Link: one ordered stream of messages between the two copies of a group.
 //
 // Production: rpc/grpc_link (a gRPC bidirectional stream; the messages are translated to protobuf
-// at its edge, src/replication/PROTOCOL.md). Simulation: tests/support/sim_link. The primary dials;
-// the mirror accepts.
+// at its edge, src/replication/PROTOCOL.md). Simulation: tests/support/sim_link. Who has the
+// records dials: the primary, or a mirror that feeds another one (a relay); the mirror accepts.
 #pragma once
 
 #include <memory>
@@ -53,11 +53,20 @@ struct VersionRange {
   std::uint32_t newest = 1;
   bool operator==(const VersionRange&) const = default;
 };
-/// 2: an image may be a difference.
-inline constexpr VersionRange kProtocolVersions{1, 2};
+/// 2: an image may be a difference. 3: a mirror may dial, to feed another one.
+inline constexpr VersionRange kProtocolVersions{1, 3};
+/// Since this one a mirror may dial; its Hello says no older one.
+inline constexpr std::uint32_t kRelayVersion = 3;
 
 /// Ways to compress payload, as bits: the acceptor says which it can undo.
 inline constexpr std::uint32_t kCodecLz4 = 1;
+
+/// A copy that records pass on their way to another one.
+struct Source {
+  Uuid pool;
+  std::string node;
+  bool operator==(const Source&) const = default;
+};
 
 /// Dialer's first message: who I am and what I hold.
 struct Hello {
@@ -65,8 +74,10 @@ struct Hello {
   GroupIdentity identity;
   Role role = Role::kPrimary;
   ReplicationMode mode = ReplicationMode::kAsync;
-  LogPoint head;  // last record I hold
+  LogPoint head;  // last record I hold; of a mirror: durably
   TimelineHistory history;
+  // Of a mirror: who it has its records from at present, the farthest (the primary) first.
+  std::vector<Source> sources{};
 };
 /// Acceptor's answer: the same about its copy; an empty one ends at LSN 0.
 struct Welcome {
@@ -108,7 +119,8 @@ struct Heartbeat {
   Lsn durable;    // its own durable position
   UtcNs sent;
   bool flush = false;
-  // Every copy of the group holds so much durably, and the primary in a checkpoint.
+  // Every copy of the group holds so much durably, and the primary in a checkpoint. A relay that
+  // was not told it yet leaves it out.
   std::optional<Lsn> everywhere{};
 };
 /// The group at one point, for a mirror that the log no longer reaches: all of it, or how it
