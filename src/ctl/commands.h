@@ -91,6 +91,12 @@ Exit run_mode(Context& context, const std::string& group, ReplicationMode mode);
 Exit run_set(Context& context, const std::string& group, const std::string& mirror,
              const std::vector<std::string>& words);
 Exit run_mirror_add(Context& context, const AddMirror& request);
+struct SeedRequest {
+  std::string directory;
+  std::uint32_t number = 0;  // 0: the last point
+};
+/// mirror_seed.cc: makes a mirror out of a point of a backup, at the one node that is named.
+Exit run_mirror_seed(Context& context, const SeedRequest& request);
 Exit run_mirror_remove(Context& context, const std::string& group, const std::string& address);
 Exit run_receipt(Context& context, const std::string& group);
 /// `fence_command`: run here first; when it fails nothing is promoted. "": none.

@@ -425,6 +425,7 @@ void Shipper::set_policy(SlotPolicy policy) {
 Task<Result<IoBuffer>> Shipper::fetch_block(BlockVersion version) {
   auto holder = running_.hold();
   if (!inquiries_) co_return Error{ErrorCode::kUnavailable, "it is not connected"};
+  version.through = std::min(version.through, agreed_.lsn);
   co_return co_await inquiries_->ask_block(version);
 }
 
