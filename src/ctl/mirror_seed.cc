@@ -19,14 +19,15 @@ namespace {
 
 constexpr auto kLook = std::chrono::milliseconds(100);
 /// A mirror gives a silent stream up; reading a slow disk can take longer than that.
-constexpr auto kHeartbeat = std::chrono::seconds(1);
+constexpr auto kQuiet = std::chrono::seconds(1);
 
-/// Keeps the stream from being silent for as long as it lives.
-class Heartbeats {
+/// Keeps the stream from being silent for as long as it lives, within the image: by blocks that are
+/// none. Not by heartbeats: a mirror would take the point for where its primary is now.
+class KeepAlive {
  public:
-  Heartbeats(rpc::StreamClient& stream, const LogPoint& point)
-      : stream_(stream), point_(point), thread_([this] { run(); }) {}
-  ~Heartbeats() {
+  KeepAlive(rpc::StreamClient& stream, VolumeId volume)
+      : stream_(stream), volume_(volume), thread_([this] { run(); }) {}
+  ~KeepAlive() {
     {
       std::lock_guard lock(mutex_);
       done_ = true;
@@ -38,21 +39,16 @@ class Heartbeats {
  private:
   void run() {
     std::unique_lock lock(mutex_);
-    while (!wake_.wait_for(lock, kHeartbeat, [this] { return done_; })) {
+    while (!wake_.wait_for(lock, kQuiet, [this] { return done_; })) {
       lock.unlock();
-      const auto now = std::chrono::system_clock::now().time_since_epoch();
-      const auto ns = std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
       // A failure shows to the sender of the image.
-      (void)stream_.send(Message(message::Heartbeat{.head = point_,
-                                                    .durable = point_.lsn,
-                                                    .sent = UtcNs(static_cast<std::uint64_t>(ns)),
-                                                    .everywhere = point_.lsn}));
+      (void)stream_.send(Message(message::ImageBlocks{.volume = volume_}));
       lock.lock();
     }
   }
 
   rpc::StreamClient& stream_;
-  const LogPoint point_;
+  const VolumeId volume_;
   std::mutex mutex_;  // guards done_
   std::condition_variable wake_;
   bool done_ = false;
@@ -121,21 +117,25 @@ class Seeding {
     if (!reader) return Error(std::move(reader.error()));
     TANDEM_TRY(greet(node));
     TANDEM_TRY(pass(message::Start{.after = Lsn{0}, .from_image = true}));
-    const Heartbeats heartbeats(*stream_, plan_.seed.point);
     bar_.emplace(context_, group(), plan_.volume_bytes);
     TANDEM_TRY(pass(backup::image_of(plan_)));
-    for (;;) {
-      auto blocks = (*reader)->next();
-      if (!blocks) return Error(std::move(blocks.error()));
-      if (blocks->entries.empty()) break;
-      blocks_sent_ += blocks->entries.size();
-      TANDEM_TRY(pass(std::move(*blocks)));
-      TANDEM_TRY(look(std::chrono::milliseconds(0)));
-    }
+    if (!plan_.seed.volumes.empty()) TANDEM_TRY(send_blocks(**reader));
     // Only now every byte of the backup is known to be right.
     TANDEM_TRY(pass(message::ImageEnd{plan_.seed.point}));
     while (durable_ < plan_.seed.point.lsn) TANDEM_TRY(look(kLook));
     return ok();
+  }
+
+  Status send_blocks(backup::SeedReader& reader) {
+    const KeepAlive keep_alive(*stream_, plan_.seed.volumes.front().id);
+    for (;;) {
+      auto blocks = reader.next();
+      if (!blocks) return Error(std::move(blocks.error()));
+      if (blocks->entries.empty()) return ok();
+      blocks_sent_ += blocks->entries.size();
+      TANDEM_TRY(pass(std::move(*blocks)));
+      TANDEM_TRY(look(std::chrono::milliseconds(0)));
+    }
   }
 
   Status greet(const std::string& node) {
