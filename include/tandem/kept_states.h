@@ -16,6 +16,24 @@ struct SnapshotVolume {
   std::uint64_t size_bytes = 0;
 };
 
+struct SeedVolume {
+  VolumeId id;
+  std::string name;
+  std::uint64_t size_bytes = 0;
+  std::uint32_t logical_block_bytes = 512;
+  bool operator==(const SeedVolume&) const = default;
+};
+
+/// What a copy of a kept state that reaches another node by other means must say, besides its data,
+/// to be known there and by the primary as that state.
+struct SeedPoint {
+  LogPoint point;
+  TimelineHistory history;  // up to `point`
+  std::uint32_t next_volume_id = 1;
+  std::vector<SeedVolume> volumes;  // all of the group
+  bool operator==(const SeedPoint&) const = default;
+};
+
 /// A state of a group that a node keeps. Kept states are a tree: each came out of an older one, and
 /// so did the present one.
 struct SnapshotStatus {
@@ -38,7 +56,8 @@ struct SnapshotStatus {
   // (0: no time ends it).
   std::vector<std::string> kept_by;
   UtcNs goes;
-  std::string warning;  // what went wrong although it was made; create_snapshot() only
+  std::string warning;            // what went wrong although it was made; create_snapshot() only
+  std::optional<SeedPoint> seed;  // show_snapshot() only; nothing: it is on a branch
 };
 
 /// How the operator's commands around this node's snapshots of a group went.

@@ -22,7 +22,8 @@ struct RemoteAck {
 
 /// Where the store asks for a block that is damaged here: the peers' copies of the group. Answers
 /// within a bounded time; what it gives is still to be checked. Errors: kNotFound (they hold other
-/// versions, or are damaged too), kUnavailable (nobody to ask).
+/// versions, or are damaged too), kUnavailable (nobody to ask). `through` of what is asked is as
+/// far as this copy knows; replication bounds it by what it knows of the peer.
 using BlockSource = std::function<Task<Result<IoBuffer>>(BlockVersion version)>;
 
 class ReplicatedLog {
@@ -42,7 +43,7 @@ class ReplicatedLog {
   // --- primary: shipping -------------------------------------------------------------------
   /// Oldest position behind which every record can still be read.
   virtual Lsn log_start() const = 0;
-  /// The chain value at `at`; kNotFound when the log no longer reaches there.
+  /// The chain value at `at`; kNotFound: neither the log nor a kept state of this line has it.
   virtual Task<Result<Digest>> digest_at(Lsn at) = 0;
   /// Records behind `after` in order, at most about `bytes_max` (at least one record), from memory
   /// when they are recent, else from disk; includes records still in flight locally. Empty when

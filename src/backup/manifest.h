@@ -9,6 +9,7 @@
 #include "backup/chunk_file.h"
 #include "tandem/base/result.h"
 #include "tandem/base/units.h"
+#include "tandem/kept_states.h"
 
 namespace tandem::backup {
 
@@ -44,6 +45,9 @@ struct Manifest {
   bool snapshot_is_ours = false;
   std::optional<From> from;  // none: a full backup
   UtcNs created;
+  // What a mirror that is made from this point must say of itself; nothing: of version 1, or its
+  // node could not tell.
+  std::optional<SeedPoint> seed;
   std::vector<VolumePart> volumes;
   const VolumePart* find(const std::string& volume) const;
 };

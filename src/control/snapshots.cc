@@ -160,6 +160,7 @@ Task<Result<SnapshotStatus>> GroupRunner::show_snapshot(std::string name) {
   const auto unique = co_await std::move(counting);
   if (!unique) co_return unique.error();
   found->unique_bytes = *unique * kBlockBytes;
+  found->seed = group_.seed_point(found->name);
   co_return found;
 }
 

@@ -169,6 +169,15 @@ void add_group_commands(CLI::App& app, Words& w, Action& chosen) {
                   "async, flush or sync (sync; async on a node that is a mirror itself, and feeds "
                   "this one); of the group, or, when it has other mirrors already, of this one")
       ->type_name("MODE");
+  const auto r = std::make_shared<SeedRequest>();
+  auto* seed = command(*mirror, "seed", "Make a mirror here out of a backup that was carried here",
+                       chosen, [r](Context& context) { return run_mirror_seed(context, *r); });
+  seed->footer(
+      "Runs with the certificate of a node, as replication does: --certificate and --key\n"
+      "of the mirror's node. Then, at the primary: tandem mirror add GROUP ADDRESS. The\n"
+      "first synchronisation sends what changed since the point.");
+  seed->add_option("DIRECTORY", r->directory, "Of the group's backup")->required();
+  seed->add_option("--point", r->number, "Which one (the last)")->check(CLI::PositiveNumber);
   auto* tune =
       command(*mirror, "set", "Change settings of a mirror while it runs", chosen,
               [&w](Context& context) { return run_set(context, w.group, w.address, w.changes); });

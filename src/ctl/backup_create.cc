@@ -191,6 +191,7 @@ class Creation {
     if (!places) return places.error();
     const auto& snapshot = *find_snapshot(*places->front().group, plan_.snapshot);
     plan_.consistency = snapshot.consistency;
+    plan_.seed = seed_of(places->front(), snapshot.name);
     const auto names = wanted_volumes(snapshot);
     if (!names) return names.error();
     const Manifest* last = nullptr;
@@ -211,6 +212,19 @@ class Creation {
       plan_.volumes.push_back(std::move(part));
     }
     return repository_.update(plan_);
+  }
+
+  /// Without it the point is as good a backup, but no mirror can be made from it.
+  std::optional<SeedPoint> seed_of(const Place& place, const std::string& snapshot) {
+    const auto client = context_.connect(place.service, patient(context_.settings));
+    auto shown = client ? (*client)->show_snapshot(place.group->name, snapshot)
+                        : Result<SnapshotStatus>(client.error());
+    if (shown && shown->seed) return std::move(shown->seed);
+    say("No mirror can be made from this point: " +
+        (shown ? "node " + place.node->node + " does not say what that needs"
+               : shown.error().message) +
+        ".");
+    return std::nullopt;
   }
 
   Result<std::vector<std::string>> wanted_volumes(const SnapshotStatus& snapshot) const {

@@ -28,6 +28,7 @@ Json to_json(const backup::Point& point) {
   out["snapshot"] = {
       {"name", m.snapshot.name}, {"lsn", m.snapshot.lsn.value}, {"utc_ns", m.snapshot.utc.value}};
   out["created_utc_ns"] = m.created.value;
+  out["can_seed"] = m.seed.has_value();
   out["file_bytes"] = file_bytes_of(m);
   auto volumes = Json::array();
   for (const auto& v : m.volumes) {

@@ -93,6 +93,12 @@ Exit run_set(Context& context, const std::string& group, const std::string& mirr
 /// Without a mode: sync, or async on a node that is a mirror itself.
 Exit run_mirror_add(Context& context, const std::string& group, const std::string& address,
                     std::optional<ReplicationMode> mode);
+struct SeedRequest {
+  std::string directory;
+  std::uint32_t number = 0;  // 0: the last point
+};
+/// mirror_seed.cc: makes a mirror out of a point of a backup, at the one node that is named.
+Exit run_mirror_seed(Context& context, const SeedRequest& request);
 Exit run_mirror_remove(Context& context, const std::string& group, const std::string& address);
 Exit run_receipt(Context& context, const std::string& group);
 /// `fence_command`: run here first; when it fails nothing is promoted. "": none.

@@ -9,6 +9,7 @@
 
 #include "ctl/settings.h"
 #include "rpc/control_client.h"
+#include "rpc/stream_client.h"
 #include "tandem/base/result.h"
 #include "tandem/control.h"
 
@@ -26,6 +27,7 @@ enum class Exit {
 };
 
 using Client = std::unique_ptr<rpc::ControlClient>;
+using Stream = std::unique_ptr<rpc::StreamClient>;
 
 struct Context {
   Settings settings;
@@ -37,6 +39,9 @@ struct Context {
   /// A client for one node; `timeout` of each call.
   std::function<Result<Client>(const std::string& address, std::chrono::milliseconds timeout)>
       connect;
+  /// A replication stream to one node, which may take `timeout` for each message.
+  std::function<Result<Stream>(const std::string& address, std::chrono::milliseconds timeout)>
+      open_stream;
 };
 
 /// Says what went wrong, in words or as an object, and gives the exit code. `reached`: the node

@@ -13,14 +13,14 @@ namespace {
 
 using namespace tandem;
 
-Result<ctl::Client> connect(const ctl::Settings& settings, const std::string& address,
-                            std::chrono::milliseconds timeout) {
+rpc::ClientOptions options_for(const ctl::Settings& settings, const std::string& address,
+                               std::chrono::milliseconds timeout) {
   rpc::ClientOptions options;
   options.address = address;
   options.tls = !settings.insecure;
   options.files = {settings.ca, settings.certificate, settings.key};
   options.timeout = timeout;
-  return rpc::ControlClient::create(std::move(options));
+  return options;
 }
 
 }  // namespace
@@ -35,9 +35,13 @@ int main(int argc, char** argv) {
                        .in = std::cin,
                        .terminal = isatty(STDIN_FILENO) != 0 && isatty(STDOUT_FILENO) != 0,
                        .progress = isatty(STDERR_FILENO) != 0,
-                       .connect = {}};
+                       .connect = {},
+                       .open_stream = {}};
   context.connect = [&context](const std::string& address, std::chrono::milliseconds timeout) {
-    return connect(context.settings, address, timeout);
+    return rpc::ControlClient::create(options_for(context.settings, address, timeout));
+  };
+  context.open_stream = [&context](const std::string& address, std::chrono::milliseconds timeout) {
+    return rpc::StreamClient::open(options_for(context.settings, address, timeout));
   };
   const ctl::Environment environment = [](const char* name) { return std::getenv(name); };
   int code = static_cast<int>(ctl::Exit::kFailed);

@@ -335,6 +335,8 @@ Task<Result<IoBuffer>> Applier::fetch_block(BlockVersion version) {
   const bool streams = current_ != nullptr && !current_->ended && !held_ &&
                        (current_->phase == Phase::kFollowing || current_->phase == Phase::kImage);
   if (!streams) co_return Error{ErrorCode::kUnavailable, "no primary is connected"};
+  const bool follows = current_->phase == Phase::kFollowing;
+  version.through = follows ? std::min(version.through, current_->common) : Lsn{};
   co_return co_await current_->inquiries->ask_block(version);
 }
 

@@ -135,7 +135,9 @@ SlotStatus Shipper::status() const {
 
 void Shipper::set_state(State state, std::string reason) {
   // While it cannot connect, another reason is news too: first it was down, now it is not trusted.
-  const bool is_news = state != state_ || (state == State::kConnecting && reason != reason_);
+  // And an image that turns out to be a full copy.
+  const bool by_reason = state == State::kConnecting || state == State::kImage;
+  const bool is_news = state != state_ || (by_reason && reason != reason_);
   if (state != state_) since_ = clock_.utc();
   reason_ = std::move(reason);
   state_ = state;
@@ -467,6 +469,7 @@ void Shipper::set_policy(SlotPolicy policy) {
 Task<Result<IoBuffer>> Shipper::fetch_block(BlockVersion version) {
   auto holder = running_.hold();
   if (!inquiries_) co_return Error{ErrorCode::kUnavailable, "it is not connected"};
+  version.through = std::min(version.through, agreed_.lsn);
   co_return co_await inquiries_->ask_block(version);
 }
 

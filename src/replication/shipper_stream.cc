@@ -14,6 +14,11 @@ namespace {
 /// Heartbeats whose answers are waited for; of older ones the answer is not looked at.
 constexpr std::size_t kHeadsMax = 64;
 
+constexpr const char* kSendsDifference =
+    "the mirror's position is not in the log: sending what changed";
+constexpr const char* kCopiesAll =
+    "the mirror's position is not in the log: copying the whole group";
+
 /// Disks that were copied or wiped are full of zeroes, whose blocks an image carries like others.
 bool is_mostly_zero(const message::ImageBlocks& blocks) {
   const auto zero = std::count_if(blocks.entries.begin(), blocks.entries.end(), [](const auto& e) {
@@ -45,7 +50,7 @@ Task<void> Shipper::stream(Plan plan) {
   heads_sent_.clear();
   if (plan.image) open_gate("the mirror's position is not in the log");
   if (plan.image) {
-    set_state(State::kImage, "the mirror's position is not in the log: sending what changed");
+    set_state(State::kImage, plan.since ? kSendsDifference : kCopiesAll);
   } else {
     set_state(State::kCatchUp, "shipping the log from the mirror's position");
   }
@@ -275,8 +280,7 @@ Task<Status> Shipper::send_image(std::optional<LogPoint> since) {
     image_point_.reset();
     co_return begun.error();
   }
-  if (!begun->base)
-    set_state(State::kImage, "the mirror's position is not in the log: copying the whole group");
+  if (!begun->base) set_state(State::kImage, kCopiesAll);
   const LogPoint point = begun->point;
   while (is_relay() && status && point.lsn > shippable()) status = co_await log_.flush_local();
   image_point_ = point.lsn;

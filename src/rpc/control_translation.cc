@@ -353,6 +353,33 @@ Result<NodeStatus> from_proto(const v1::NodeStatus& in) {
   return status;
 }
 
+namespace {
+
+void to_proto(const SeedPoint& seed, v1::SeedPoint* out) {
+  to_proto(seed.point, out->mutable_point());
+  to_proto(seed.history, out->mutable_history());
+  out->set_next_volume_id(seed.next_volume_id);
+  for (const auto& volume : seed.volumes) {
+    auto* added = out->add_volumes();
+    added->set_id(volume.id.value);
+    added->set_name(utf8(volume.name));
+    added->set_size_bytes(volume.size_bytes);
+    added->set_logical_block_bytes(volume.logical_block_bytes);
+  }
+}
+
+SeedPoint from_proto(const v1::SeedPoint& in) {
+  SeedPoint seed;
+  seed.point = from_proto(in.point());
+  seed.history = from_proto(in.history());
+  seed.next_volume_id = in.next_volume_id();
+  for (const auto& v : in.volumes())
+    seed.volumes.push_back({VolumeId(v.id()), v.name(), v.size_bytes(), v.logical_block_bytes()});
+  return seed;
+}
+
+}  // namespace
+
 void to_proto(const SnapshotStatus& snapshot, v1::SnapshotStatus* out) {
   out->set_name(utf8(snapshot.name));
   out->set_label(utf8(snapshot.label));
@@ -373,6 +400,7 @@ void to_proto(const SnapshotStatus& snapshot, v1::SnapshotStatus* out) {
   out->set_kind(utf8(snapshot.kind));
   out->set_parent(utf8(snapshot.parent));
   out->set_payload_bytes(snapshot.payload_bytes);
+  if (snapshot.seed) to_proto(*snapshot.seed, out->mutable_seed());
 }
 
 SnapshotStatus from_proto(const v1::SnapshotStatus& in) {
@@ -393,6 +421,7 @@ SnapshotStatus from_proto(const v1::SnapshotStatus& in) {
   snapshot.kind = in.kind().empty() ? "snapshot" : in.kind();
   snapshot.parent = in.parent();
   snapshot.payload_bytes = in.payload_bytes();
+  if (in.has_seed()) snapshot.seed = from_proto(in.seed());
   return snapshot;
 }
 

@@ -24,6 +24,7 @@ void fill(const message::BlockRequest& m, v1::StreamMessage& out) {
   p->set_block(m.version.block.value);
   p->set_lsn(m.version.lsn.value);
   p->set_crc32c(m.version.crc32c);
+  p->set_through(m.version.through.value);
 }
 
 void fill(const message::BlockAnswer& m, v1::StreamMessage& out) {
@@ -42,7 +43,8 @@ Result<Message> take(const v1::BlockRequest& in) {
                                        {.volume = VolumeId(in.volume()),
                                         .block = VolumeBlock(in.block()),
                                         .lsn = Lsn(in.lsn()),
-                                        .crc32c = in.crc32c()}});
+                                        .crc32c = in.crc32c(),
+                                        .through = Lsn(in.through())}});
 }
 
 Result<Message> take(const v1::BlockAnswer& in, BufferPool& pool) {

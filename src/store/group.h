@@ -68,6 +68,8 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   std::vector<format::SnapshotState> snapshots() const;
   /// All of them, also those without a name and those being deleted.
   std::vector<format::SnapshotState> kept_states() const;
+  /// Of a snapshot of the present line; nothing: there is none of that name, or it is on a branch.
+  std::optional<SeedPoint> seed_point(std::string_view snapshot) const;
   /// The one that the live state came out of; 0: none.
   format::SnapshotId parent() const { return parent_; }
   /// On this node only. Its exports answer kNotFound from then on; space comes back in the
@@ -458,6 +460,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   void trim_history();
   void give_up_history();
   std::vector<SnapshotPtr> line() const;
+  SnapshotPtr on_line(Lsn at) const;
   SnapshotPtr base_for(Lsn at) const;
   std::optional<Lsn> history_start() const;
   std::optional<Lsn> rejoin_floor() const;

@@ -82,6 +82,14 @@ std::vector<Group::SnapshotPtr> Group::line() const {
   return line;
 }
 
+/// The kept state that the line goes through at that position.
+Group::SnapshotPtr Group::on_line(Lsn at) const {
+  for (const auto& snapshot : line()) {
+    if (snapshot->state.at.lsn == at) return snapshot;
+  }
+  return nullptr;
+}
+
 /// The newest state of the line that is not behind `at`, of those whose nodes the line goes on
 /// with: not of the copies that points have.
 Group::SnapshotPtr Group::base_for(Lsn at) const {

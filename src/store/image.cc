@@ -23,6 +23,7 @@ Task<Result<message::ImageBegin>> Group::begin_image(std::optional<LogPoint> sin
   auto hold = gate_.hold();
   // What a rollback took back behind `since` carries older positions than it had there.
   const auto is_base = [this](const LogPoint& point) {
+    if (const auto kept = on_line(point.lsn)) return kept->state.at.digest == point.digest;
     return point.lsn >= skipped_forgotten_ && !is_skipped(point.lsn) && is_in_log(point);
   };
   if (since && !is_base(*since)) since.reset();

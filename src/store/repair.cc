@@ -20,6 +20,8 @@ bool names(const MapEntry& entry, const BlockVersion& version) {
   return !entry.is_hole() && entry.lsn == version.lsn && entry.crc32c == version.crc32c;
 }
 
+bool has_block(const MapEntry& entry) { return !entry.is_hole() && !entry.is_zero(); }
+
 bool is_whole(const IoBuffer& block, const BlockVersion& version) {
   return block.size() == kBlockBytes && format::crc32c(block.bytes()) == version.crc32c;
 }
@@ -84,7 +86,10 @@ void Repair::end_census() {
 /// Whole, in memory that a device can be given.
 Task<Result<IoBuffer>> Repair::ask(const DamagedBlock& damaged) {
   if (!source_) co_return Error{ErrorCode::kUnavailable, "this copy has no peer"};
-  auto asking = source_(damaged.version);
+  BlockVersion version = damaged.version;
+  auto looking = known_through(damaged);
+  version.through = co_await std::move(looking);
+  auto asking = source_(version);
   auto got = co_await std::move(asking);
   if (!got) co_return Error(std::move(got.error()));
   if (!is_whole(*got, damaged.version)) {
@@ -94,6 +99,45 @@ Task<Result<IoBuffer>> Repair::ask(const DamagedBlock& damaged) {
   IoBuffer aligned = group_.pool_.buffers().allocate(kBlockBytes);
   std::memcpy(aligned.data(), got->data(), kBlockBytes);
   co_return aligned;
+}
+
+/// The newest position at which a map of this copy's line names the block: so it did not change in
+/// between. 0: a rollback lies in between, or no map of the line names it any more.
+Task<Lsn> Repair::known_through(const DamagedBlock& damaged) {
+  const auto& version = damaged.version;
+  Lsn through{};
+  for (const auto& candidate : candidates(version)) {
+    const auto at = position_of(candidate);  // before the look: from then on it only goes on
+    if (!at) continue;
+    auto entry = co_await entry_of(*candidate.volume, version.block);
+    if (entry && names(*entry, version) && entry->where == damaged.where)
+      through = std::max(through, *at);
+  }
+  const bool turned = std::any_of(
+      group_.skipped_.begin(), group_.skipped_.end(),
+      [&](const auto& range) { return range.after < through && range.upto > version.lsn; });
+  co_return turned ? Lsn{} : through;
+}
+
+/// Where a state of the live one's line is in the log; nothing: it is on another branch.
+std::optional<Lsn> Repair::position_of(const Candidate& candidate) const {
+  if (group_.turn_) return std::nullopt;  // the live state is about to become another one
+  if (!candidate.snapshot) return group_.head_.lsn;
+  const auto line = group_.line();
+  if (std::find(line.begin(), line.end(), candidate.snapshot) == line.end()) return std::nullopt;
+  return candidate.snapshot->state.at.lsn;
+}
+
+/// Whether the entry, of a state at `at`, is the block that is asked for: of the same record, or
+/// the same at a position that both know it for. The block does not change in the asker's copy from
+/// version.lsn to version.through, and here not from the entry's position to `at`; where the two
+/// ranges meet, both copies have it, and up to version.through they have the same log.
+bool Repair::is_that(const MapEntry& entry, const BlockVersion& version,
+                     std::optional<Lsn> at) const {
+  if (names(entry, version)) return true;
+  if (!at || !has_block(entry) || entry.crc32c != version.crc32c) return false;
+  const Lsn meet = std::max(entry.lsn, version.lsn);
+  return meet <= version.through && meet <= *at && !group_.is_skipped(meet);
 }
 
 Task<void> Repair::rewrite(DamagedBlock damaged, IoBuffer right) {
@@ -185,7 +229,7 @@ Task<Result<IoBuffer>> Repair::find(BlockVersion version) {
   auto hold = group_.gate_.hold();
   Error why = other_version();
   for (const auto& candidate : candidates(version)) {
-    auto found = co_await find_in(*candidate.volume, version);
+    auto found = co_await find_in(candidate, version);
     if (found) co_return found;
     if (found.error().code != ErrorCode::kNotFound) why = std::move(found.error());
   }
@@ -194,10 +238,12 @@ Task<Result<IoBuffer>> Repair::find(BlockVersion version) {
   co_return why;
 }
 
-Task<Result<IoBuffer>> Repair::find_in(Group::VolumeCore& volume, BlockVersion version) {
+Task<Result<IoBuffer>> Repair::find_in(const Candidate& candidate, BlockVersion version) {
+  Group::VolumeCore& volume = *candidate.volume;
+  const auto at = position_of(candidate);  // before the look: from then on it only goes on
   auto entry = co_await entry_of(volume, version.block);
   if (!entry) co_return Error(std::move(entry.error()));
-  if (!names(*entry, version)) co_return other_version();
+  if (!is_that(*entry, version, at)) co_return other_version();
   IoBuffer block = group_.pool_.buffers().allocate(kBlockBytes);
   if (entry->is_zero()) {
     std::memset(block.data(), 0, kBlockBytes);

@@ -61,11 +61,15 @@ class Repair {
   std::vector<Candidate> candidates(const BlockVersion& version) const;
 
   Task<Result<IoBuffer>> ask(const DamagedBlock& damaged);
+  Task<Lsn> known_through(const DamagedBlock& damaged);
+  std::optional<Lsn> position_of(const Candidate& candidate) const;
+  bool is_that(const format::MapEntry& entry, const BlockVersion& version,
+               std::optional<Lsn> at) const;
   Task<void> rewrite(DamagedBlock damaged, IoBuffer right);
   Task<Result<bool>> write_back(const DamagedBlock& damaged, const IoBuffer& right);
   Task<bool> is_mapped(const DamagedBlock& damaged);
   Task<Result<format::MapEntry>> entry_of(Group::VolumeCore& volume, VolumeBlock block);
-  Task<Result<IoBuffer>> find_in(Group::VolumeCore& volume, BlockVersion version);
+  Task<Result<IoBuffer>> find_in(const Candidate& candidate, BlockVersion version);
   Task<Result<IoBuffer>> find_in_log(BlockVersion version);
   void note(const DamagedBlock& damaged, std::string outcome);
 

@@ -189,7 +189,11 @@ Task<Result<Digest>> Group::digest_at(Lsn at) {
   auto hold = gate_.hold();
   if (at == tail_.lsn) co_return tail_.digest;
   if (at == head_.lsn) co_return head_.digest;
-  if (at < log_.start()) co_return log_gone(name_, at, log_.start());
+  if (at < log_.start()) {
+    const auto kept = on_line(at);
+    if (kept) co_return kept->state.at.digest;
+    co_return log_gone(name_, at, log_.start());
+  }
   if (at > head_.lsn) co_await wait_applied(at);
   if (at > head_.lsn) co_return refusal();
   if (at == head_.lsn) co_return head_.digest;

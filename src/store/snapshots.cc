@@ -44,6 +44,18 @@ std::vector<format::SnapshotState> Group::snapshots() const {
   return out;
 }
 
+std::optional<SeedPoint> Group::seed_point(std::string_view name) const {
+  const auto found = find_snapshot(name);
+  const auto states = line();
+  if (std::find(states.begin(), states.end(), found) == states.end()) return std::nullopt;
+  SeedPoint seed{.point = found->state.at, .next_volume_id = next_volume_id_};
+  std::copy_if(history_.begin(), history_.end(), std::back_inserter(seed.history),
+               [&](const auto& fork) { return fork.timeline <= seed.point.timeline; });
+  for (const auto& v : found->state.volumes)
+    seed.volumes.push_back({v.id, v.name, v.size_bytes, v.logical_block_bytes});
+  return seed;
+}
+
 std::vector<format::SnapshotState> Group::kept_states() const {
   std::vector<format::SnapshotState> out;
   for (const auto& [id, snapshot] : snapshots_) out.push_back(snapshot->state);

@@ -167,6 +167,62 @@ TEST_F(BackupFormat, ManifestIsRead) {
   EXPECT_EQ(to_text(*m), kManifest);
 }
 
+constexpr char kSeed[] = R"(  "created_utc_ns": 1777680001000000000,
+  "seed": {
+    "timeline": 2,
+    "digest": "00000000deadbeef",
+    "payload_bytes": 81920,
+    "next_volume_id": 5,
+    "history": [
+      {
+        "timeline": 1,
+        "behind_lsn": 0,
+        "utc_ns": 17
+      },
+      {
+        "timeline": 2,
+        "behind_lsn": 400,
+        "utc_ns": 18
+      }
+    ],
+    "volumes": [
+      {
+        "id": 4,
+        "name": "disk",
+        "size_bytes": 1073741824,
+        "logical_block_bytes": 512
+      }
+    ]
+  },
+)";
+
+/// The same with what a mirror needs: version 2.
+std::string manifest_with_seed() {
+  std::string text = kManifest;
+  const std::string created = "  \"created_utc_ns\": 1777680001000000000,\n";
+  text.replace(text.find(created), created.size(), kSeed);
+  const std::string version = "\"version\": 1";
+  text.replace(text.find(version), version.size(), "\"version\": 2");
+  return text;
+}
+
+TEST_F(BackupFormat, AManifestWithASeedIsOfVersion2) {
+  Manifest m = manifest();
+  m.seed = SeedPoint{
+      .point = {Timeline(2), Lsn(900), Digest(0xdeadbeef), UtcNs(1777680000000000000), 81920},
+      .history = {{Timeline(1), Lsn(0), UtcNs(17)}, {Timeline(2), Lsn(400), UtcNs(18)}},
+      .next_volume_id = 5,
+      .volumes = {{VolumeId(4), "disk", 1 << 30, 512}}};
+  EXPECT_EQ(to_text(m), manifest_with_seed());
+  const auto back = parse_manifest(manifest_with_seed());
+  ASSERT_TRUE(back) << back.error().message;
+  EXPECT_EQ(back->seed, m.seed);
+  EXPECT_FALSE(parse_manifest(kManifest)->seed);
+  std::string wrong = manifest_with_seed();
+  wrong.replace(wrong.find("00000000deadbeef"), 16, "00000000deadbeeg");
+  EXPECT_EQ(parse_manifest(wrong).error().code, ErrorCode::kCorrupt);
+}
+
 TEST_F(BackupFormat, WhatIsNoManifestIsRefused) {
   const auto with = [](const std::string& old, const std::string& now) {
     std::string text = kManifest;
@@ -175,7 +231,8 @@ TEST_F(BackupFormat, WhatIsNoManifestIsRefused) {
     return m ? std::string("taken") : std::string(to_string(m.error().code));
   };
   EXPECT_EQ(with("tandem-backup", "other-backup"), "corrupt");
-  EXPECT_EQ(with("\"version\": 1", "\"version\": 2"), "unsupported");
+  EXPECT_EQ(with("\"version\": 1", "\"version\": 3"), "unsupported");
+  EXPECT_EQ(with("\"version\": 1", "\"version\": 2"), "corrupt");  // without a seed
   EXPECT_EQ(with("volume-1.data", "../volume.data"), "corrupt");
   EXPECT_EQ(with("volume-1.data", ".."), "corrupt");
   EXPECT_EQ(with("volume-1.data", ""), "corrupt");

@@ -178,8 +178,13 @@ class CommandTest : public testing::Test {
   int tandem(const std::string& line) {
     out.str("");
     err.str("");
-    Context context{
-        .settings = {}, .out = out, .err = err, .in = in, .terminal = terminal, .connect = {}};
+    Context context{.settings = {},
+                    .out = out,
+                    .err = err,
+                    .in = in,
+                    .terminal = terminal,
+                    .connect = {},
+                    .open_stream = open_stream};
     context.connect = [this](const std::string& address,
                              std::chrono::milliseconds timeout) -> Result<Client> {
       const auto at = nodes.find(address);
@@ -202,6 +207,7 @@ class CommandTest : public testing::Test {
   bool complains(const std::string& text) { return err.str().find(text) != std::string::npos; }
 
   std::map<std::string, FakeNode> nodes;
+  std::function<Result<Stream>(const std::string&, std::chrono::milliseconds)> open_stream;
   std::ostringstream out, err;
   std::istringstream in;
   bool terminal = false;

@@ -43,6 +43,10 @@ inline SnapshotStatus full_snapshot() {
   s.kind = "branch";
   s.parent = "before";
   s.payload_bytes = 42;
+  s.seed = SeedPoint{.point = point(34),
+                     .history = {{Timeline(1), Lsn(0), UtcNs(1)}, {Timeline(2), Lsn(9), UtcNs(2)}},
+                     .next_volume_id = 43,
+                     .volumes = {{VolumeId(44), "v", 36, 4096}}};
   return s;
 }
 

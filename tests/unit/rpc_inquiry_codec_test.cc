@@ -48,6 +48,16 @@ TEST_F(InquiryCodec, BlockRequestBytes) {
   EXPECT_EQ(request.version, kVersion);
 }
 
+TEST_F(InquiryCodec, ABlockRequestSaysHowLongTheBlockIsTheSame) {
+  BlockVersion version = kVersion;
+  version.through = Lsn(301);
+  const auto bytes = encoded(message::BlockRequest{7, version});
+  EXPECT_EQ(hex(bytes), "a201180807100319302010000000000020ac022d839206e330ad02");
+  const auto back = decoded(bytes);
+  ASSERT_TRUE(back);
+  EXPECT_EQ(std::get<message::BlockRequest>(*back).version, version);
+}
+
 TEST_F(InquiryCodec, BlockAnswerBytes) {
   message::BlockAnswer answer{7, std::nullopt, IoBuffer::on_heap(kBlockBytes)};
   for (std::size_t i = 0; i < kBlockBytes; ++i) answer.data.data()[i] = std::byte(i * 7);

@@ -41,6 +41,10 @@ struct BlockVersion {
   VolumeBlock block;
   Lsn lsn;
   std::uint32_t crc32c = 0;
+  // In the asker's copy the block is the same at every position from `lsn` up to here, and both
+  // copies are known to be the same up to here. 0: not known; then only that very record is meant.
+  // A copy that was seeded or installed as an image may name an older or a newer record for it.
+  Lsn through{};
   auto operator<=>(const BlockVersion&) const = default;
 };
 
