@@ -51,7 +51,7 @@ Swarm Swarm::from_seed(std::uint64_t seed) {
           static_cast<std::uint32_t>(apart.between(act == Act::kRot ? 2 : 0, 8));
   }
   SimRandom moves(seed * 104729 + 7);
-  if (moves.chance(1, 3)) swarm.set_weight(Act::kCompact, moves.between(2, 8));
+  if (moves.chance(1, 4)) swarm.set_weight(Act::kCompact, moves.between(2, 8));
   return swarm;
 }
 
