@@ -169,6 +169,7 @@ Task<Result<SwitchedOver>> GroupRunner::switchover(std::string address) {
 
 // We are a mirror that holds nothing the successor lacks; now it may be promoted.
 Task<Status> GroupRunner::hand_over(std::string address) {
+  const TimelineHistory before = group_.history();
   auto asking = peers_.take_over(address, name_, options_.peer_call_limit);
   auto promoted = co_await std::move(asking);
   if (promoted) co_return ok();
@@ -179,6 +180,14 @@ Task<Status> GroupRunner::hand_over(std::string address) {
                                 "promoted ({}); run 'tandem status', and if no node serves group "
                                 "{}, promote one of them",
                                 address, why.message, name_)};
+  }
+  // This copy was told of a newer timeline meanwhile: somebody else is primary, and clients are
+  // there. What was held here must not follow what they wrote.
+  if (group_.history() != before) {
+    co_return Error{why.code,
+                    fmt::format("{} refused to be promoted: {}; this node follows timeline "
+                                "{} already, which another order opened",
+                                address, why.message, group_.history().back().timeline.value)};
   }
   // It certainly did not: take the group back.
   auto back = co_await open_timeline(true);

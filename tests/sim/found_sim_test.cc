@@ -65,7 +65,44 @@ class Found : public PairLife {
     expect(node, "v", stamps);
   }
 
+  /// Seed 72, with compaction: while a primary handed over, the operator promoted its mirror by
+  /// force. It refused to be promoted again, and the old one took the group back from it: what was
+  /// held for its clients came behind what those of the new one had written.
+  void a_promotion_amid_a_switchover() {
+    PairNode& old = world_.primary();
+    PairNode& next = world_.mirror();
+    Stamps stamps(kBlocks);
+    for (std::uint64_t n = 0; n < 8; ++n) write(old, n, stamps);
+    std::optional<Result<SwitchedOver>> switched;
+    bool promoted = false;
+    spawn(promote_when_handing_over(world_, old, next, promoted));
+    spawn(switch_over(old, switched));
+    if (!world_.until([&] { return switched && promoted; }, 60s)) return complain("it hangs");
+    if (!*switched) complain("not switched over: " + switched->error().message);
+    world_.runtime().run_for(5s);
+    if (old.group()->serving()) complain("the old primary took the group back");
+    if (!next.group()->serving()) complain("the promoted one serves no more");
+    if (next.group()->history().size() != 2) complain("there is more than one new timeline");
+    expect(next, "v", stamps);
+  }
+
  private:
+  static Task<void> promote_when_handing_over(PairWorld& world, PairNode& old, PairNode& next,
+                                              bool& promoted) {
+    for (bool hands_over = false; !hands_over;) {
+      co_await sleep_for(world.runtime(), 10us);
+      auto asking = old.control().status();
+      const auto status = co_await std::move(asking);
+      hands_over = status.groups.at(0).state == "mirroring";
+    }
+    auto promoting = next.control().promote("g", true);
+    const auto done = co_await std::move(promoting);
+    promoted = done.has_value();
+  }
+  static Task<void> switch_over(PairNode& node, std::optional<Result<SwitchedOver>>& switched) {
+    auto switching = node.control().switchover("g", "");
+    switched = co_await std::move(switching);
+  }
   Task<void> switch_over(PairNode& node, bool& answered) {
     auto switching = node.control().switchover("g", "");
     const auto done = co_await std::move(switching);
@@ -92,6 +129,13 @@ TEST(FoundBySimulate, AStopAmidASwitchoverThatDrainsEndsCleanly) {
   SimLog log;
   Found found;
   found.a_stop_amid_a_switchover();
+  EXPECT_EQ(found.problem(), "") << log.text();
+}
+
+TEST(FoundBySimulate, WhoWasPromotedAmidASwitchoverStaysPrimary) {
+  SimLog log;
+  Found found;
+  found.a_promotion_amid_a_switchover();
   EXPECT_EQ(found.problem(), "") << log.text();
 }
 

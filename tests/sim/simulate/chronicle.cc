@@ -54,6 +54,7 @@ constexpr std::array kMarks{
     Mark{"one-way-partition", "one direction of the network was silent"},
     Mark{"pool-full", "a write was refused for lack of space", false},
     Mark{"snapshot-verified", "a snapshot read as the state it was asked for in"},
+    Mark{"compacted", "what lay scattered was moved while the pair lived"},
     Mark{"rolled-back", "an older state became the newest again"},
     Mark{"blocks-rotted", "blocks at rest went bad on one node"},
     Mark{"damage-repaired", "a bad block was given back by the peer, and written again"},
@@ -148,6 +149,7 @@ void Chronicle::mark_event(const LogEvent& event) {
   if (event.name == "log.given-up") mark("log-given-up");
   if (event.name == "block.repaired") mark("damage-repaired");
   if (event.name == "scrub.bad-block") mark("damage-found-by-scrub");
+  if (event.name == "compaction.finished" && event.number("blocks_moved") != 0) mark("compacted");
   if (event.name == "image.installed")
     mark(event.number("from_lsn") == 0 ? "full-copy" : "difference-image");
   mark_replication(event);

@@ -145,8 +145,10 @@ void PairChaos::strike(Act act) {
     world_.runtime().run_for(between(random_, 100ms, 3s));
   } else if (act == Act::kLook) {
     look_at_mirror();
-  } else if (act == Act::kRot || act == Act::kScrub) {
-    act == Act::kRot ? rot(side) : scrub(side);
+  } else if (act == Act::kRot) {
+    rot(side);
+  } else if (act == Act::kScrub || act == Act::kCompact) {
+    tidy(act, side);
   } else if (act == Act::kStart || act <= Act::kCutInStart || act == Act::kPause ||
              act == Act::kClock) {
     strike_node(act, side);

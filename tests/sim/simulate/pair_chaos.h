@@ -125,6 +125,7 @@ class PairChaos {
   Task<void> take_snapshot(Side& side);
   Task<void> drop_snapshot(Side& side, std::string name);
   Task<void> checkpoint(Side& side);
+  void tidy(Act act, Side& side);
   void roll_back(Side& side, const std::string& name);
   bool end_session(Side& side);
 
@@ -148,7 +149,6 @@ class PairChaos {
 
   // pair_rot.cc: silent damage, and what may be asked of a copy that has some
   void rot(Side& side);
-  void scrub(Side& side);
   bool is_behind_recovery(Side& side, const std::vector<std::uint64_t>& pages);
   bool has_rot(const Side& side) const;
   void give_back(Side& side);

@@ -1,4 +1,5 @@
 // What the operator does in the safety phase: orders that run while faults strike.
+#include "store/compaction.h"
 #include "tests/sim/simulate/door.h"
 #include "tests/sim/simulate/pair_chaos.h"
 
@@ -116,6 +117,17 @@ Task<void> PairChaos::checkpoint(Side& side) {
   auto writing = side.node->checkpoint();
   (void)co_await std::move(writing);
   --side.orders;
+}
+
+/// Goes on in the background.
+void PairChaos::tidy(Act act, Side& side) {
+  if (!can_be_asked(side)) return;
+  chronicle_.say(std::string("operator: ") + name_of(act) + " " + side.node->name());
+  if (act == Act::kScrub) return void(run(side.node->control().start_scrub("g")));
+  // As little room as it can do with: in a pool of one group few zones are worth it.
+  if (auto& compaction = side.node->group()->compaction(); random_.chance(1, 2))
+    compaction.set_slack(random_.below(64));
+  (void)run(side.node->control().start_compaction("g"));
 }
 
 /// Ends what its clients do: all of them are answered.

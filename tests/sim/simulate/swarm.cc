@@ -8,7 +8,8 @@ constexpr std::array<const char*, kActs> kNames{
     "stall",         "read-error", "write-error", "flush-error", "cut",           "swallow",
     "unreachable",   "one-way",    "heal",        "pause",       "clock",         "promote",
     "force",         "switchover", "demote",      "add-mirror",  "mode",          "snapshot",
-    "drop-snapshot", "rollback",   "checkpoint",  "look",        "rot",           "scrub"};
+    "drop-snapshot", "rollback",   "checkpoint",  "look",        "rot",           "scrub",
+    "compact"};
 /// Those from here on are drawn apart, so that the worlds without them are what they were.
 constexpr Act kDrawnApart = Act::kRot;
 
@@ -49,6 +50,8 @@ Swarm Swarm::from_seed(std::uint64_t seed) {
       swarm.weights[static_cast<std::size_t>(act)] =
           static_cast<std::uint32_t>(apart.between(act == Act::kRot ? 2 : 0, 8));
   }
+  SimRandom moves(seed * 104729 + 7);
+  if (moves.chance(1, 4)) swarm.set_weight(Act::kCompact, moves.between(2, 8));
   return swarm;
 }
 

@@ -42,9 +42,10 @@ enum class Act : std::size_t {
   kDropSnapshot,  // is deleted
   kRollback,      // or made the newest state again
   kCheckpoint,
-  kLook,   // what if the mirror's machine failed now, and its disk were promoted?
-  kRot,    // blocks at rest go bad on one node, of which the other one has whole ones
-  kScrub,  // the operator has all of a copy read
+  kLook,     // what if the mirror's machine failed now, and its disk were promoted?
+  kRot,      // blocks at rest go bad on one node, of which the other one has whole ones
+  kScrub,    // the operator has all of a copy read
+  kCompact,  // or what lies scattered moved together
   kCount
 };
 inline constexpr std::size_t kActs = static_cast<std::size_t>(Act::kCount);
@@ -63,6 +64,9 @@ struct Swarm {
   static Swarm from_seed(std::uint64_t seed);
   bool rots() const { return weight(Act::kRot) != 0; }
   std::uint32_t weight(Act act) const { return weights[static_cast<std::size_t>(act)]; }
+  void set_weight(Act act, std::uint64_t weight) {
+    weights[static_cast<std::size_t>(act)] = static_cast<std::uint32_t>(weight);
+  }
   std::string text() const;
   nlohmann::json json() const;
 };
