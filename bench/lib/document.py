@@ -51,6 +51,16 @@ def markdown(results, systems, about, options):
     goals = report.goals_table(results)
     if goals:
         lines += ["## Goals", "", goals, ""]
+    where = report.stages_table(results, systems)
+    if where:
+        lines += [
+            "## Where the time goes", "",
+            "As Tandem's nodes timed it themselves (`tandem latency`): means over the cell, medians "
+            "of the rounds, on the way from the call of the volume to its answer; the NBD session "
+            "and the client come on top. `queue`, `device`, `order` and `mirror` add up to `write`, "
+            "the two in front of `flush` to that: those that did not have to wait for the mirror "
+            "count as waiting for no time. `ship`, `round trip` and the mirror's `apply` and "
+            "`device` are of a batch of records.", "", where, ""]
     lines += ["## Each workload", ""]
     for workload in results.cells:
         lines += [f"### {WORKLOADS[workload].title} (`{workload}`)", "",

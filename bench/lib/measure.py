@@ -4,7 +4,7 @@ import os
 import subprocess
 import time
 
-from lib import machine, workloads
+from lib import machine, stages, workloads
 
 
 def run_load(command, seconds):
@@ -17,13 +17,15 @@ def run_load(command, seconds):
 
 def measure(system, workload, seconds, size, commit_load):
     """Returns the workload's result with `cpu_us` (per operation, all of the system's processes,
-    what they put off included) and `foreign_cores` (busy with neither the system nor the load)."""
+    what they put off included), `foreign_cores` (busy with neither the system nor the load) and, of a
+    system that tells, `stages`: where the time went (lib/stages.py)."""
     system.activate()
     endpoint = system.endpoint
     if workload.fill_first:
         run_load(workloads.fill_command(endpoint, size), 600)
         system.settle()
     pids = system.pids()
+    before = system.latency()
     load = os.getloadavg()[0]
     started = time.monotonic()
     used = -sum(map(machine.cpu_seconds, pids))
@@ -39,6 +41,9 @@ def measure(system, workload, seconds, size, commit_load):
     during = used + sum(map(machine.cpu_seconds, pids))
     system.settle()
     used += sum(map(machine.cpu_seconds, pids))
+    told = stages.between(before, system.latency())
+    if told:
+        result["stages"] = told
     client = result.pop("client_cpu")
     operations = result.pop("operations", None)
     if operations and pids:

@@ -2,6 +2,7 @@
 
 import statistics
 
+from lib import stages
 from lib.goals import judge
 from lib.systems_table import TITLES
 from lib.workloads import WORKLOADS
@@ -25,11 +26,17 @@ class Results:
         self.cells.setdefault(workload, {}).setdefault(system, []).append(result)
 
     def median(self, workload, system):
-        """Each figure's own median over the rounds; None without any."""
+        """Each figure's own median over the rounds, but of stages(); None without any."""
         rounds = self.cells.get(workload, {}).get(system)
         if not rounds:
             return None
-        return {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
+        return {key: statistics.median(r[key] for r in rounds) for key in rounds[0]
+                if key != "stages"}
+
+    def stages(self, workload, system):
+        """Medians of where the time went, by name (lib/stages.py); empty: not told."""
+        rounds = self.cells.get(workload, {}).get(system, [])
+        return stages.middle(r.get("stages") for r in rounds)
 
     def throughput(self, workload, system):
         middle = self.median(workload, system)
@@ -130,6 +137,21 @@ def detail_table(results, workload, systems):
                      "–" if spread is None else f"{spread:.0%}",
                      *(number(middle.get(key)) for _, key in extra)])
     return markdown(headers, rows)
+
+
+def stages_table(results, systems):
+    """Where the time goes, of every workload that writes and each system that tells; "" of none."""
+    rows = []
+    for workload in results.cells:
+        for system in systems if WORKLOADS[workload].writes else ():
+            told = results.stages(workload, system)
+            if told:
+                rows.append([f"`{workload}` {system}",
+                             *(number(told.get(key), 1) for _, key in stages.COLUMNS),
+                             *(number(told.get(key), 1) for _, key in stages.BATCHES),
+                             number(results.median(workload, system).get("cpu_us"), 1)])
+    headers = ["mean µs", *(title for title, _ in stages.COLUMNS + stages.BATCHES), "CPU µs/op"]
+    return markdown(headers, rows) if rows else ""
 
 
 def goals_table(results):

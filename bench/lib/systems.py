@@ -4,6 +4,7 @@ commit_load to it), `pids()` of every process that works for it, and
     start()      once, before everything
     activate()   before each cell: the system is the one that works now
     settle()     after each cell: what it put off is done, so that its CPU time is counted
+    latency()    around each cell: for lib/stages.py
     close()
 
 All of QEMU's run on the same two prewritten files with O_DIRECT, no page cache, an iothread and
@@ -49,6 +50,10 @@ class System:
 
     def settle(self):
         pass
+
+    def latency(self):
+        """What the system itself says of where its time went so far; None: it does not."""
+        return None
 
     def close(self):
         for process in self.processes:

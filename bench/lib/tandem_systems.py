@@ -5,6 +5,7 @@ whose mode is changed between cells; `sync-tls` is a second pair with mutual TLS
 the defaults of a real node, but for the map's cache and what the command line says."""
 
 import hashlib
+import json
 import os
 
 from lib.machine import MIB
@@ -79,6 +80,11 @@ class Cluster:
     def degradations(self):
         """How often the primary went on without its mirror since it started."""
         return self.nodes[0].log_path.read_text(errors="replace").count("event=slot.degraded")
+
+    def latency(self):
+        """Of all nodes. None: TANDEM_BIN is of a release without `tandem latency`."""
+        told = self.nodes[0].tandem("--json", "latency", EXPORT, check=False)
+        return json.loads(told.stdout) if told.returncode == 0 else None
 
     def checksum(self, node):
         """Of the whole volume, read through NBD."""
@@ -160,6 +166,9 @@ class Tandem(System):
         if self.cluster.degradations() != self.degradations:
             raise RuntimeError("the primary went on without its mirror meanwhile: what was "
                                f"measured is not mode {self.mode}")
+
+    def latency(self):
+        return self.cluster.latency()
 
     def close(self):
         self.cluster.close()

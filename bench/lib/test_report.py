@@ -8,7 +8,7 @@ import unittest
 import xml.etree.ElementTree
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from lib import chart, document, goals, machine, report, workloads  # noqa: E402
+from lib import chart, document, goals, machine, report, stages, workloads  # noqa: E402
 from lib.systems_table import SYSTEMS  # noqa: E402
 
 
@@ -140,6 +140,38 @@ class Parsing(unittest.TestCase):
                          tuple(map(machine.parse_size, ("1GiB", "3mib", "512"))))
 
 
+class Stages(unittest.TestCase):
+    @staticmethod
+    def answer(node="a", batches=(), **totals):
+        """write_queue=(count, µs in all)"""
+        return {"node": node, "stages": [
+            {"operation": key.split("_")[0], "stage": key.split("_")[1].replace("-", " "),
+             "count": count, "sum_ns": us * 1000} for key, (count, us) in totals.items()],
+            "batches": [{"batch": name, "batches": n, "records": records}
+                        for name, n, records in batches]}
+
+    def test_stages_of_writes_add_up_and_others_are_means(self):
+        before = {"latencies": [self.answer(write_whole=(10, 1000), write_device=(10, 900))]}
+        after = {"latencies": [
+            self.answer(write_whole=(14, 1400), write_device=(14, 1100), write_mirror=(2, 200),
+                        link_ship=(2, 30), batches=[("page", 2, 7)]),
+            self.answer("b", mirror_apply=(2, 50))]}
+        told = stages.between(before, after)
+        self.assertEqual({"write whole": 100.0, "write device": 50.0, "write mirror": 50.0,
+                          "link ship": 15.0, "mirror apply": 25.0, "page": 3.5}, told)
+
+    def test_what_did_not_go_on_or_is_not_told_has_no_figure(self):
+        same = {"latencies": [self.answer(write_whole=(10, 1000), batches=[("page", 1, 1)])]}
+        self.assertEqual({}, stages.between(same, same))
+        self.assertIsNone(stages.between(None, same))
+        self.assertEqual({}, stages.middle([None, {}]))
+
+    def test_each_figure_has_its_own_median(self):
+        self.assertEqual({"write whole": 2.0, "write mirror": 0.0}, stages.middle(
+            [{"write whole": 1.0}, {"write whole": 3.0, "write mirror": 9.0},
+             {"write whole": 2.0}]))
+
+
 class Documents(unittest.TestCase):
     def setUp(self):
         self.results = results(raw=[100, 102], sync=[80, 81])
@@ -156,6 +188,20 @@ class Documents(unittest.TestCase):
             self.assertIn(expected, text)
         row = next(r for r in text.splitlines() if r.startswith("| 1 MiB sequential write, QD8"))
         self.assertEqual("–", row.split("|")[3].strip())
+
+    def test_where_the_time_goes_is_told_of_who_tells_it(self):
+        text = document.markdown(self.results, ["raw", "sync"], self.about, self.options)
+        self.assertNotIn("Where the time goes", text)
+        for device in (20.0, 40.0, 30.0):
+            self.results.add("write-qd1", "none", cell(
+                70, cpu_us=9.0, stages={"write device": device, "write whole": 50.0}))
+        self.assertEqual(9.0, self.results.median("write-qd1", "none")["cpu_us"])
+        text = document.markdown(self.results, ["raw", "none"], self.about, self.options)
+        row = next(r for r in text.splitlines() if r.startswith("| `write-qd1` none"))
+        figures = [figure.strip() for figure in row.split("|")[2:-1]]
+        self.assertEqual(["–", "30.0", "–", "–", "50.0"], figures[:5])
+        self.assertEqual("9.0", figures[-1])
+        self.assertNotIn("`write-qd1` raw", text)
 
     def test_noise_is_said_loudly(self):
         self.results.add("write-qd1", "raw", cell(300))

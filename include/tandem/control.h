@@ -15,6 +15,7 @@
 #include "tandem/group_conditions.h"
 #include "tandem/integrity.h"
 #include "tandem/kept_states.h"
+#include "tandem/latency.h"
 #include "tandem/log_point.h"
 #include "tandem/pool_status.h"
 
@@ -166,6 +167,9 @@ class Control {
  public:
   virtual ~Control() = default;
   virtual Task<NodeStatus> status() = 0;
+  /// How long the stages of reads, writes and flushes took here: of `group`, or with "" of all.
+  /// Costs next to nothing, and waits for nothing. kNotFound.
+  virtual Task<Result<NodeLatency>> latency(std::string group) = 0;
   virtual Task<Status> create_volume(CreateVolume request) = 0;
   virtual Task<Status> resize_volume(std::string name, std::uint64_t size_bytes) = 0;  // grow only
   virtual Task<Status> delete_volume(std::string name) = 0;

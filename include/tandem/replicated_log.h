@@ -9,6 +9,7 @@
 
 #include "tandem/base/result.h"
 #include "tandem/base/task.h"
+#include "tandem/latency.h"
 #include "tandem/log_point.h"
 #include "tandem/port/link.h"
 
@@ -102,6 +103,10 @@ class ReplicatedLog {
   virtual Task<Result<IoBuffer>> find_block(BlockVersion version) = 0;
   /// Null to remove; what was asked before may still be under way.
   virtual void set_block_source(BlockSource source) = 0;
+
+  // --- measuring ---------------------------------------------------------------------------
+  /// The group's, to which replication adds what it times.
+  virtual StageTimes& times() = 0;
 };
 
 }  // namespace tandem

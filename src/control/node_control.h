@@ -43,6 +43,7 @@ class NodeControl final : public Control, public VolumeDirectory {
 
   // --- Control --------------------------------------------------------------------------------
   Task<NodeStatus> status() override;
+  Task<Result<NodeLatency>> latency(std::string group) override;
   Task<Status> create_volume(CreateVolume request) override;
   Task<Status> resize_volume(std::string name, std::uint64_t size_bytes) override;
   Task<Status> delete_volume(std::string name) override;

@@ -26,7 +26,7 @@ constexpr const char* kFooter =
 /// What the words of the command line ended in.
 struct Words {
   Settings settings;
-  std::string timeout, watch, size, rate, mode, from, to;
+  std::string timeout, watch, interval, size, rate, mode, from, to;
   std::string name, group, address, fence_command;
   std::uint32_t block_size = 512;
   std::vector<std::string> changes;
@@ -83,6 +83,20 @@ void add_status_commands(CLI::App& app, Words& w, Action& chosen) {
       "--check", w.check,
       "For monitoring: exit code 6 unless every node answers, every group is served and "
       "protected, no hook failed, nothing is damaged, and no pool is filling up");
+  auto* latency = command(app, "latency",
+                          "Where the time of writes, flushes and reads goes, stage by stage, on "
+                          "each node: counted since "
+                          "it was started",
+                          chosen, [&w](Context& context) {
+                            if (w.interval.empty())
+                              return run_latency(context, w.group, std::nullopt);
+                            const auto interval = parse_duration(w.interval);
+                            if (!interval) return fail_usage(context, interval.error().message);
+                            return run_latency(context, w.group, *interval);
+                          });
+  latency->add_option("GROUP", w.group, "Of all groups without it");
+  latency->add_option("--interval", w.interval, "Only of what happens from now on, for so long")
+      ->type_name("SECONDS");
   auto* pool = app.add_subcommand("pool", "The space that nodes store in")->require_subcommand(1);
   command(*pool, "show", "Where every byte of each node's pool is", chosen, run_pool_show);
   auto* compact = command(

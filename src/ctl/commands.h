@@ -18,6 +18,13 @@ Exit run_volume_list(Context& context);
 Exit run_group_list(Context& context);
 Exit run_group_show(Context& context, const std::string& group);
 
+// latency_command.cc
+/// Where the time of writes, flushes and reads goes, on the nodes named and the mirrors that they
+/// name; `group` "": of all groups. With `interval`: of what happens from now on for so long, else
+/// since each node's start.
+Exit run_latency(Context& context, const std::string& group,
+                 std::optional<std::chrono::milliseconds> interval);
+
 // pool_commands.cc
 Exit run_pool_show(Context& context);
 Exit run_pool_compact(Context& context, const std::string& group, bool stop);

@@ -100,7 +100,9 @@ Task<Status> Applier::take_records(Session& session, message::Records records) {
 
 Task<void> Applier::apply_batch(Session& session, RecordBatch batch, bool flush) {
   auto holder = session.work.hold();
+  const Nanoseconds received = session.last_contact;  // the batch is what was heard last
   const Lsn last = batch.last;
+  log_.times().add(Batch::kApplied, last.next().value - batch.first.value);
   const std::size_t bytes = batch.payload_bytes() + batch.records.size();
   ++session.batches;
   session.bytes += bytes;
@@ -109,6 +111,7 @@ Task<void> Applier::apply_batch(Session& session, RecordBatch batch, bool flush)
   --session.batches;
   session.bytes -= bytes;
   if (applied) {
+    log_.times().add(Stage::kApply, clock_.monotonic() - received);
     session.written = std::max(session.written, last);
     compare_when_written(session);
     want_flush(session, flush ? last : session.flush_wanted);
@@ -133,11 +136,13 @@ void Applier::want_flush(Session& session, Lsn upto) {
 Task<void> Applier::flush_once(Session& session) {
   auto holder = session.work.hold();
   const Lsn covers = session.written;
+  const Nanoseconds begun = clock_.monotonic();
   auto flushed = co_await log_.flush_local();
   session.flushing = false;
   if (!flushed) {
     fail(session, flushed.error());
   } else {
+    log_.times().add(Stage::kApplyFlush, clock_.monotonic() - begun);
     session.durable = std::max(session.durable, covers);
     ack(session);
     want_flush(session, session.flush_wanted);

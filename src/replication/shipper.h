@@ -119,6 +119,7 @@ class Shipper {
     Lsn last;
     std::uint64_t payload_end;  // payload bytes of the log up to `last`
     std::size_t bytes;
+    Nanoseconds sent_at{};  // monotonic
   };
   struct Plan {
     bool image = false;

@@ -169,7 +169,10 @@ Task<Status> Shipper::ship_next() {
   const std::size_t payload = read->payload_bytes();
   sent_ = read->last;
   sent_payload_ += payload;
-  in_flight_.push_back({sent_, sent_payload_, payload + read->records.size()});
+  const auto now = clock_.monotonic();
+  if (read->appended) log_.times().add(Stage::kShip, now - *read->appended);
+  log_.times().add(Batch::kShipped, read->last.value - after.value);
+  in_flight_.push_back({sent_, sent_payload_, payload + read->records.size(), now});
   in_flight_bytes_ += in_flight_.back().bytes;
   const bool flush = flush_due();
   if (flush) {
@@ -348,6 +351,8 @@ void Shipper::on_ack(const message::Ack& ack) {
   acked_.durable = std::max(acked_.durable, ack.durable);
   while (!in_flight_.empty() && in_flight_.front().last <= acked_.written) {
     acked_payload_ = in_flight_.front().payload_end;
+    if (in_flight_.front().bytes != 0)  // not an image
+      log_.times().add(Stage::kRoundTrip, last_contact_ - in_flight_.front().sent_at);
     in_flight_bytes_ -= in_flight_.front().bytes;
     in_flight_.pop_front();
   }

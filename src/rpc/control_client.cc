@@ -11,6 +11,7 @@
 #include "rpc/credentials.h"
 #include "rpc/errors.h"
 #include "rpc/integrity_translation.h"
+#include "rpc/latency_translation.h"
 #include "rpc/translation.h"
 #include "tandem/v1/control.grpc.pb.h"
 
@@ -33,6 +34,13 @@ class GrpcControlClient final : public ControlClient {
   Result<NodeStatus> status() override {
     v1::NodeStatus answer;
     TANDEM_TRY(call(&Stub::GetStatus, v1::GetStatusRequest(), answer));
+    return from_proto(answer);
+  }
+  Result<NodeLatency> latency(const std::string& group) override {
+    v1::GetLatencyRequest request;
+    request.set_group(group);
+    v1::NodeLatency answer;
+    TANDEM_TRY(call(&Stub::GetLatency, request, answer));
     return from_proto(answer);
   }
   Status create_volume(const CreateVolume& in) override {

@@ -23,6 +23,7 @@ class ControlClient {
   virtual bool reached() const = 0;
 
   virtual Result<NodeStatus> status() = 0;
+  virtual Result<NodeLatency> latency(const std::string& group) = 0;
   virtual Status create_volume(const CreateVolume& request) = 0;
   virtual Status resize_volume(const std::string& name, std::uint64_t size_bytes) = 0;
   virtual Status delete_volume(const std::string& name) = 0;

@@ -10,6 +10,7 @@
 #include "rpc/credentials.h"
 #include "rpc/errors.h"
 #include "rpc/integrity_translation.h"
+#include "rpc/latency_translation.h"
 #include "rpc/translation.h"
 
 namespace tandem::rpc {
@@ -18,6 +19,14 @@ namespace {
 Task<Status> handle(Control& control, const v1::GetStatusRequest&, v1::NodeStatus& out) {
   const auto status = co_await control.status();
   to_proto(status, &out);
+  co_return ok();
+}
+
+Task<Status> handle(Control& control, const v1::GetLatencyRequest& in, v1::NodeLatency& out) {
+  auto task = control.latency(in.group());
+  auto latency = co_await std::move(task);
+  if (!latency) co_return std::move(latency.error());
+  to_proto(*latency, &out);
   co_return ok();
 }
 
@@ -261,6 +270,7 @@ using RequestCall = void (ControlAsyncService::*)(grpc::ServerContext*, Request*
 /// Calls that a viewer's certificate may make.
 template <class Request>
 inline constexpr bool kOnlyLooks = std::is_same_v<Request, v1::GetStatusRequest> ||
+                                   std::is_same_v<Request, v1::GetLatencyRequest> ||
                                    std::is_same_v<Request, v1::GetReceiptRequest> ||
                                    std::is_same_v<Request, v1::GetSnapshotRequest> ||
                                    std::is_same_v<Request, v1::GetHistoryRequest>;
@@ -391,6 +401,7 @@ void listen_for_control(ControlAsyncService& service, std::shared_ptr<Loop> loop
   };
   using S = ControlAsyncService;
   listen.template operator()<v1::GetStatusRequest, v1::NodeStatus>(&S::RequestGetStatus);
+  listen.template operator()<v1::GetLatencyRequest, v1::NodeLatency>(&S::RequestGetLatency);
   listen.template operator()<v1::CreateVolumeRequest, v1::CreateVolumeResponse>(
       &S::RequestCreateVolume);
   listen.template operator()<v1::ResizeVolumeRequest, v1::ResizeVolumeResponse>(

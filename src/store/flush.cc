@@ -12,7 +12,10 @@ Task<Status> Group::flush_to(Lsn target, bool remote) {
   // Tell the mirror first: its flush then runs beside ours.
   if (remote && remote_flush_waiters_++ == 0) flushes_answered_ = runtime_.clock.monotonic();
   if (remote && remote_lacks() && append_listener_) append_listener_();
+  const Nanoseconds called = runtime_.clock.monotonic();
   Status local = co_await flush_local_to(target);
+  const Nanoseconds here = runtime_.clock.monotonic();
+  const bool waits = remote && remote_lacks();
   while (remote && local && remote_lacks() && !stopped_ && !closing_ && reigns_since(reign)) {
     co_await remote_changed_.wait();
   }
@@ -22,6 +25,11 @@ Task<Status> Group::flush_to(Lsn target, bool remote) {
   }
   if (!local) co_return local;
   if (remote && (stopped_ || closing_ || !reigns_since(reign))) co_return refusal();
+  if (remote) {
+    times_.add(Stage::kFlushDevice, here - called);
+    if (waits) times_.add(Stage::kFlushMirror, flushes_answered_ - here);
+    times_.add(Stage::kFlush, flushes_answered_ - called);
+  }
   co_return ok();
 }
 

@@ -26,6 +26,7 @@ Group::Group(Pool& pool, const format::Anchor& anchor)
       dead_(dead_chunks_),
       log_(pool.superblock()),
       recent_(pool.options().recent_bytes_max),
+      opened_(runtime_.clock.utc()),
       repair_(std::make_unique<Repair>(*this)),
       scrub_(std::make_unique<Scrub>(*this)),
       compaction_(std::make_unique<Compaction>(*this)) {

@@ -32,6 +32,7 @@
 #include "store/volume_reader.h"
 #include "tandem/integrity.h"
 #include "tandem/kept_states.h"
+#include "tandem/latency.h"
 #include "tandem/replicated_log.h"
 #include "tandem/volume.h"
 
@@ -183,6 +184,8 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   Compaction& compaction() { return *compaction_; }
   /// Why the group stopped (a failed flush, a broken device); nothing is served until a restart.
   const std::optional<Error>& stopped() const { return stopped_; }
+  /// What its stages took since it was opened.
+  GroupLatency latency() const;
 
   // --- ReplicatedLog ----------------------------------------------------------------------------
   GroupIdentity identity() const override;
@@ -212,6 +215,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   void abandon_install() override;
   Task<Result<IoBuffer>> find_block(BlockVersion version) override;
   void set_block_source(BlockSource source) override;
+  StageTimes& times() override { return times_; }
 
   // --- for Pool -------------------------------------------------------------------------------
   static Task<Result<std::shared_ptr<Group>>> create(Pool& pool, format::Anchor anchor,
@@ -292,6 +296,8 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
     std::coroutine_handle<> waiter;
     std::optional<Status> status;
     Lsn last;  // its last record
+    // Monotonic, of what is timed: when it was called, and since when it waits for the mirror.
+    std::optional<Nanoseconds> called{}, mirror_awaited{};
     bool await_ready() const noexcept { return status.has_value(); }
     void await_suspend(std::coroutine_handle<> h) noexcept { waiter = h; }
     Status await_resume() { return std::move(*status); }
@@ -325,6 +331,8 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
     std::unique_ptr<IoBatch> io;
     bool done = false;
     Status status;
+    Nanoseconds formed{}, came_back{};  // monotonic
+    std::uint64_t timed = 0;            // requests that end here and are timed
   };
 
   Group(Pool& pool, const format::Anchor& anchor);
@@ -361,6 +369,11 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   void fail_waiting(const Error& error);
   Error refusal() const;  // why a write cannot be taken now
   Task<void> wait_applied(Lsn lsn);
+
+  // times.cc
+  void note_formed(PageInFlight& page);
+  void note_applied(const PageInFlight& page);
+  void note_answered(const Completion& completion, Nanoseconds now);
 
   // waiting.cc
   bool writes_wait() const { return !queue_.empty() || !in_flight_.empty() || !acks_.empty(); }
@@ -554,6 +567,8 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   std::deque<Completion*> acks_;                        // applied, waiting for RemoteAck
   Nanoseconds writes_answered_{}, flushes_answered_{};  // see Waiting::since
   Refusals refusals_;
+  const UtcNs opened_;
+  StageTimes times_;
   bool pump_scheduled_ = false;
   bool appended_posted_ = false;
   bool advancing_ = false;

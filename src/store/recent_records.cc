@@ -33,6 +33,7 @@ RecordBatch drop_records(const RecordBatch& batch, Lsn after) {
   out.before = batch.before;
   out.after = batch.after;
   out.last = batch.last;
+  out.appended = batch.appended;
   format::Decoder in(batch.records);
   std::size_t skip = 0;
   while (in.remaining() != 0) {

@@ -94,10 +94,13 @@ Task<void> VolumeHandle::wait_until_free(const std::list<Range>& taken, Range ra
 
 Task<Result<IoBuffer>> VolumeHandle::read(std::uint64_t offset, std::uint64_t length) {
   auto hold = group_.gate_.hold();
+  const Nanoseconds called = group_.runtime_.clock.monotonic();
   if (group_.holds(/*change=*/false)) co_await group_.until_admitted(/*change=*/false);
   Status fits = check(offset, length);
   if (!fits) co_return Error(std::move(fits.error()));
-  co_return co_await reader_.read(offset, length);
+  auto read = co_await reader_.read(offset, length);
+  if (read) group_.times_.add(Stage::kRead, group_.runtime_.clock.monotonic() - called);
+  co_return read;
 }
 
 Task<Result<std::vector<AllocationExtent>>> VolumeHandle::allocation(std::uint64_t offset,
@@ -152,7 +155,8 @@ void VolumeHandle::add_range(std::vector<Group::Pending>& records, RecordType ty
 
 /// Queues the records of one request together and waits until the last is acknowledged: all of it
 /// happens or, without space, nothing. No co_await lies between the last pin and the queue.
-Task<Status> VolumeHandle::submit(std::vector<Group::Pending> records) {
+/// `called`: when the client asked for it, monotonic.
+Task<Status> VolumeHandle::submit(std::vector<Group::Pending> records, Nanoseconds called) {
   std::uint64_t blocks = 0;
   for (const bool discards : kDiscardsLast) {
     for (auto& pending : records) {
@@ -171,6 +175,7 @@ Task<Status> VolumeHandle::submit(std::vector<Group::Pending> records) {
   Status there = check();
   if (!there || records.empty()) co_return there;
   Group::Completion completion;
+  completion.called = called;
   records.front().request_blocks = blocks;
   records.back().completion = &completion;
   for (auto& record : records) group_.enqueue(std::move(record));
@@ -184,7 +189,8 @@ Task<Result<IoBuffer>> VolumeHandle::read_edge(std::uint64_t block) {
 
 /// A write that covers blocks in part: read their rest, merge, write whole blocks, with the range
 /// locked against other writes meanwhile.
-Task<Status> VolumeHandle::write_unaligned(std::uint64_t offset, IoBuffer data) {
+Task<Status> VolumeHandle::write_unaligned(std::uint64_t offset, IoBuffer data,
+                                           Nanoseconds called) {
   const std::uint64_t end = offset + data.size();
   const Range range{offset / kBlockBytes, blocks_for(end) - offset / kBlockBytes};
   co_await wait_until_free(core_->locked, range);
@@ -207,24 +213,25 @@ Task<Status> VolumeHandle::write_unaligned(std::uint64_t offset, IoBuffer data) 
   std::memcpy(merged.data() + offset % kBlockBytes, data.data(), data.size());
   std::vector<Group::Pending> records;
   add_write(records, range.first, merged);
-  co_return co_await submit(std::move(records));
+  co_return co_await submit(std::move(records), called);
 }
 
 Task<Status> VolumeHandle::write(std::uint64_t offset, IoBuffer data, WriteOptions options) {
   auto hold = group_.gate_.hold();
+  const Nanoseconds called = group_.runtime_.clock.monotonic();
   if (group_.holds(/*change=*/true)) co_await group_.until_admitted(/*change=*/true);
   const Change counted(group_);
   Status done = check(offset, data.size());
   if (!done) co_return done;
   if (offset % kBlockBytes != 0 || data.size() % kBlockBytes != 0) {
-    done = co_await write_unaligned(offset, std::move(data));
+    done = co_await write_unaligned(offset, std::move(data), called);
   } else {
     const Range range{offset / kBlockBytes, data.size() / kBlockBytes};
     if (!core_->locked.empty()) co_await wait_until_free(core_->locked, range);
     RangeEntry under_way(*core_, core_->writing, range);
     std::vector<Group::Pending> records;
     add_write(records, range.first, data);
-    done = co_await submit(std::move(records));
+    done = co_await submit(std::move(records), called);
   }
   if (done && options.fua) done = co_await group_.flush_to(group_.head_.lsn, true);
   co_return done;
@@ -252,6 +259,7 @@ Task<Status> VolumeHandle::add_zeroed_edge(std::vector<Group::Pending>& records,
 /// Makes [offset, offset+length) read as zeroes: whole blocks by a record of `type`, ragged ends as
 /// data. The ends and the first piece happen together; a very long range goes on in more pieces.
 Task<Status> VolumeHandle::clear(RecordType type, std::uint64_t offset, std::uint64_t length) {
+  Nanoseconds called = group_.runtime_.clock.monotonic();  // of each piece
   // The last block of a volume may be short: it ends with the volume.
   const bool to_the_end = offset + length == core_->state.size_bytes;
   const std::uint64_t end =
@@ -279,8 +287,9 @@ Task<Status> VolumeHandle::clear(RecordType type, std::uint64_t offset, std::uin
   for (std::uint64_t at = from; at < to || !records.empty();) {
     const Range piece{at, at < to ? std::min<std::uint64_t>(to - at, format::kRangeBlocksMax) : 0};
     if (piece.count != 0) add_range(records, type, piece);
-    Status done = co_await submit(std::exchange(records, {}));
+    Status done = co_await submit(std::exchange(records, {}), called);
     if (!done) co_return done;
+    called = group_.runtime_.clock.monotonic();
     at += piece.count;
   }
   co_return ok();

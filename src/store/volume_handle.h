@@ -41,14 +41,14 @@ class VolumeHandle final : public Volume {
   Status check() const;
   Status check(std::uint64_t offset, std::uint64_t length) const;
   Task<Result<IoBuffer>> read_edge(std::uint64_t block);
-  Task<Status> write_unaligned(std::uint64_t offset, IoBuffer data);
+  Task<Status> write_unaligned(std::uint64_t offset, IoBuffer data, Nanoseconds called);
   Task<Status> clear(format::RecordType type, std::uint64_t offset, std::uint64_t length);
   Task<Status> add_zeroed_edge(std::vector<Group::Pending>& records, std::uint64_t block,
                                std::size_t from, std::size_t to);
   void add_write(std::vector<Group::Pending>& records, std::uint64_t first,
                  const IoBuffer& data) const;
   void add_range(std::vector<Group::Pending>& records, format::RecordType type, Range range) const;
-  Task<Status> submit(std::vector<Group::Pending> records);
+  Task<Status> submit(std::vector<Group::Pending> records, Nanoseconds called);
   Task<void> wait_until_free(const std::list<Range>& taken, Range range);
 
   const std::shared_ptr<Group> owner_;

@@ -232,7 +232,9 @@ void Group::stage_data(PageInFlight& page) {
     }
   }
   if (!run.empty()) page.io->write(run_offset, run);
+  note_formed(page);
   if (recent_.enabled()) {
+    recent.appended = page.formed;
     recent.first = page.before.lsn.next();
     recent.last = page.after.lsn;
     recent.before = page.before.digest;
@@ -244,6 +246,7 @@ void Group::stage_data(PageInFlight& page) {
 Task<void> Group::run_page(PageInFlight& page) {
   auto hold = gate_.hold();
   page.status = co_await page.io->run();
+  page.came_back = runtime_.clock.monotonic();
   page.done = true;
   advance();
 }
@@ -294,6 +297,7 @@ void Group::apply_page(PageInFlight& page) {
   }
   head_ = page.after;
   head_boot_ = boot_;
+  note_applied(page);
 }
 
 void Group::apply_record(const format::Record& record, const std::vector<Extent>& places) {
@@ -445,10 +449,12 @@ void Group::release_acks() {
   const auto may_answer = [&] {
     return !acks_.empty() && !stopped_ && may_ack(acks_.front()->last);
   };
-  if (may_answer()) writes_answered_ = runtime_.clock.monotonic();
+  if (!may_answer()) return;
+  const Nanoseconds now = writes_answered_ = runtime_.clock.monotonic();
   while (may_answer()) {
     auto* completion = acks_.front();
     acks_.pop_front();
+    note_answered(*completion, now);
     completion->complete(ok());
   }
 }

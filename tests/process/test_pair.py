@@ -1,5 +1,6 @@
 """`tandem pair`: two nodes that know nothing of each other come to trust each other."""
 
+import json
 import os
 import re
 import signal
@@ -92,6 +93,14 @@ class Pairing(harness.ClusterTest):
         viewer = ["--node", a.service, "--ca", self.a_keys / "ca.crt", "--certificate",
                   self.a_keys / "viewer.crt", "--key", self.a_keys / "viewer.key"]
         harness.run(harness.BIN / "tandem", *viewer, "status")
+        with a.nbd("v") as disk:
+            disk.pwrite(b"x" * 4096, 0)
+        told = json.loads(harness.run(harness.BIN / "tandem", *viewer, "--json", "latency",
+                                      "v").stdout)["latencies"]
+        stages = {(one["node"], stage["operation"], stage["stage"]): stage["count"]
+                  for one in told for stage in one["stages"]}
+        self.assertGreater(stages["node-a", "write", "whole"], 0)
+        self.assertEqual(stages["node-a", "write", "device"], stages["node-a", "write", "whole"])
         refused = harness.run(harness.BIN / "tandem", *viewer, "volume", "create", "w", "--size",
                               "1MiB", check=False)
         self.assertEqual(refused.returncode, 4, refused.stderr)

@@ -35,6 +35,11 @@ class FakeControl final : public Control {
     calls.push_back("status");
     co_return node;
   }
+  Task<Result<NodeLatency>> latency(std::string group) override {
+    calls.push_back("latency " + group);
+    if (!result) co_return Error(result.error());
+    co_return latency_answer;
+  }
   Task<Status> create_volume(CreateVolume r) override {
     return note("create " + r.name + " in " + r.group + " of " + std::to_string(r.size_bytes) +
                 " by " + std::to_string(r.logical_block_bytes));
@@ -127,6 +132,7 @@ class FakeControl final : public Control {
   Receipt receipt_answer;
   SnapshotStatus snapshot_answer;
   HistoryStatus history_answer;
+  NodeLatency latency_answer;
   ContentReport content_answer;
   /// With it, a call that is noted waits until it is opened.
   bool hold = false;

@@ -107,6 +107,7 @@ class MemoryLog final : public ReplicatedLog {
   /// Content is that of the model; see lose_block().
   Task<Result<IoBuffer>> find_block(BlockVersion version) override;
   void set_block_source(BlockSource source) override { block_source_ = std::move(source); }
+  StageTimes& times() override { return times_; }
 
  private:
   struct Entry {
@@ -139,6 +140,7 @@ class MemoryLog final : public ReplicatedLog {
 
   SimNode& node_;
   GroupIdentity identity_;
+  StageTimes times_;
   Options options_;
   TimelineHistory history_{{Timeline{1}, Lsn{0}, UtcNs{0}}};
   LogPoint base_;  // what lies before entries_

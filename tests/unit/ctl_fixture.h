@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -23,6 +24,7 @@ struct FakeNode {
   SnapshotStatus snapshot;
   RolledBack rolled_back;
   HistoryStatus history;
+  std::deque<NodeLatency> latencies;  // one a call; the last one stays
   Status cloned = ok();
   std::function<Result<ContentReport>(const ContentRequest&)> content;
   std::vector<std::string> calls;
@@ -37,6 +39,13 @@ class FakeClient final : public rpc::ControlClient {
   Result<NodeStatus> status() override {
     if (!node_.up) return gone();
     return node_.status;
+  }
+  Result<NodeLatency> latency(const std::string& group) override {
+    TANDEM_TRY(note("latency " + (group.empty() ? "-" : group)));
+    if (node_.latencies.empty()) return NodeLatency{};
+    auto reading = node_.latencies.front();
+    if (node_.latencies.size() > 1) node_.latencies.pop_front();
+    return reading;
   }
   Status create_volume(const CreateVolume& r) override {
     return note("create " + r.name + " in " + (r.group.empty() ? "-" : r.group) + " of " +

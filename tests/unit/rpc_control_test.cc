@@ -138,6 +138,7 @@ TEST_F(ControlTest, EveryCallArrivesWithItsArguments) {
     node_.control.receipt_answer = full_receipt();
     node_.control.snapshot_answer = full_snapshot();
     node_.control.history_answer = full_history();
+    node_.control.latency_answer.node = "alpha";
   });
   auto c = client();
   EXPECT_TRUE(c->create_volume({"v", "g", 1 << 30, 4096}).has_value());
@@ -168,6 +169,9 @@ TEST_F(ControlTest, EveryCallArrivesWithItsArguments) {
   ASSERT_TRUE(nothing.has_value());
   EXPECT_EQ(nothing->branch.name, "");
   expect_history(c->history("g"));
+  const auto latency = c->latency("g");
+  ASSERT_TRUE(latency.has_value()) << latency.error().message;
+  EXPECT_EQ(latency->node, "alpha");
   expect_snapshot(c->keep_point({"g", Lsn(0), {}, "p", "l"}));
   expect_snapshot(c->keep_point({"g", {}, UtcNs(17), "", ""}));
   EXPECT_TRUE(c->start_scrub("g").has_value());
@@ -205,6 +209,7 @@ TEST_F(ControlTest, EveryCallArrivesWithItsArguments) {
                                          "roll back g to s as old",
                                          "roll back g to s as ",
                                          "history g",
+                                         "latency g",
                                          "keep g at 0 - as p \"l\"",
                                          "keep g at - 17 as  \"\"",
                                          "start scrub g",

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "rpc/integrity_translation.h"
+#include "rpc/latency_translation.h"
 
 namespace tandem::rpc {
 namespace {
@@ -50,6 +51,33 @@ TEST(Integrity, AnAgreementSurvivesTheJourney) {
   const auto sent =
       there_and_back<v1::AgreementStatus>(AgreementStatus{Lsn(48), UtcNs(49), "other records"});
   EXPECT_EQ(from_proto(sent).through, Lsn(48));
+}
+
+TEST(Latency, SurvivesTheJourney) {
+  NodeLatency full{"alpha", UtcNs(1), {GroupLatency{}}};
+  auto& group = full.groups[0];
+  group.group = "g";
+  group.role = Role::kMirror;
+  group.since = UtcNs(2);
+  group.stages = {{"write", "queue", 3, 4, 5, {{6, 7, 8}, {9, 10, 11}}}, {"read", "", 0, 0, 0, {}}};
+  group.batches = {{"page", 12, 13}};
+  v1::NodeLatency sent;
+  to_proto(full, &sent);
+  expect_full(sent);
+  expect_full(sent.groups(0));
+  expect_full(sent.groups(0).stages(0));
+  expect_full(sent.groups(0).stages(0).buckets(0));
+  expect_full(sent.groups(0).batches(0));
+  const auto got = from_proto(sent);
+  ASSERT_TRUE(got.has_value());
+  EXPECT_EQ(got->node, "alpha");
+  EXPECT_EQ(got->now, UtcNs(1));
+  EXPECT_EQ(got->groups[0].role, Role::kMirror);
+  EXPECT_EQ(got->groups[0].since, UtcNs(2));
+  EXPECT_EQ(got->groups[0].stages, group.stages);
+  EXPECT_EQ(got->groups[0].batches, group.batches);
+  sent.mutable_groups(0)->set_role(static_cast<v1::Role>(99));
+  EXPECT_EQ(from_proto(sent).error().code, ErrorCode::kUnsupported);
 }
 
 TEST(Integrity, ContentSurvivesTheJourney) {

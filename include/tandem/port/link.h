@@ -5,6 +5,7 @@
 // records dials: the primary, or a mirror that feeds another one (a relay); the mirror accepts.
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -26,6 +27,8 @@ struct RecordBatch {
   Digest after;                    // and behind `last`
   std::vector<std::byte> records;  // canonical records, back to back
   std::vector<IoBuffer> payload;   // the data of the write records, in order, back to back
+  /// When the first record got its LSN on this node, monotonic; nothing: long ago, or elsewhere.
+  std::optional<std::chrono::nanoseconds> appended{};
   bool empty() const { return records.empty(); }
   std::size_t payload_bytes() const {
     std::size_t n = 0;
