@@ -384,7 +384,9 @@ Task<Status> GroupRunner::add_relayed(std::string address, ReplicationMode mode)
   if (!added && (!is_known || policy.relay)) co_return added;
   Status kept = co_await save_slots();
   if (kept) {
-    auto setting = change_settings(address, {{"mode", to_string(mode)}, {"relay", "on"}});
+    Settings changes{{"relay", "on"}};
+    if (mode != group_.mode()) changes["mode"] = to_string(mode);  // also once this is primary
+    auto setting = change_settings(address, std::move(changes));
     kept = co_await std::move(setting);
   }
   if (!kept && !is_known) {

@@ -53,8 +53,13 @@ bool Applier::is_silent(const Session& session) const {
 }
 
 bool Applier::connected() const {
+  // A relay that nobody fed when it dialled has no primary to speak of.
+  const auto leads_to_primary = [](const message::Hello& hello) {
+    return hello.role == Role::kPrimary || !hello.sources.empty();
+  };
   return current_ != nullptr && !current_->ended && current_->phase != Phase::kHandshake &&
-         current_->phase != Phase::kLeaving && !is_silent(*current_);
+         current_->phase != Phase::kLeaving && leads_to_primary(current_->hello) &&
+         !is_silent(*current_);
 }
 
 UpstreamStatus Applier::status() const {

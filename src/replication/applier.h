@@ -80,7 +80,8 @@ class Applier {
   UpstreamStatus status() const;
   /// Where the records of the present stream come from; nothing without one.
   std::vector<message::Source> sources() const;
-  /// A stream from a primary is open and was heard within the time-out.
+  /// A stream from a primary, or from a mirror that had one when it dialled, is open and was heard
+  /// within the time-out.
   bool connected() const;
 
  private:

@@ -362,7 +362,13 @@ void GroupReplication::update_hold() {
   bool all_relayed = true;
   for (const Slot& slot : slots_) {
     all_relayed = all_relayed && slot.relay;
-    const auto needed = slot.shipper ? slot.shipper->hold() : std::nullopt;
+    std::optional<Lsn> needed;
+    if (slot.shipper) {
+      needed = slot.shipper->hold();
+    } else if (slot.relay) {
+      // Its stream ended, for this copy to go back perhaps: what that needs must not go meanwhile.
+      needed = slot.options.last_known ? slot.options.last_durable : log_.log_start();
+    }
     // A slot that the log no longer reaches gets an image: it has no use for what is left.
     if (!needed || *needed < log_.log_start()) continue;
     hold = hold ? std::min(*hold, *needed) : *needed;

@@ -77,8 +77,8 @@ RoleStep on(const in::Mirror& state, const RoleEvent& event) {
     }
     if (promote->primary_reachable && !promote->force) {
       return refuse(state, ErrorCode::kRefused,
-                    "the primary is reachable: use 'tandem switchover', which loses nothing, or "
-                    "promote with --force");
+                    "the primary, or the mirror that feeds this one, is reachable: use 'tandem "
+                    "switchover', which loses nothing, or promote with --force");
     }
     return {in::Promoting{}, {A::kHoldUpstream, A::kOpenTimeline}, std::nullopt};
   }

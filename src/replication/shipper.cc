@@ -70,7 +70,7 @@ SlotGate Shipper::gate() const {
 }
 
 std::optional<Lsn> Shipper::hold() const {
-  if (went_its_way_) return std::nullopt;
+  if (leads_us_) return std::nullopt;
   if (image_point_) return *image_point_;
   return confirmed_ ? acked_.durable : log_.log_start();
 }
@@ -268,7 +268,10 @@ Task<Result<message::Welcome>> Shipper::exchange_hello(const message::Hello& hel
 void Shipper::heed_refusal(const message::Refuse& refusal, const std::string& node) {
   if (stopping_) return;
   if (is_relay()) {
-    went_its_way_ = refusal.code == ErrorCode::kFenced;
+    // A newer timeline's primary may still have us go back to where it is.
+    leads_us_ = refusal.code == ErrorCode::kFenced &&
+                current_timeline(refusal.history) == current_timeline(log_.history()) &&
+                !is_split(refusal.history, log_.history());
   } else if (is_newer(refusal.history, log_.history())) {
     owner_.newer_timeline(refusal.history, node);
     return;
@@ -309,7 +312,7 @@ Task<Result<Shipper::Plan>> Shipper::judge(const message::Hello& hello,
     const std::string reason = circle(hello.identity.name, node_, hello.identity.node);
     verdict = {Kind::kRefuse, {ErrorCode::kRefused, reason, hello.history}};
   }
-  went_its_way_ = false;
+  leads_us_ = false;
   if (!is_relay())
     owner_.note_split(node_, welcome.history, verdict.split ? verdict.refusal.reason : "");
   const Error given_up{ErrorCode::kRefused, "no plan"};

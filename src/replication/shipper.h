@@ -86,8 +86,8 @@ class Shipper {
 
   const std::string& address() const { return slot_.address; }
   SlotGate gate() const;
-  /// Oldest position behind which this slot may still need records; nothing: it has become primary,
-  /// and needs none from a mirror.
+  /// Oldest position behind which this slot may still need records; nothing: it is the primary that
+  /// this mirror follows.
   std::optional<Lsn> hold() const;
   bool is_relay() const { return role_ == Role::kMirror; }
   /// The mirror was heard since start() and nothing has to be fetched from it any more.
@@ -203,7 +203,7 @@ class Shipper {
   AgreementStatus agreement_;
   LogPoint agreed_;
   bool settled_ = false;
-  bool went_its_way_ = false;  // as primary of another timeline, when a relay dialled it last
+  bool leads_us_ = false;  // it is primary of the timeline that we, a mirror, follow
 
   // One session.
   std::unique_ptr<Link> link_;
