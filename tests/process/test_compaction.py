@@ -84,7 +84,12 @@ class Compaction(harness.ClusterTest):
         self.assertGreaterEqual(after["zones_free"], before["zones_free"] + 8)
         self.assertEqual(after["space"]["sum"], after["size_bytes"])
         self.assertIn("Compaction of group g: finished", self.a.tandem("pool", "show").stdout)
-        again = self.a.tandem("pool", "compact", "g", check=False)
+        # What was written meanwhile may have left something to gain; not for ever.
+        for _ in range(5):
+            again = self.a.tandem("pool", "compact", "g", check=False)
+            if again.returncode != 0:
+                break
+            self.finished()
         self.assertEqual(again.returncode, 4, again.stderr)
         self.assertIn("nothing to gain", again.stderr)
         none = self.a.tandem("pool", "compact", "g", "--stop", check=False)
