@@ -120,6 +120,11 @@ Status File::sync() {
   return ok();
 }
 
+Status File::sync_data() {
+  if (::fdatasync(descriptor_) != 0) return error("sync");
+  return ok();
+}
+
 Status File::truncate(std::uint64_t bytes) {
   if (::ftruncate(descriptor_, static_cast<off_t>(bytes)) != 0) return error("set the size of");
   return ok();

@@ -47,6 +47,8 @@ class File {
   /// Fewer bytes only at the end of the file.
   Result<std::size_t> read(std::span<std::byte> into);
   Status sync();
+  /// The bytes, and what it takes to read them back; not times and the like.
+  Status sync_data();
   Status truncate(std::uint64_t bytes);
   Error error(const std::string& what) const;  // from errno
 

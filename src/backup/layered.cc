@@ -64,22 +64,4 @@ Status LayeredReader::check_the_rest() {
   return ok();
 }
 
-Status restore(LayeredReader& volume, Target& target, bool target_is_zero,
-               const Progress& progress) {
-  CHECK(target.size_bytes() >= volume.size_bytes());
-  for (;;) {
-    const auto piece = volume.next();
-    if (!piece) return piece.error();
-    if (!*piece) break;
-    const Chunk& now = **piece;
-    if (!now.zero) TANDEM_TRY(target.write(now.offset, now.data));
-    if (now.zero && !target_is_zero) TANDEM_TRY(target.zero(now.offset, now.length));
-    if (progress) progress(now.length);
-  }
-  const auto rest = target.size_bytes() - volume.size_bytes();
-  if (rest != 0 && !target_is_zero) TANDEM_TRY(target.zero(volume.size_bytes(), rest));
-  if (progress) progress(rest);
-  return target.finish();
-}
-
 }  // namespace tandem::backup

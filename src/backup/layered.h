@@ -38,10 +38,4 @@ class LayeredReader {
   std::uint64_t at_ = 0;
 };
 
-/// Writes a volume as it was into `target`, which is at least as large; what it has behind the end
-/// becomes zero. `target_is_zero`: nothing needs to be zeroed. Finishes `target`. Progress goes by
-/// bytes of the target.
-Status restore(LayeredReader& volume, Target& target, bool target_is_zero,
-               const Progress& progress);
-
 }  // namespace tandem::backup

@@ -58,7 +58,8 @@ void add_create(CLI::App& backup, Action& chosen) {
 
 void add_restore(CLI::App& app, Action& chosen, bool& local) {
   const auto r = std::make_shared<RestoreRequest>();
-  auto* restore = app.add_subcommand("restore", "A volume as it was at a point of a backup");
+  auto* restore = app.add_subcommand(
+      "restore", "A volume as it was at a point of a backup; goes on with an interrupted restore");
   restore->callback([r, &chosen, &local] {
     local = r->to_volume.empty();
     chosen = [r](Context& context) { return run_restore(context, *r); };
@@ -73,6 +74,7 @@ void add_restore(CLI::App& app, Action& chosen, bool& local) {
       ->type_name("NAME");
   where->require_option(1);
   restore->add_flag("--yes", r->yes, "Replace what is there, do not ask");
+  restore->add_flag("--restart", r->restart, "Write everything, whatever is there already");
   add_nbd(*restore, r->nbd);
 }
 

@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "ctl/format.h"
+
 namespace tandem::ctl {
 
 std::string kind_of(const backup::Point& point) {
@@ -13,6 +15,13 @@ std::uint64_t file_bytes_of(const backup::Manifest& manifest) {
   std::uint64_t bytes = 0;
   for (const auto& volume : manifest.volumes) bytes += volume.summary.file_bytes;
   return bytes;
+}
+
+std::string volumes_text(const backup::Manifest& manifest) {
+  std::string text;
+  for (const auto& volume : manifest.volumes)
+    text += (text.empty() ? "" : ", ") + volume.name + " " + size_text(volume.size_bytes);
+  return text;
 }
 
 Json to_json(const backup::Point& point) {

@@ -135,10 +135,12 @@ struct BackupRequest {
 /// Goes on with an interrupted one.
 Exit run_backup_create(Context& context, const BackupRequest& request);
 
-// backup_commands.cc: the first two ask no node.
+// backup_commands.cc: asks no node.
 Exit run_backup_list(Context& context, const std::string& directory);
 /// Reads a point and all that it builds on; of 0, everything.
 Exit run_backup_verify(Context& context, const std::string& directory, std::uint32_t number);
+
+// restore_command.cc
 struct RestoreRequest {
   std::string directory;
   std::uint32_t number = 0;  // 0: the last point
@@ -147,7 +149,9 @@ struct RestoreRequest {
   std::string to_volume;
   std::string nbd;
   bool yes = false;
+  bool restart = false;  // as if nothing of it had been done before
 };
+/// Goes on with an interrupted one. To a file it asks no node.
 Exit run_restore(Context& context, const RestoreRequest& request);
 
 // pair_commands.cc: nothing is asked of a node; these run where the daemon will.

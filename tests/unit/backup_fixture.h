@@ -11,6 +11,7 @@
 
 #include "backup/layered.h"
 #include "backup/repository.h"
+#include "backup/restore.h"
 #include "backup/save.h"
 #include "format/bytes.h"
 #include "tests/unit/format_fixture.h"

@@ -1,7 +1,6 @@
 // A backup's directory: plans, points, and what is said of damaged ones.
 #include <fstream>
 
-#include "backup/image_file.h"
 #include "tests/unit/backup_fixture.h"
 
 namespace tandem::backup {
@@ -148,19 +147,6 @@ TEST_F(BackupDirectory, AMissingPointIsNamed) {
   std::filesystem::rename(directory / "000002", directory / "000001");
   EXPECT_EQ(verify().damages.size(), 1u);
   EXPECT_NE(verify().damages[0].what.find("another point's"), std::string::npos);
-}
-
-TEST_F(BackupDirectory, AnImageIsThereWhenItIsWhole) {
-  const Path path = directory / "image";
-  auto image = ImageFile::create(path, 1 << 20);
-  ASSERT_TRUE(image);
-  const Bytes block(kBlock, std::byte{3});
-  ASSERT_TRUE(image->write(8192, block));
-  EXPECT_FALSE(std::filesystem::exists(path));
-  ASSERT_TRUE(image->finish());
-  EXPECT_EQ(std::filesystem::file_size(path), 1u << 20);
-  EXPECT_FALSE(std::filesystem::exists(directory / "image.partial"));
-  EXPECT_EQ(ImageFile::create(directory, 1).error().code, ErrorCode::kInvalid);
 }
 
 }  // namespace

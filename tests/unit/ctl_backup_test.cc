@@ -2,6 +2,7 @@
 // where exports are looked for, and how far they say to be.
 #include <fstream>
 
+#include "backup/image_file.h"
 #include "ctl/nbd_export.h"
 #include "ctl/progress.h"
 #include "tests/unit/backup_fixture.h"
@@ -86,6 +87,42 @@ TEST_F(BackupCommand, RestoreToAFile) {
   EXPECT_EQ(tandem("restore " + made.path() + " --volume w --to-file " + image), 5);
   EXPECT_TRUE(complains("it has: v 1 MiB"));
   EXPECT_EQ(tandem("restore " + made.path()), 2);
+}
+
+TEST_F(BackupCommand, RestoreToAFileGoesOn) {
+  const auto image = made.path() + "/image";
+  const auto line = "restore " + made.path() + " --json --to-file " + image;
+  const auto repository = backup::Repository::open(made.path(), false).value();
+  const auto* point = repository.find(2).value();
+  const auto interrupted = [&] {
+    const auto& m = *point->manifest;
+    auto file = backup::ImageFile::open(
+        image, {m.group_id, 2, point->manifest_sha256, "v", made.second.size()},
+        {.anew = false, .step_bytes = 1});
+    const auto reader = backup::LayeredReader::open(*repository.layers(*point, "v"));
+    const auto first = (*reader)->next();
+    ASSERT_TRUE(file && first && file->write(0, (*first)->data));
+  };
+  const auto part = 8192u;  // the second point's change begins there
+  const auto all = (1u << 20);
+  interrupted();
+  EXPECT_EQ(tandem("restore " + made.path() + " --to-file " + image), 0) << err.str();
+  EXPECT_TRUE(says("Going on with an interrupted restore: the first 8 KiB are there."));
+  EXPECT_TRUE(says("Found there already: 8 KiB of its data; written: ")) << out.str();
+  EXPECT_TRUE(content(image) == made.second);
+  std::filesystem::remove(image);
+  interrupted();
+  EXPECT_EQ(tandem(line), 0);
+  EXPECT_EQ(json()["found_bytes"], part);
+  EXPECT_EQ(json()["written_bytes"], all - part);
+  EXPECT_EQ(json()["begun_anew_because"], nullptr);
+  std::filesystem::remove(image);
+  interrupted();
+  EXPECT_EQ(tandem(line + " --restart"), 0);
+  EXPECT_EQ(json()["found_bytes"], 0);
+  EXPECT_EQ(json()["written_bytes"], all);
+  EXPECT_EQ(json()["begun_anew_because"], "as told");
+  EXPECT_TRUE(content(image) == made.second);
 }
 
 TEST_F(BackupCommand, RestoreToAVolumeAsksThePrimary) {
