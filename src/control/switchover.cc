@@ -184,10 +184,11 @@ Task<Status> GroupRunner::hand_over(std::string address) {
   // This copy was told of a newer timeline meanwhile: somebody else is primary, and clients are
   // there. What was held here must not follow what they wrote.
   if (group_.history() != before) {
-    co_return Error{why.code,
-                    fmt::format("{} refused to be promoted: {}; this node follows timeline "
-                                "{} already, which another order opened",
-                                address, why.message, group_.history().back().timeline.value)};
+    co_return Error{
+        why.code, fmt::format("{} refused to be promoted: {}; this node follows timeline "
+                              "{} already, which another order opened; 'tandem status' says who "
+                              "serves group {} now",
+                              address, why.message, group_.history().back().timeline.value, name_)};
   }
   // It certainly did not: take the group back.
   auto back = co_await open_timeline(true);

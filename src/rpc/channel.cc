@@ -4,8 +4,12 @@
 #include <grpcpp/create_channel.h>
 #include <grpcpp/support/channel_arguments.h>
 
+#include <algorithm>
 #include <mutex>
+#include <utility>
 
+#include "rpc/address.h"
+#include "rpc/credentials.h"
 #include "rpc/link_codec.h"
 #include "tandem/base/log.h"
 
@@ -14,6 +18,8 @@ namespace {
 
 constexpr int kStreamsPerConnectionMax = 256;
 constexpr int kHandshakeMs = 10000;
+/// Of a command; a node's are options.
+constexpr std::chrono::milliseconds kKeepalive{10000}, kKeepaliveTimeout{5000};
 /// gRPC's complaints in the log: this many in a row, one more each second.
 constexpr double kComplaintsMax = 10;
 
@@ -60,6 +66,21 @@ std::shared_ptr<grpc::Channel> make_channel(
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, ms(keepalive_timeout));
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   return grpc::CreateCustomChannel("dns:///" + address, credentials, arguments);
+}
+
+Result<std::shared_ptr<grpc::Channel>> open_channel(const ClientOptions& options) {
+  const auto address = parse_address(options.address);
+  if (!address) return address.error();
+  Certificates certificates;
+  if (options.tls) {
+    auto loaded = load_certificates(options.files);
+    if (!loaded) return loaded.error();
+    certificates = std::move(*loaded);
+  }
+  route_grpc_log(false);
+  return make_channel(options.address, channel_credentials(options.tls, certificates),
+                      std::max(options.timeout, std::chrono::milliseconds(1)), kKeepalive,
+                      kKeepaliveTimeout);
 }
 
 void configure_server(grpc::ServerBuilder& builder, const ServiceOptions& options) {

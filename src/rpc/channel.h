@@ -10,6 +10,7 @@
 #include <string>
 
 #include "rpc/options.h"
+#include "tandem/base/result.h"
 
 namespace tandem::rpc {
 
@@ -19,6 +20,10 @@ std::shared_ptr<grpc::Channel> make_channel(
     const std::string& address, const std::shared_ptr<grpc::ChannelCredentials>& credentials,
     std::chrono::milliseconds connect_timeout, std::chrono::milliseconds keepalive,
     std::chrono::milliseconds keepalive_timeout);
+
+/// A command's channel. Sends gRPC's log nowhere. kInvalid: the address or the certificates, with
+/// the cure.
+Result<std::shared_ptr<grpc::Channel>> open_channel(const ClientOptions& options);
 
 void configure_server(grpc::ServerBuilder& builder, const ServiceOptions& options);
 

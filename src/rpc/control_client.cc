@@ -2,13 +2,10 @@
 
 #include <grpcpp/grpcpp.h>
 
-#include <algorithm>
 #include <utility>
 
-#include "rpc/address.h"
 #include "rpc/channel.h"
 #include "rpc/control_translation.h"
-#include "rpc/credentials.h"
 #include "rpc/errors.h"
 #include "rpc/integrity_translation.h"
 #include "rpc/latency_translation.h"
@@ -22,11 +19,8 @@ using Stub = v1::Control::Stub;
 
 class GrpcControlClient final : public ControlClient {
  public:
-  GrpcControlClient(ClientOptions options, const Certificates& certificates)
-      : options_(std::move(options)),
-        stub_(make_channel(options_.address, channel_credentials(options_.tls, certificates),
-                           std::max(options_.timeout, std::chrono::milliseconds(1)),
-                           std::chrono::milliseconds(10000), std::chrono::milliseconds(5000))) {}
+  GrpcControlClient(ClientOptions options, std::shared_ptr<grpc::Channel> channel)
+      : options_(std::move(options)), stub_(std::move(channel)) {}
 
   const std::string& address() const override { return options_.address; }
   bool reached() const override { return reached_; }
@@ -243,10 +237,7 @@ class GrpcControlClient final : public ControlClient {
     const auto status = (stub_.*method)(&context, request, &answer);
     reached_ = status.ok() || named_code(context).has_value();
     if (status.ok()) return ok();
-    // What the node itself says, or has from another one, is no failure of this connection.
-    if (named_code(context)) return from_status(status, context, options_.address);
-    return explain_tls(from_status(status, context, options_.address), options_.tls,
-                       options_.files);
+    return explain_failure(status, context, options_.address, options_.tls, options_.files);
   }
 
   const ClientOptions options_;
@@ -257,17 +248,10 @@ class GrpcControlClient final : public ControlClient {
 }  // namespace
 
 Result<std::unique_ptr<ControlClient>> ControlClient::create(ClientOptions options) {
-  const auto address = parse_address(options.address);
-  if (!address) return address.error();
-  Certificates certificates;
-  if (options.tls) {
-    auto loaded = load_certificates(options.files);
-    if (!loaded) return loaded.error();
-    certificates = std::move(*loaded);
-  }
-  route_grpc_log(false);
+  auto channel = open_channel(options);
+  if (!channel) return Error(std::move(channel.error()));
   return std::unique_ptr<ControlClient>(
-      std::make_unique<GrpcControlClient>(std::move(options), certificates));
+      std::make_unique<GrpcControlClient>(std::move(options), std::move(*channel)));
 }
 
 }  // namespace tandem::rpc

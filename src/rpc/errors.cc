@@ -3,6 +3,7 @@
 #include <string>
 #include <string_view>
 
+#include "rpc/credentials.h"
 #include "rpc/wire.h"
 
 namespace tandem::rpc {
@@ -88,6 +89,12 @@ Error from_status(const grpc::Status& status, const grpc::ClientContext& context
     default:
       return {ErrorCode::kUnavailable, "cannot talk to " + address + ": " + text};
   }
+}
+
+Error explain_failure(const grpc::Status& status, const grpc::ClientContext& context,
+                      const std::string& address, bool tls, const TlsOptions& files) {
+  const Error error = from_status(status, context, address);
+  return named_code(context) ? error : explain_tls(error, tls, files);
 }
 
 }  // namespace tandem::rpc

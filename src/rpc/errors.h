@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 
+#include "rpc/options.h"
 #include "tandem/base/result.h"
 
 namespace tandem::rpc {
@@ -27,5 +28,11 @@ std::optional<ErrorCode> named_code(const grpc::ClientContext& context);
 /// `status` must not be OK; `address` is whom we called.
 Error from_status(const grpc::Status& status, const grpc::ClientContext& context,
                   const std::string& address);
+
+/// The same of a call of ours, with a hint when it looks like a failed handshake (explain_tls).
+/// What a node says itself, or has from another one, is no failure of this connection, and has
+/// none.
+Error explain_failure(const grpc::Status& status, const grpc::ClientContext& context,
+                      const std::string& address, bool tls, const TlsOptions& files);
 
 }  // namespace tandem::rpc

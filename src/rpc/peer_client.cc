@@ -29,8 +29,12 @@ using Prepare = std::unique_ptr<grpc::ClientAsyncResponseReader<Response>> (Stub
 template <class Request, class Response>
 class PeerCall final : public Operation {
  public:
-  PeerCall(std::shared_ptr<Loop> loop, std::shared_ptr<grpc::Channel> channel)
+  /// `options` outlives the loop's operations.
+  PeerCall(std::shared_ptr<Loop> loop, std::string address, std::shared_ptr<grpc::Channel> channel,
+           const ServiceOptions& options)
       : loop_(std::move(loop)),
+        address_(std::move(address)),
+        options_(options),
         channel_(std::move(channel)),
         stub_(channel_),
         context_(std::make_unique<grpc::ClientContext>()) {}
@@ -59,15 +63,11 @@ class PeerCall final : public Operation {
   }
   const Response& response() const { return response_; }
   const std::optional<Error>& error() const { return error_; }
-  bool is_by_node() const { return by_node_; }
-  void set_address(std::string address) { address_ = std::move(address); }
 
  private:
   void on_finish(bool) {
-    if (!status_.ok()) {
-      error_ = from_status(status_, *context_, address_);
-      by_node_ = named_code(*context_).has_value();
-    }
+    if (!status_.ok())
+      error_ = explain_failure(status_, *context_, address_, options_.tls, options_.files);
     {
       std::lock_guard lock(mutex_);
       reader_.reset();
@@ -78,16 +78,16 @@ class PeerCall final : public Operation {
   }
 
   const std::shared_ptr<Loop> loop_;
+  const std::string address_;
+  const ServiceOptions& options_;
   std::shared_ptr<grpc::Channel> channel_;
   Stub stub_;
-  std::string address_;
   std::mutex mutex_;  // guards reader_
   std::unique_ptr<grpc::ClientContext> context_;
   std::unique_ptr<grpc::ClientAsyncResponseReader<Response>> reader_;
   Response response_;
   grpc::Status status_;
   std::optional<Error> error_;
-  bool by_node_ = false;   // error_ is the other node's own answer
   bool finished_ = false;  // the reactor's
   Condition done_;
   Tag<PeerCall> finish_tag_{this, &PeerCall::on_finish};
@@ -175,14 +175,13 @@ class PeerClient final : public Peers {
         options_.connect_timeout, std::chrono::duration_cast<std::chrono::milliseconds>(limit));
     auto channel = make_channel(address, credentials_.now(), connect, options_.keepalive,
                                 options_.keepalive_timeout);
-    auto running = std::make_shared<PeerCall<Request, Response>>(loop_, std::move(channel));
-    running->set_address(address);
+    auto running =
+        std::make_shared<PeerCall<Request, Response>>(loop_, address, std::move(channel), options_);
     if (!running->start(prepare, request, limit))
       co_return Error{ErrorCode::kCancelled, "this node is stopping"};
     auto finished = running->finished();
     co_await std::move(finished);
-    if (running->is_by_node()) co_return *running->error();
-    if (running->error()) co_return explain_tls(*running->error(), options_.tls, options_.files);
+    if (running->error()) co_return *running->error();
     co_return running->response();
   }
 

@@ -294,12 +294,10 @@ void ClientStream::on_writes_done(bool) {
 void ClientStream::on_finish(bool) {
   std::lock_guard lock(mutex_);
   finish_done_ = true;
-  if (named_code(*context_)) {
-    set_end(from_status(status_, *context_, address_));
-  } else if (status_.ok()) {
+  if (status_.ok()) {
     set_end({ErrorCode::kUnavailable, address_ + " closed the stream"});
   } else {
-    set_end(explain_tls(from_status(status_, *context_, address_), options_.tls, options_.files));
+    set_end(explain_failure(status_, *context_, address_, options_.tls, options_.files));
   }
   finish_completed();
 }

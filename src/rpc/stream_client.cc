@@ -7,9 +7,7 @@
 #include <mutex>
 #include <utility>
 
-#include "rpc/address.h"
 #include "rpc/channel.h"
-#include "rpc/credentials.h"
 #include "rpc/errors.h"
 #include "rpc/link_codec.h"
 
@@ -27,11 +25,8 @@ constexpr std::size_t kPoolBytes = 1 << 20;
 /// Write and one Read are with gRPC.
 class GrpcStreamClient final : public StreamClient {
  public:
-  GrpcStreamClient(ClientOptions options, const Certificates& certificates)
-      : options_(std::move(options)),
-        channel_(make_channel(options_.address, channel_credentials(options_.tls, certificates),
-                              std::max(options_.timeout, std::chrono::milliseconds(1)),
-                              std::chrono::milliseconds(10000), std::chrono::milliseconds(5000))) {
+  GrpcStreamClient(ClientOptions options, std::shared_ptr<grpc::Channel> channel)
+      : options_(std::move(options)), channel_(std::move(channel)) {
     grpc::GenericStub stub(channel_);
     call_ = stub.PrepareCall(&context_, "/tandem.v1.Replication/Stream", &queue_);
     call_->StartCall(tag(Event::kStarted));
@@ -115,8 +110,7 @@ void GrpcStreamClient::handle(Event event, bool ok) {
       if (!why_ && status_.ok())
         why_ = Error{ErrorCode::kUnavailable, options_.address + " closed the stream"};
       if (!why_)
-        why_ = explain_tls(from_status(status_, context_, options_.address), options_.tls,
-                           options_.files);
+        why_ = explain_failure(status_, context_, options_.address, options_.tls, options_.files);
       return;
   }
 }
@@ -176,17 +170,10 @@ Result<std::optional<Message>> GrpcStreamClient::receive(std::chrono::millisecon
 }  // namespace
 
 Result<std::unique_ptr<StreamClient>> StreamClient::open(ClientOptions options) {
-  const auto address = parse_address(options.address);
-  if (!address) return address.error();
-  Certificates certificates;
-  if (options.tls) {
-    auto loaded = load_certificates(options.files);
-    if (!loaded) return loaded.error();
-    certificates = std::move(*loaded);
-  }
-  route_grpc_log(false);
+  auto channel = open_channel(options);
+  if (!channel) return Error(std::move(channel.error()));
   return std::unique_ptr<StreamClient>(
-      std::make_unique<GrpcStreamClient>(std::move(options), certificates));
+      std::make_unique<GrpcStreamClient>(std::move(options), std::move(*channel)));
 }
 
 }  // namespace tandem::rpc

@@ -14,6 +14,17 @@ constexpr std::uint64_t kStep = 4 * kBlock;
 constexpr std::size_t kBlocks = 16;
 const ImageIdentity kIdentity{"group", 3, "manifest", "v", kBlocks* kBlock};
 
+// FORMAT.md: what this version writes, later ones must understand.
+TEST(ImageJournal, GoldenBytes) {
+  EXPECT_EQ(to_text({{"group", 3, "manifest", "v", 65536}, 12345, Digest(7)}),
+            R"({"format":"tandem-restore","version":1,"identity":{"group_id":"group","point":3,)"
+            R"("manifest_sha256":"manifest","volume":"v","size_bytes":65536},)"
+            R"("durable_bytes":12345,"front":7})"
+            "\n"
+            "cd5158b0b0dd59874012561c08151f7c58d027a1f84e903d1592359144a911f9"
+            "\n");
+}
+
 TEST(ImageJournal, TornIsNoneAtEveryLength) {
   const std::string text = to_text({kIdentity, 12345, Digest(~std::uint64_t{})});
   const auto whole = parse_image_journal(text);

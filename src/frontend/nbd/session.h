@@ -70,6 +70,7 @@ class Session : public std::enable_shared_from_this<Session> {
   bool negotiating() const { return negotiating_ && !intake_closed_; }
   /// The export in use, or "" before one was chosen.
   std::string_view export_name() const { return agreement_.info.name; }
+  /// An export that can be written was chosen.
   bool writable() const { return !negotiating_ && !agreement_.info.read_only; }
 
  private:
