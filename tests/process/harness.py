@@ -130,18 +130,28 @@ def sanitized():
     return b"libasan" in (BIN / "tandemd").read_bytes()
 
 
-_handed_out = set()
+_claims = []  # sockets that hold the names of ports handed out
 
 
 def free_port(host="127.0.0.1"):
-    """A TCP port that nobody listens on; never the same twice in a process."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind((host, 0))
-            port = probe.getsockname()[1]
-        if port not in _handed_out:
-            _handed_out.add(port)
-            return port
+    """A TCP port that nobody listens on, kept for this process until it ends.
+
+    Below the range from which the kernel takes the ports of connections: there, a connection of
+    another test could take a node's port while the node is killed and not yet started again.
+    """
+    above = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for port in random.sample(range(10000, above), above - 10000):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0tandem-test-port-{port}")  # to keep other tests off it
+            with socket.socket() as probe:
+                probe.bind((host, port))
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim)
+        return port
+    raise AssertionError(f"no free port on {host}")
 
 
 def toml(tables):
