@@ -465,7 +465,13 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   Status check_data(const std::vector<format::PlacedRecord>& records,
                     const std::vector<IoBuffer>& data) const;
   Status check_record(const format::Record& record, Timeline timeline) const;
-  Task<Status> queue_incoming(RecordBatch& batch, Completion& completion);
+  struct Incoming;
+  struct LeavesAhead;
+  static Result<std::vector<Incoming>> unpack(const RecordBatch& batch, BufferPool& buffers);
+  void read_leaves_ahead(const format::Record& record, LeavesAhead& ahead);
+  Task<void> read_leaf_ahead(VolumePtr volume, std::uint64_t leaf, LeavesAhead& ahead);
+  Task<Status> queue_incoming(const RecordBatch& batch, std::vector<Incoming> incoming,
+                              Completion& completion);
   Task<void> wait_queue_applied();
 
   // history.cc
@@ -572,8 +578,9 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   bool pump_scheduled_ = false;
   bool appended_posted_ = false;
   bool advancing_ = false;
-  Condition applied_;      // head_ moved, or the group stopped
-  AsyncMutex apply_lock_;  // keeps replicated batches in order while leaves are loaded
+  Condition applied_;             // head_ moved, or the group stopped
+  AsyncMutex apply_lock_;         // keeps replicated batches in order while leaves are loaded
+  std::size_t leaves_ahead_ = 0;  // of batches that wait for it
 
   bool flushing_ = false;
   Condition flushed_;

@@ -12,6 +12,8 @@ namespace {
 
 constexpr std::uint64_t kPagesAhead = 16;
 constexpr std::uint32_t kPieceBlocks = 64;
+/// Leaves that are read ahead take at most this part of the cache.
+constexpr std::size_t kAheadShare = 4;
 
 Error log_gone(const std::string& group, Lsn after, Lsn start) {
   return {ErrorCode::kNotFound, "group " + group + ": the log behind LSN " +
@@ -215,15 +217,27 @@ Task<Result<Digest>> Group::digest_at(Lsn at) {
 
 // --- a mirror's side -----------------------------------------------------------------------------
 
-namespace {
-
-struct Incoming {
+struct Group::Incoming {
   format::Record record;
   IoBuffer data;
 };
 
+/// Leaves for one batch: pinned until its records have pinned them.
+struct Group::LeavesAhead {
+  explicit LeavesAhead(std::size_t& of_all) : of_all(of_all) {}
+  ~LeavesAhead() { let_go(); }
+  void let_go() {
+    leaves.clear();
+    of_all -= std::exchange(begun, 0);
+  }
+  std::size_t& of_all;  // batches of the group
+  std::size_t begun = 0;
+  std::vector<NodeRef> leaves;
+  Gate reading;
+};
+
 /// Cuts a batch into records with their data, checking all of it first.
-Result<std::vector<Incoming>> unpack(const RecordBatch& batch, BufferPool& buffers) {
+Result<std::vector<Group::Incoming>> Group::unpack(const RecordBatch& batch, BufferPool& buffers) {
   std::vector<Incoming> out;
   format::Decoder in(batch.records);
   Digest digest = batch.before;
@@ -272,8 +286,6 @@ Result<std::vector<Incoming>> unpack(const RecordBatch& batch, BufferPool& buffe
   }
   return out;
 }
-
-}  // namespace
 
 /// Whether the volumes as they are, on `timeline`, can take the record: a primary's bug must not
 /// reach the log, and what a log holds must not be believed.
@@ -330,22 +342,53 @@ Task<void> Group::wait_queue_applied() {
   }
 }
 
+/// Begins to read the leaves that a record will change and that are not in memory. One that cannot
+/// be read is the error of pin_leaves(), which asks for it again.
+void Group::read_leaves_ahead(const format::Record& record, LeavesAhead& ahead) {
+  const auto& h = record.header;
+  if (h.type != RecordType::kWrite && h.type != RecordType::kZero) return;
+  if (h.block_count == 0 || !check_record(record, tail_.timeline)) return;
+  const VolumePtr volume = find_volume(h.volume);
+  const std::uint64_t first = h.first_block.value / format::kMapFanout;
+  const std::uint64_t last = (h.first_block.value + h.block_count - 1) / format::kMapFanout;
+  for (std::uint64_t leaf = first; leaf <= last; ++leaf) {
+    if (leaves_ahead_ >= cache_.capacity_nodes() / kAheadShare) return;
+    if (cache_.peek(volume->tree, 0, leaf)) continue;
+    ++leaves_ahead_, ++ahead.begun;
+    spawn(read_leaf_ahead(volume, leaf, ahead));
+  }
+}
+
+Task<void> Group::read_leaf_ahead(VolumePtr volume, std::uint64_t leaf, LeavesAhead& ahead) {
+  auto hold = ahead.reading.hold();
+  auto loaded = co_await cache_.load(volume->tree, 0, leaf, false);
+  if (loaded && *loaded) ahead.leaves.push_back(std::move(*loaded));
+}
+
+/// Batches are queued one after the other, but read what they need of the map side by side.
 Task<Status> Group::apply(RecordBatch batch) {
   auto hold = gate_.hold();
   if (batch.empty()) co_return ok();
+  auto incoming = unpack(batch, pool_.buffers());
+  if (!incoming) co_return Error(std::move(incoming.error()));
+  LeavesAhead ahead(leaves_ahead_);
+  for (const auto& in : *incoming) read_leaves_ahead(in.record, ahead);
   Completion completion;
   {
     auto lock = co_await apply_lock_.lock();
-    Status queued = co_await queue_incoming(batch, completion);
+    co_await ahead.reading.close();
+    Status queued = co_await queue_incoming(batch, std::move(*incoming), completion);
     if (!queued) co_return queued;
   }
+  ahead.let_go();
   co_return co_await completion;
 }
 
 /// Checks a batch and queues its records; `completion` rides on the last one. Volumes change only
 /// between records that are applied, so a record that changes them waits for those in front of it,
 /// and those behind it wait for it.
-Task<Status> Group::queue_incoming(RecordBatch& batch, Completion& completion) {
+Task<Status> Group::queue_incoming(const RecordBatch& batch, std::vector<Incoming> incoming,
+                                   Completion& completion) {
   if (stopped_ || closing_) co_return refusal();
   if (serving_) {
     co_return Error{ErrorCode::kRefused, "group " + name_ + " serves here; it follows nobody"};
@@ -356,12 +399,10 @@ Task<Status> Group::queue_incoming(RecordBatch& batch, Completion& completion) {
                                              " on do not follow LSN " +
                                              std::to_string(last.lsn.value)};
   }
-  auto incoming = unpack(batch, pool_.buffers());
-  if (!incoming) co_return Error(std::move(incoming.error()));
   std::vector<Pending> pendings;
   bool wait_first = false;
-  for (std::size_t i = 0; i < incoming->size(); ++i) {
-    auto& in = (*incoming)[i];
+  for (std::size_t i = 0; i < incoming.size(); ++i) {
+    auto& in = incoming[i];
     const bool changes_volumes = in.record.header.type >= RecordType::kVolumeCreate;
     if (changes_volumes || wait_first) {
       for (auto& pending : pendings) enqueue(std::move(pending));
@@ -388,7 +429,7 @@ Task<Status> Group::queue_incoming(RecordBatch& batch, Completion& completion) {
       pending.target = snapshot_at(format::decode_revert(in.record)->to);
       pending.pin = std::make_unique<SnapshotPin>(pending.target->readers);
     }
-    if (i + 1 == incoming->size()) pending.completion = &completion;
+    if (i + 1 == incoming.size()) pending.completion = &completion;
     pendings.push_back(std::move(pending));
   }
   for (auto& pending : pendings) enqueue(std::move(pending));
