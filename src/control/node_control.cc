@@ -65,7 +65,7 @@ NodeControl::NodeControl(Runtime runtime, store::Pool& pool, LinkDialer& dialer,
                 if (abandoning_) abandon_held_writers();
                 watch_pool();
                 compact_when_short();
-                spawn(return_free_zones());
+                spawn(keep_free_zones());
               }),
       watch_({options_.pool_warn_percent, options_.pool_critical_percent}) {}
 
@@ -408,9 +408,10 @@ void NodeControl::watch_pool() {
             watch_.state(), watch_.full_percent(), now.free, watch_.reason());
 }
 
-Task<void> NodeControl::return_free_zones() {
+Task<void> NodeControl::keep_free_zones() {
   auto holder = work_.hold();
   co_await pool_.return_free_zones();
+  co_await pool_.prepare_free_zones();
 }
 
 PoolStatus NodeControl::pool_status(const std::vector<GroupStatus>& groups) const {

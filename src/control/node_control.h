@@ -95,7 +95,7 @@ class NodeControl final : public Control, public VolumeDirectory {
   PoolStatus pool_status(const std::vector<GroupStatus>& groups) const;
   void watch_pool();
   void compact_when_short();
-  Task<void> return_free_zones();
+  Task<void> keep_free_zones();
 
   Runtime runtime_;
   store::Pool& pool_;

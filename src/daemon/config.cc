@@ -101,6 +101,19 @@ void read_pool_space(ConfigReader& reader, PoolConfig& pool) {
   }
   reader.take_duration("pool.return_after", std::chrono::seconds(1), std::chrono::hours(240),
                        pool.return_after);
+  std::string prepare;
+  if (reader.take_string("pool.prepare", prepare)) {
+    if (prepare == "all") {
+      pool.prepare = PoolConfig::Prepare::kAll;
+    } else if (prepare != "ahead") {
+      reader.complain("pool.prepare",
+                      "\"" + prepare + "\" is none of them; write \"ahead\" or \"all\"");
+    }
+  }
+  const bool returns_all = pool.return_free_space == PoolConfig::Return::kOn;
+  if (pool.prepare == PoolConfig::Prepare::kAll && returns_all)
+    reader.complain("pool.prepare",
+                    "\"all\" keeps what pool.return_free_space = \"on\" gives back; choose one");
 }
 
 void read_pool(ConfigReader& reader, Config& config, const std::string& path) {

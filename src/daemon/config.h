@@ -48,6 +48,7 @@ struct PoolConfig {
   // Of free zones, to the filesystem or device below: auto does so for a file.
   enum class Return { kOff, kAuto, kOn } return_free_space = Return::kAuto;
   Nanoseconds return_after = std::chrono::minutes(10);
+  enum class Prepare { kAhead, kAll } prepare = Prepare::kAhead;  // free zones of a file
 };
 
 struct MemoryConfig {

@@ -35,7 +35,9 @@ store::StoreOptions store_options(const Config& config) {
   options.recent_bytes_max = config.replication.memory_bytes;
   using Return = PoolConfig::Return;
   const Return when = config.pool.return_free_space;
-  if (when == Return::kOn || (when == Return::kAuto && look_at(config.pool.path) == Place::kFile))
+  const bool is_file = look_at(config.pool.path) == Place::kFile;
+  options.prepare_all = config.pool.prepare == PoolConfig::Prepare::kAll;
+  if (when == Return::kOn || (when == Return::kAuto && is_file && !options.prepare_all))
     options.return_after = config.pool.return_after;
   return options;
 }
@@ -72,7 +74,8 @@ Status Storage::make_pool(const Config& config, bool create) {
   }
   auto device = device::open_device(*reactor_, *buffers_, device_options(config, true));
   if (!device) return Error(std::move(device.error()));
-  const store::FormatOptions format{.zone_bytes = config.pool.zone_bytes};
+  const store::FormatOptions format{.zone_bytes = config.pool.zone_bytes,
+                                    .prepared = place == Place::kDevice};
   Status formatted = reactor_->wait_for(store::Pool::format(reactor_->runtime(), **device, format));
   if (!formatted) {
     device->reset();

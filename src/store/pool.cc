@@ -13,6 +13,7 @@ using format::ConstPage;
 using format::Page;
 
 constexpr Nanoseconds kRefusedPause = std::chrono::seconds(5);
+constexpr Nanoseconds kPreparingTime = std::chrono::milliseconds(500);
 constexpr const char* kCure =
     ". Nothing of it was changed: 'tandem-inspect verify' on the pool tells what is left (daemon "
     "stopped); promote the mirror if there is one";
@@ -72,7 +73,8 @@ Task<Status> Pool::format(Runtime runtime, BlockDevice& device, FormatOptions op
   for (std::uint32_t index = 0; index < superblock.table_pages(); ++index) {
     for (std::uint32_t copy = 0; copy < 2; ++copy) {
       format::ZoneTablePage table{index, copy, {}};
-      table.entries.assign(format::kZonesPerTablePage, format::ZoneEntry{});
+      table.entries.assign(format::kZonesPerTablePage,
+                           format::ZoneEntry{.prepared = options.prepared});
       format::encode_zone_table(Page(page.bytes()), superblock.pool, table);
       IoBatch io(device);
       io.write(superblock.table_at(index, copy).value * kBlockBytes, page.bytes());
@@ -251,7 +253,7 @@ void Pool::count_clones() {
 
 PoolUse Pool::use() const {
   return {.zones_total = superblock_.zones - superblock_.first_zone().value,
-          .zones_free = free_.size() + returning_.size(),
+          .zones_free = free_.size() + aside_.size(),
           .zones_prepared = prepared_since_.size()};
 }
 
@@ -319,21 +321,27 @@ Task<Status> Pool::prepare_zone(ZoneId zone) {
   co_return co_await io.run();
 }
 
-/// The filesystem below had no room for all of a zone: what it did take is returned, so that its
+/// The filesystem below had no room for all of these: what it did take is returned, so that its
 /// other users can go on, and nothing is asked of it for a while.
-Task<void> Pool::give_zone_back(ZoneId zone) {
+Task<void> Pool::give_back(std::vector<ZoneId> zones) {
   refused_until_ = runtime_.clock.monotonic() + kRefusedPause;
   log_event(Level::kWarn, "pool.starved", "pool={} reason=\"the filesystem below it is full\"",
             device_.name());
   IoBatch io(device_);
-  io.discard(superblock_.zone_start(zone).value * kBlockBytes,
-             std::uint64_t{superblock_.zone_blocks} * kBlockBytes);
+  discard(io, zones);
   (void)co_await io.run();
+}
+
+void Pool::discard(IoBatch& io, const std::vector<ZoneId>& zones) const {
+  for (auto zone : zones) {
+    io.discard(superblock_.zone_start(zone).value * kBlockBytes,
+               std::uint64_t{superblock_.zone_blocks} * kBlockBytes);
+  }
 }
 
 Task<Result<ZoneId>> Pool::take_zone(std::uint32_t slot) {
   // A writer waits for the last ones rather than be told that there are none.
-  while (free_.empty() && !returning_.empty()) co_await returned_.wait();
+  while (free_.empty() && !aside_.empty()) co_await aside_again_.wait();
   if (free_.empty() || zones_free() == 0) {
     co_return Error{ErrorCode::kNoSpace, device_.name() + ": the pool is full"};
   }
@@ -353,7 +361,10 @@ Task<Result<ZoneId>> Pool::take_zone(std::uint32_t slot) {
   if (!done) {
     entry_of(zone).owner = format::kZoneFree;
     add_free(zone);
-    if (done.error().code == ErrorCode::kNoSpace) co_await give_zone_back(zone);
+    if (done.error().code == ErrorCode::kNoSpace) {
+      std::vector<ZoneId> refused(1, zone);
+      co_await give_back(std::move(refused));
+    }
     co_return Error(std::move(done.error()));
   }
   co_return zone;
@@ -392,11 +403,11 @@ std::vector<ZoneId> Pool::zones_to_return() const {
 /// The table says first, durably, that they are not prepared: a crash in front of the discard costs
 /// writing them once more, and none leaves a hole that is taken for prepared.
 Task<void> Pool::return_free_zones() {
-  if (!options_.return_after || !returning_.empty() || flush_failed_) co_return;
-  returning_ = zones_to_return();
-  if (returning_.empty()) co_return;
+  if (!options_.return_after || !aside_.empty() || flush_failed_) co_return;
+  aside_ = zones_to_return();
+  if (aside_.empty()) co_return;
   std::set<std::uint32_t> pages;
-  for (auto zone : returning_) {
+  for (auto zone : aside_) {
     free_.erase(zone);
     prepared_since_.erase(zone);
     entry_of(zone).prepared = false;
@@ -405,18 +416,58 @@ Task<void> Pool::return_free_zones() {
   Status written = co_await write_table_pages(std::move(pages));
   if (written) {
     IoBatch io(device_);
-    for (auto zone : returning_) {
-      io.discard(superblock_.zone_start(zone).value * kBlockBytes,
-                 std::uint64_t{superblock_.zone_blocks} * kBlockBytes);
-    }
+    discard(io, aside_);
     written = co_await io.run();
   }
-  const auto zones = std::exchange(returning_, {});
+  const auto zones = std::exchange(aside_, {});
   for (auto zone : zones) add_free(zone);
   log_event(written ? Level::kDebug : Level::kWarn, "pool.returned",
             "pool={} zones={} error=\"{}\"", device_.name(), zones.size(),
             written ? "" : written.error().message);
-  returned_.notify_all();
+  aside_again_.notify_all();
+}
+
+std::vector<ZoneId> Pool::zones_to_prepare() const {
+  constexpr std::size_t kAtOnce = 4;
+  std::vector<ZoneId> zones;
+  for (auto it = free_.begin(); it != free_.end() && zones.size() < kAtOnce; ++it)
+    if (!entry_of(*it).prepared) zones.push_back(*it);
+  return zones;
+}
+
+/// The table says last that they are prepared, and durably: the flush in front of that is theirs.
+Task<void> Pool::prepare_free_zones() {
+  if (!options_.prepare_all || !aside_.empty() || flush_failed_) co_return;
+  const auto end = runtime_.clock.monotonic() + kPreparingTime;
+  while (runtime_.clock.monotonic() < end && zones_free() != 0 && !flush_failed_) {
+    aside_ = zones_to_prepare();
+    if (aside_.empty()) co_return;
+    for (auto zone : aside_) free_.erase(zone);
+    Status done = ok();
+    for (auto zone : aside_) {
+      done = co_await prepare_zone(zone);
+      if (!done) break;
+    }
+    if (done) done = co_await flush();
+    if (done) {
+      std::set<std::uint32_t> pages;
+      for (auto zone : aside_) {
+        entry_of(zone).prepared = true;
+        pages.insert(zone.value / format::kZonesPerTablePage);
+      }
+      done = co_await write_table_pages(std::move(pages));
+    }
+    const auto zones = std::exchange(aside_, {});
+    for (auto zone : zones) add_free(zone);
+    aside_again_.notify_all();
+    if (done) continue;
+    if (done.error().code == ErrorCode::kNoSpace) co_return co_await give_back(zones);
+    options_.prepare_all = false;
+    log_event(Level::kWarn, "pool.unprepared",
+              "pool={} reason=\"{}\" effect=\"zones are prepared when they are needed\"",
+              device_.name(), done.error().message);
+    co_return;
+  }
 }
 
 Task<Status> Pool::write_anchor(format::Anchor anchor) {

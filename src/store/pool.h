@@ -23,6 +23,8 @@ class Group;
 
 struct FormatOptions {
   std::uint64_t zone_bytes = 16 << 20;  // a multiple of 256 KiB
+  /// What is below has a place for every block: no zone has to be written before it is used.
+  bool prepared = false;
 };
 
 struct StoreOptions {
@@ -35,6 +37,7 @@ struct StoreOptions {
   // that stays prepared; nothing: none does.
   std::optional<Nanoseconds> return_after;
   std::size_t return_reserve_zones = 16;
+  bool prepare_all = false;  // free zones are prepared long before they are taken; none goes back
 };
 
 struct PoolUse {
@@ -83,6 +86,10 @@ class Pool {
   /// Gives zones that have been free for StoreOptions::return_after back to what is below the pool:
   /// a few at a time, call it now and then. Never on a write's way.
   Task<void> return_free_zones();
+  /// With StoreOptions::prepare_all: prepares free zones for half a second at most, so that they
+  /// take half of the disk's time when this is called once a second; the writes of the groups go
+  /// on.
+  Task<void> prepare_free_zones();
 
   /// Drains and checkpoints every group. Afterwards only the destructor may be called.
   Task<void> close();
@@ -101,7 +108,7 @@ class Pool {
   bool owns(std::uint32_t slot, ZoneId zone) const;
   /// Zones that can be taken now; 0 for a while after the filesystem below refused to hold one.
   std::uint64_t zones_free() const {
-    return runtime_.clock.monotonic() < refused_until_ ? 0 : free_.size() + returning_.size();
+    return runtime_.clock.monotonic() < refused_until_ ? 0 : free_.size() + aside_.size();
   }
   /// Makes every completed write durable. A flush that fails may have lost writes of any group, and
   /// the device reports that only once: every group stops, and no later flush succeeds.
@@ -121,11 +128,13 @@ class Pool {
   Task<Status> write_table_pages(std::set<std::uint32_t> pages);
   Task<Result<format::Anchor>> read_anchor(std::uint32_t slot);
   Task<Status> prepare_zone(ZoneId zone);
-  Task<void> give_zone_back(ZoneId zone);
+  Task<void> give_back(std::vector<ZoneId> zones);
+  void discard(IoBatch& io, const std::vector<ZoneId>& zones) const;
   format::ZoneEntry& entry_of(ZoneId zone);
   const format::ZoneEntry& entry_of(ZoneId zone) const;
   void add_free(ZoneId zone);
   std::vector<ZoneId> zones_to_return() const;
+  std::vector<ZoneId> zones_to_prepare() const;
 
   Runtime runtime_;
   BlockDevice& device_;
@@ -137,11 +146,11 @@ class Pool {
   bool table_is_doubtful_ = false;  // a copy of it failed its check when the pool was opened
   std::set<ZoneId> free_;
   std::map<ZoneId, Nanoseconds> prepared_since_;  // of the free and prepared: when they became free
-  std::vector<ZoneId> returning_;  // free, and on their way to what is below the pool
-  Condition returned_;
-  Nanoseconds refused_until_{0};                // the filesystem below the pool is full
-  std::set<ZoneId> taking_;                     // chosen, on their way into the table
-  AsyncMutex table_lock_;                       // one change of the table on disk at a time
+  std::vector<ZoneId> aside_;     // free, and being given back to what is below or being prepared
+  Condition aside_again_;         // they can be taken
+  Nanoseconds refused_until_{0};  // the filesystem below the pool is full
+  std::set<ZoneId> taking_;       // chosen, on their way into the table
+  AsyncMutex table_lock_;         // one change of the table on disk at a time
   std::vector<std::shared_ptr<Group>> groups_;  // volume handles share them
   std::vector<BrokenGroup> broken_;
   std::optional<Error> flush_failed_;

@@ -218,6 +218,13 @@ class Space(harness.ClusterTest):
         time.sleep(3)
         self.assertGreaterEqual(self.below(), full)
 
+    def test_a_pool_is_prepared_in_the_background(self):
+        self.start(size="256MiB", prepare="all")
+        harness.wait_until(lambda: self.pool()["prepared_bytes"] ==
+                           self.pool()["zones_free"] * self.pool()["zone_bytes"],
+                           "the pool to be prepared")
+        self.assertGreaterEqual(self.below(), 250 * MIB)
+
 
 if __name__ == "__main__":
     harness.main()

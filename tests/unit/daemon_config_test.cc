@@ -228,6 +228,9 @@ TEST(Config, ContradictionsAreRefused) {
   EXPECT_TRUE(
       contains(mistakes(pool + "critical_at = 70\n"), ":7:15: pool.critical_at: warns of 80"));
   EXPECT_TRUE(contains(mistakes(pool + "return_free_space = \"yes\"\n"), "write \"auto\""));
+  EXPECT_TRUE(contains(mistakes(pool + "prepare = \"none\"\n"), "write \"ahead\" or \"all\""));
+  EXPECT_TRUE(contains(mistakes(pool + "prepare = \"all\"\nreturn_free_space = \"on\"\n"),
+                       "pool.prepare: \"all\" keeps what"));
   EXPECT_TRUE(contains(mistakes(std::string(kMinimal) + "[nbd]\ncertificate = \"c\"\n"),
                        "both nbd.certificate and nbd.key"));
   EXPECT_TRUE(contains(mistakes(std::string(kMinimal) + "[nbd]\nlisten = [\"unix:/" +

@@ -1,8 +1,9 @@
-// Free zones go back to what is below the pool: in time, but for a reserve, and so that no crash
-// leaves a hole which the zone table takes for prepared.
+// Free zones go back to what is below the pool, in time, but for a reserve; or they are prepared
+// long before they are needed. No crash leaves a hole which the zone table takes for prepared.
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <set>
 
 #include "inspect/pool_view.h"
 #include "tests/sim/store_node.h"
@@ -174,6 +175,118 @@ TEST_F(ReturnedSpace, IsNoHindranceToWriters) {
   EXPECT_GT(discards(), 0u);
   EXPECT_EQ(still_unbalanced(world_, node_.pool()), "");
   ASSERT_TRUE(world_.run(node_.read_all()));
+}
+
+class PreparedSpace : public testing::Test {
+ protected:
+  static StoreShape shape(bool all) {
+    StoreShape shape;
+    shape.disk_bytes = 24 << 20;
+    shape.options.prepare_all = all;
+    return shape;
+  }
+  static std::uint64_t unprepared(StoreNode& node) {
+    const auto use = node.pool().use();
+    return use.zones_free - use.zones_prepared;
+  }
+  void pass(StoreNode& node, int seconds) {
+    for (int i = 0; i < seconds && !node.disk().is_off(); ++i) {
+      world_.run(node.pool().prepare_free_zones());
+      world_.run_for(1s);
+    }
+  }
+  static Task<Status> fill(StoreNode& node) {
+    auto made =
+        co_await node.pool().create_group("g", Uuid{}, Role::kPrimary, ReplicationMode::kAsync);
+    if (!made) co_return Error(std::move(made.error()));
+    (*made)->serve(true);
+    Status created = co_await (*made)->create_volume("v", kBlocks * kBlockBytes, 4096);
+    if (!created) co_return created;
+    auto volume = (*made)->open_volume("v");
+    for (std::uint64_t at = 0; at < kBlocks; at += 64) {
+      IoBuffer data = IoBuffer::on_heap(64 * kBlockBytes);
+      std::memset(data.data(), 7, data.size());
+      Status written = co_await (*volume)->write(at * kBlockBytes, std::move(data), {});
+      if (!written) co_return written;
+    }
+    co_return ok();
+  }
+
+  SimLog log_;
+  SimRuntime world_{5};
+};
+
+TEST_F(PreparedSpace, NothingIsWrittenTwiceAfterwards) {
+  for (const bool all : {false, true}) {
+    StoreNode node(world_, StoreNode::formatted(shape(all), 5), shape(all), 5);
+    ASSERT_TRUE(world_.run(node.start()));
+    pass(node, 60);
+    EXPECT_EQ(unprepared(node) == 0, all);
+    const auto before = node.disk().counters().zeroes;
+    EXPECT_EQ(before != 0, all);
+    const Status filled = world_.run(fill(node));
+    ASSERT_TRUE(filled) << filled.error().message;
+    EXPECT_EQ(node.disk().counters().zeroes == before, all);
+    EXPECT_EQ(still_unbalanced(world_, node.pool()), "");
+    world_.run(node.stop());
+  }
+}
+
+TEST_F(PreparedSpace, WritersGoOnMeanwhile) {
+  StoreNode node(world_, StoreNode::formatted(shape(true), 6), shape(true), 6);
+  ASSERT_TRUE(world_.run(node.start()));
+  spawn(node.pool().prepare_free_zones());
+  const Status filled = world_.run(fill(node));
+  ASSERT_TRUE(filled) << filled.error().message;
+  pass(node, 60);
+  EXPECT_EQ(unprepared(node), 0u);
+  EXPECT_EQ(still_unbalanced(world_, node.pool()), "");
+  ASSERT_TRUE(world_.run(node.read_all()));
+  world_.run(node.stop());
+}
+
+TEST_F(PreparedSpace, IsDurableBeforeTheTableSaysSo) {
+  StoreNode node(world_, StoreNode::formatted(shape(true), 7), shape(true), 7);
+  ASSERT_TRUE(world_.run(node.start()));
+  SimRandom random(3);
+  std::set<std::uint32_t> written, flushed, durable;
+  std::size_t looked = 0;
+  const auto zone_blocks = shape(true).zone_bytes / kBlockBytes;
+  node.disk().set_observer([&](SimDisk::Moment moment, const IoRequest& request) {
+    const bool completed = moment == SimDisk::Moment::kCompleted;
+    if (request.kind == IoRequest::Kind::kZero && completed)
+      written.insert(static_cast<std::uint32_t>(request.offset / kBlockBytes / zone_blocks));
+    if (request.kind == IoRequest::Kind::kFlush)
+      (completed ? durable : flushed) = completed ? flushed : written;
+    // The table as the luckiest power cut would leave it.
+    const SimImage left = node.disk().crash_image({.mode = CutOptions::Mode::kKeepAll}, random);
+    ImageReader reader(left);
+    auto view = inspect::PoolView::load(reader);
+    ASSERT_TRUE(view);
+    const auto& s = view->superblock();
+    for (std::uint32_t z = s.first_zone().value; z < s.zones; ++z) {
+      const auto entry = view->zone(ZoneId{z});
+      if (!entry || !entry->prepared) continue;
+      ++looked;
+      EXPECT_TRUE(durable.contains(z)) << "zone " << z;
+    }
+  });
+  pass(node, 60);
+  node.disk().set_observer(nullptr);
+  EXPECT_GT(looked, 20u);
+  world_.run(node.stop());
+}
+
+TEST_F(PreparedSpace, AFailureLeavesItToTheWriters) {
+  StoreNode node(world_, StoreNode::formatted(shape(true), 8), shape(true), 8);
+  ASSERT_TRUE(world_.run(node.start()));
+  const auto zones = node.pool().use().zones_free;
+  node.disk().inject({.kind = IoRequest::Kind::kZero});
+  pass(node, 10);
+  EXPECT_EQ(node.pool().use().zones_free, zones);
+  EXPECT_EQ(unprepared(node), zones);
+  EXPECT_TRUE(world_.run(fill(node)));
+  world_.run(node.stop());
 }
 
 }  // namespace
