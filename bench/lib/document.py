@@ -37,7 +37,8 @@ def markdown(results, systems, about, options):
         "flush commits. There a latency lasts from the write to the end of its flush, if it has one.",
         "- No page cache anywhere: all servers use O_DIRECT.",
         f"- Tandem: map cache {options['map_cache'] >> 20} MiB (the volume's map is "
-        f"{options['size'] >> 28} MiB), pools {options['pool_factor']:g} times the volume{config}.",
+        f"{options['size'] >> 28} MiB), pools {options['pool_factor']:g} times the volume and, "
+        f"like the others' files, written before (`pool.prepare`){config}.",
         "- CPU: all processes of the system together, what they put off included; the client's "
         "apart. A 1 MiB operation counts as one.",
         "- Spread: (largest − smallest) / median of the rounds.",

@@ -2,7 +2,8 @@
 
 `none` is a node without a mirror. `async`, `flush` and `sync` are one volume on one pair of nodes,
 whose mode is changed between cells; `sync-tls` is a second pair with mutual TLS. The nodes run with
-the defaults of a real node, but for the map's cache and what the command line says."""
+the defaults of a real node, but for what the command line says, and pools that are prepared as a
+whole before, since the files of the others were written before, too."""
 
 import hashlib
 import json
@@ -34,7 +35,7 @@ class Cluster:
             certificates = self.directory / "certificates"
             self.harness.run(self.harness.REPOSITORY / "deploy" / "certificates", certificates,
                              *(f"{name}:127.0.0.1,localhost" for name in self.names))
-        tables = {"pool": {"zone_size": "16MiB"},
+        tables = {"pool": {"zone_size": "16MiB", "prepare": "all"},
                   "memory": {"map_cache": f"{self.context.map_cache >> 20}MiB",
                              "buffers": "128MiB"},
                   "replication": {"heartbeat": "1s", "timeout": "5s", "peer_wait": "10s"},
@@ -48,6 +49,9 @@ class Cluster:
                                      config=tables)
             self.nodes.append(node)
             node.start()
+        for node in self.nodes:
+            self.harness.wait_until(lambda node=node: self._prepared(node),
+                                    "the pool to be prepared", timeout=600)
         primary = self.nodes[0]
         primary.tandem("volume", "create", EXPORT, "--size", f"{self.context.size // MIB}MiB")
         if len(self.nodes) > 1:
@@ -59,6 +63,11 @@ class Cluster:
                 disk.pwrite(piece[:self.context.size - at], at)
             disk.flush()
         self.settle()
+
+    @staticmethod
+    def _prepared(node):
+        pool = node.tandem("pool", "show", json_output=True)["pools"][0]
+        return pool["prepared_bytes"] == pool["zones_free"] * pool["zone_bytes"]
 
     def set_mode(self, mode):
         if mode is not None and mode != self.mode:

@@ -6,6 +6,12 @@
 #include "tandem/base/log.h"
 
 namespace tandem::store {
+namespace {
+
+/// Less is not worth a checkpoint, also in a pool that is nearly full.
+constexpr std::uint64_t kZonesOfDeadMin = 4;
+
+}  // namespace
 
 void Group::start_background() { schedule_tick(); }
 
@@ -33,11 +39,19 @@ Task<void> Group::tick() {
   if (!closing_) schedule_tick();
 }
 
+/// Overwritten blocks can be reused behind a checkpoint. Before what is free runs out, so that no
+/// writer has to wait for it.
+bool Group::has_much_to_free() const {
+  const std::uint64_t zone = pool_.superblock().zone_blocks;
+  const std::uint64_t left = available() + pool_.zones_free() * zone;
+  return dead_.recent() > std::max(kZonesOfDeadMin * zone, left / 2);
+}
+
 /// Bounds log replay after a crash, and the memory that dirty leaves take.
 bool Group::checkpoint_is_due() const {
   return log_pages_since_checkpoint_ >= pool_.options().checkpoint_log_pages ||
          cache_.dirty_leaves(static_cast<std::uint16_t>(slot_)) > cache_.capacity_nodes() / 2 ||
-         is_held_back();
+         is_held_back() || has_much_to_free();
 }
 
 void Group::checkpoint_soon() {

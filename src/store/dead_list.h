@@ -53,6 +53,8 @@ class DeadList {
   void restore(const DeadChain& queue) { queue_ = queue; }
   /// Called in log order of what replaced them (deaths need not ascend).
   void add(const DeadBlock& dead) { recent_.push_back(dead); }
+  /// Blocks that died since the last checkpoint began.
+  std::uint64_t recent() const { return recent_.size() - frozen_; }
   /// Blocks waiting, in memory and on disk.
   std::uint64_t waiting() const { return recent_.size() + queue_.entries; }
   /// Pool blocks that the next checkpoint needs at most for new chunks.
