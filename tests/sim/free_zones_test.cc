@@ -177,6 +177,34 @@ TEST_F(ReturnedSpace, IsNoHindranceToWriters) {
   ASSERT_TRUE(world_.run(node_.read_all()));
 }
 
+/// Blocks that were overwritten are free again behind a checkpoint, which comes before they are
+/// needed: nobody waits for it.
+TEST(FreedSpace, IsThereBeforeWritersNeedIt) {
+  StoreShape shape;
+  shape.disk_bytes = 24 << 20;
+  shape.options.flush_interval = 1h;
+  SimLog log;
+  SimRuntime world(9);
+  StoreNode node(world, StoreNode::formatted(shape, 9), shape, 9);
+  ASSERT_TRUE(world.run(node.start()));
+  ASSERT_TRUE(
+      world.run(node.pool().create_group("g", Uuid{}, Role::kPrimary, ReplicationMode::kAsync)));
+  node.group()->serve(true);
+  ASSERT_TRUE(world.run(node.group()->create_volume("v", kBlocks * kBlockBytes, 4096)));
+  auto volume = node.group()->open_volume("v");
+  std::uint64_t least = node.pool().use().zones_free;
+  for (std::uint64_t i = 0; i < 20 * kBlocks; i += 8) {
+    IoBuffer data = IoBuffer::on_heap(8 * kBlockBytes);
+    std::memset(data.data(), static_cast<int>(i % 251), data.size());
+    ASSERT_TRUE(world.run((*volume)->write(i % kBlocks * kBlockBytes, std::move(data), {})));
+    least = std::min(least, node.pool().use().zones_free);
+  }
+  EXPECT_GT(least, 5u) << "of " << node.pool().use().zones_total;
+  EXPECT_EQ(still_unbalanced(world, node.pool()), "");
+  volume->reset();
+  world.run(node.stop());
+}
+
 class PreparedSpace : public testing::Test {
  protected:
   static StoreShape shape(bool all) {

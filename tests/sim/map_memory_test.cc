@@ -1,5 +1,6 @@
-// Writers that dirty a leaf of the map with every write, faster than a slow disk takes checkpoints:
-// memory for maps stays near its bound, and what waits is written all the same.
+// Maps that are not in memory. Writers that dirty a leaf of the map with every write, faster than a
+// slow disk takes checkpoints: memory for maps stays near its bound, and what waits is written all
+// the same. A mirror that needs many leaves reads them side by side.
 #include <gtest/gtest.h>
 
 #include "tests/sim/store_node.h"
@@ -68,6 +69,67 @@ TEST(MapMemory, IsBoundedHoweverFastWritersAre) {
     volume->reset();
     world.run(node.stop());
   }
+}
+
+constexpr std::uint64_t kLeaves = 64, kLeafBlocks = 256;
+
+Status write_to_each_leaf(SimRuntime& world, store::Group& group) {
+  auto volume = group.open_volume("v");
+  if (!volume) return volume.error();
+  Status status = ok();
+  for (std::uint64_t leaf = 0; leaf < kLeaves && status; ++leaf) {
+    IoBuffer data = IoBuffer::on_heap(kBlockBytes);
+    std::memset(data.data(), 1, data.size());
+    status = world.run((*volume)->write(leaf * kLeafBlocks * kBlockBytes, std::move(data), {}));
+  }
+  return status;
+}
+
+Status follow(SimRuntime& world, store::Group& primary, store::Group& mirror) {
+  while (mirror.tail().lsn < primary.head().lsn) {
+    auto batch = world.run(primary.read_after(mirror.tail().lsn, 1 << 20));
+    if (!batch) return batch.error();
+    const Status applied = world.run(mirror.apply(std::move(*batch)));
+    if (!applied) return applied;
+  }
+  return ok();
+}
+
+TEST(MapMemory, AMirrorReadsTheLeavesOfABatchSideBySide) {
+  SimLog log;
+  StoreShape shape;
+  shape.latency_max = SimDisk::Options{}.latency_min;  // each request takes the same
+  SimRuntime world(1);
+  StoreNode source(world, StoreNode::formatted(shape, 1), shape, 1);
+  auto target = std::make_unique<StoreNode>(world, StoreNode::formatted(shape, 2), shape, 2);
+  ASSERT_TRUE(world.run(source.start()));
+  ASSERT_TRUE(world.run(target->open()));
+  ASSERT_TRUE(
+      world.run(source.pool().create_group("g", Uuid{}, Role::kPrimary, ReplicationMode::kAsync)));
+  store::Group& primary = *source.group();
+  primary.serve(true);
+  primary.set_log_hold(Lsn{0});
+  ASSERT_TRUE(world.run(target->pool().create_group("g", primary.identity().group, Role::kMirror,
+                                                    ReplicationMode::kAsync)));
+  ASSERT_TRUE(world.run(primary.create_volume("v", kBlocks * kBlockBytes, 4096)));
+  ASSERT_TRUE(write_to_each_leaf(world, primary));
+  ASSERT_TRUE(follow(world, primary, *target->group()));
+  world.run(target->stop());
+  const SimImage left = target->disk().remains();
+  target = std::make_unique<StoreNode>(world, left, shape, 3);
+  ASSERT_TRUE(world.run(target->open()));
+
+  ASSERT_TRUE(write_to_each_leaf(world, primary));
+  auto batch = world.run(primary.read_after(target->group()->tail().lsn, 1 << 20));
+  ASSERT_TRUE(batch && batch->last == primary.head().lsn);
+  const auto reads = target->disk().counters().reads;
+  const auto before = world.now();
+  ASSERT_TRUE(world.run(target->group()->apply(std::move(*batch))));
+  EXPECT_GE(target->disk().counters().reads - reads, kLeaves);
+  // One after the other they alone would take longer than all of it may.
+  EXPECT_LE(world.now() - before, kLeaves / 2 * shape.latency_max);
+  world.run(source.stop());
+  world.run(target->stop());
 }
 
 }  // namespace
