@@ -457,16 +457,18 @@ Task<void> Pool::prepare_free_zones() {
       }
       done = co_await write_table_pages(std::move(pages));
     }
+    if (!done) {
+      options_.prepare_all = false;
+      log_event(Level::kWarn, "pool.unprepared",
+                "pool={} reason=\"{}\" effect=\"zones are prepared when they are needed\"",
+                device_.name(), done.error().message);
+      // While nobody can take them.
+      if (done.error().code == ErrorCode::kNoSpace) co_await give_back(aside_);
+    }
     const auto zones = std::exchange(aside_, {});
     for (auto zone : zones) add_free(zone);
     aside_again_.notify_all();
-    if (done) continue;
-    if (done.error().code == ErrorCode::kNoSpace) co_return co_await give_back(zones);
-    options_.prepare_all = false;
-    log_event(Level::kWarn, "pool.unprepared",
-              "pool={} reason=\"{}\" effect=\"zones are prepared when they are needed\"",
-              device_.name(), done.error().message);
-    co_return;
+    if (!done) co_return;
   }
 }
 

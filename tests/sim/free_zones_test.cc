@@ -2,6 +2,7 @@
 // long before they are needed. No crash leaves a hole which the zone table takes for prepared.
 #include <gtest/gtest.h>
 
+#include <cerrno>
 #include <cstring>
 #include <set>
 
@@ -306,15 +307,20 @@ TEST_F(PreparedSpace, IsDurableBeforeTheTableSaysSo) {
 }
 
 TEST_F(PreparedSpace, AFailureLeavesItToTheWriters) {
-  StoreNode node(world_, StoreNode::formatted(shape(true), 8), shape(true), 8);
-  ASSERT_TRUE(world_.run(node.start()));
-  const auto zones = node.pool().use().zones_free;
-  node.disk().inject({.kind = IoRequest::Kind::kZero});
-  pass(node, 10);
-  EXPECT_EQ(node.pool().use().zones_free, zones);
-  EXPECT_EQ(unprepared(node), zones);
-  EXPECT_TRUE(world_.run(fill(node)));
-  world_.run(node.stop());
+  for (const int error : {EIO, ENOSPC}) {
+    StoreNode node(world_, StoreNode::formatted(shape(true), 8), shape(true), 8);
+    ASSERT_TRUE(world_.run(node.start()));
+    const auto zones = node.pool().use().zones_free;
+    node.disk().inject({.kind = IoRequest::Kind::kZero, .nth = 3, .error = error});
+    pass(node, 10);
+    EXPECT_EQ(node.pool().use().zones_free, zones);
+    EXPECT_EQ(unprepared(node), zones);
+    // What the filesystem below did take of them is its own again.
+    EXPECT_EQ(node.disk().counters().discards != 0, error == ENOSPC);
+    EXPECT_TRUE(world_.run(fill(node)));
+    EXPECT_TRUE(world_.run(node.read_all()));
+    world_.run(node.stop());
+  }
 }
 
 }  // namespace
