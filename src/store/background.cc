@@ -44,7 +44,7 @@ Task<void> Group::tick() {
 bool Group::has_much_to_free() const {
   const std::uint64_t zone = pool_.superblock().zone_blocks;
   const std::uint64_t left = available() + pool_.zones_free() * zone;
-  return dead_.recent() > std::max(kZonesOfDeadMin * zone, left / 2);
+  return dead_.recent() > std::max(kZonesOfDeadMin * zone, left);
 }
 
 /// Bounds log replay after a crash, and the memory that dirty leaves take.
