@@ -17,7 +17,7 @@ namespace tandem::replication {
 struct ReplicationOptions {
   /// What this release speaks; tests play other releases.
   message::VersionRange versions = message::kProtocolVersions;
-  /// A primary says where it is this often, also when idle; the mirror answers each time.
+  /// A primary says where it is this often, half as often when idle; the mirror answers each time.
   Nanoseconds heartbeat_interval = std::chrono::seconds(1);
   /// Silence of this length means that the other side is lost. Several heartbeats.
   Nanoseconds timeout = std::chrono::seconds(5);

@@ -440,7 +440,8 @@ void Shipper::tick() {
   }
   check_stall(now);
   // All slots of a node in the same turn: one write to the network instead of many.
-  if (now / options_.heartbeat_interval != last_heartbeat_ / options_.heartbeat_interval &&
+  const Nanoseconds interval = heartbeat_interval();
+  if (now / interval != last_heartbeat_ / interval &&
       link_->backlog_bytes() < options_.link_backlog_bytes) {
     send_heartbeat(false);
   }

@@ -155,6 +155,8 @@ class Shipper {
   Task<Status> ship_next();
   Task<void> receive_loop();
   void send_heartbeat(bool flush);
+  bool has_news() const;
+  Nanoseconds heartbeat_interval() const;
   bool flush_due();
   bool window_full() const;
   std::optional<std::uint64_t> rate_limit() const;
@@ -213,6 +215,7 @@ class Shipper {
   Nanoseconds deadline_{};                     // of the present phase, for the handshake
   Nanoseconds last_contact_{};
   Nanoseconds last_heartbeat_{};
+  message::Heartbeat said_;  // the last of them
   Nanoseconds last_progress_{};
   bool streaming_ = false;
   std::optional<Inquiries> inquiries_;  // while streaming

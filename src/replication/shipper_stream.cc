@@ -268,8 +268,21 @@ void Shipper::send_heartbeat(bool flush) {
   const LogPoint head = log_.head();
   if (heads_sent_.empty() || heads_sent_.back() != head) heads_sent_.push_back(head);
   if (heads_sent_.size() > kHeadsMax) heads_sent_.pop_front();
-  link_->send(Message(
-      message::Heartbeat{head, log_.durable(), clock_.utc(), flush, owner_.durable_everywhere()}));
+  said_ = {head, log_.durable(), clock_.utc(), flush, owner_.durable_everywhere()};
+  link_->send(Message(said_));
+}
+
+/// The next heartbeat would say something else than the last, or that was not found true yet.
+bool Shipper::has_news() const {
+  return !heads_sent_.empty() || said_.head != log_.head() || said_.durable != log_.durable() ||
+         said_.everywhere != owner_.durable_everywhere();
+}
+
+/// Nothing new is said half as often, as far as the mirror's patience allows.
+Nanoseconds Shipper::heartbeat_interval() const {
+  const Nanoseconds usual = options_.heartbeat_interval;
+  if (has_news()) return usual;
+  return std::max(usual, std::min(2 * usual, options_.timeout / 2));
 }
 
 Task<Status> Shipper::send_image(std::optional<LogPoint> since) {

@@ -23,6 +23,8 @@ class HandMirror final : public LinkAcceptor {
   std::uint32_t codecs = message::kCodecLz4;
   Nanoseconds read_pause{0};  // a slow link: the sender's backlog grows
   bool refuses_images = false, refuses_records = false;
+  bool agrees = false;  // finds the primary's digests equal to its own
+  std::size_t heartbeats = 0;
   std::size_t batches = 0, compressed = 0, bytes = 0, streams = 0;
   Lsn written;
 
@@ -52,8 +54,10 @@ class HandMirror final : public LinkAcceptor {
         link.send(message::Ack{written, written, written});
       } else if (refuses_images && std::holds_alternative<message::ImageBegin>(*received)) {
         link.send(message::Refuse{ErrorCode::kNoSpace, "the pool is full", {}});
-      } else if (std::holds_alternative<message::Heartbeat>(*received)) {
-        link.send(message::Ack{written, written, written});
+      } else if (auto* heartbeat = std::get_if<message::Heartbeat>(&*received)) {
+        ++heartbeats;
+        const Lsn agreed = agrees ? std::min(heartbeat->head.lsn, written) : Lsn{};
+        link.send(message::Ack{written, written, written, agreed});
       }
       if (read_pause > 0ns) co_await sleep_for(node_, read_pause);
     }
@@ -88,6 +92,26 @@ struct Shipping {
   HandMirror mirror;
   TestNode a;
 };
+
+TEST(Heartbeats, SayNothingNewHalfAsOften) {
+  const ReplicationOptions options = test_options();
+  for (const bool agrees : {false, true}) {
+    Shipping s(3, options);
+    s.mirror.agrees = agrees;
+    s.write(10);
+    s.a.serve_to("b", ReplicationMode::kAsync);
+    ASSERT_TRUE(s.world.run_until([&] { return s.mirror.written == Lsn{10}; }, 5s));
+    s.world.run_for(1s);
+    s.mirror.heartbeats = 0;
+    s.world.run_for(40 * options.heartbeat_interval);
+    EXPECT_NEAR(s.mirror.heartbeats, agrees ? 20 : 40, 2)
+        << "until it agrees there is something new";
+    s.write(1);
+    s.mirror.heartbeats = 0;
+    s.world.run_for(2 * options.heartbeat_interval);
+    EXPECT_GE(s.mirror.heartbeats, 1u) << "a new head is said in time";
+  }
+}
 
 TEST(CatchUpRate, IsKeptAndMayChangeWhileRunning) {
   ReplicationOptions options = test_options();
