@@ -216,7 +216,8 @@ class Space(harness.ClusterTest):
         self.a.tandem("volume", "delete", "v", "--yes")
         harness.wait_until(lambda: self.quiet()["data"] == 0, "the deletion")
         time.sleep(3)
-        self.assertGreaterEqual(self.below(), full)
+        # The filesystem's own list of extents counts, too, and may have become shorter.
+        self.assertGreaterEqual(self.below(), full - MIB)
 
     def test_a_pool_is_prepared_in_the_background(self):
         self.start(size="256MiB", prepare="all")
