@@ -361,10 +361,7 @@ Task<Result<ZoneId>> Pool::take_zone(std::uint32_t slot) {
   if (!done) {
     entry_of(zone).owner = format::kZoneFree;
     add_free(zone);
-    if (done.error().code == ErrorCode::kNoSpace) {
-      std::vector<ZoneId> refused(1, zone);
-      co_await give_back(std::move(refused));
-    }
+    if (done.error().code == ErrorCode::kNoSpace) co_await give_back(std::vector<ZoneId>(1, zone));
     co_return Error(std::move(done.error()));
   }
   co_return zone;
@@ -430,6 +427,7 @@ Task<void> Pool::return_free_zones() {
 std::vector<ZoneId> Pool::zones_to_prepare() const {
   constexpr std::size_t kAtOnce = 4;
   std::vector<ZoneId> zones;
+  if (prepared_since_.size() == free_.size()) return zones;  // as in every second of a long life
   for (auto it = free_.begin(); it != free_.end() && zones.size() < kAtOnce; ++it)
     if (!entry_of(*it).prepared) zones.push_back(*it);
   return zones;

@@ -50,7 +50,10 @@ class Places(harness.ClusterTest):
         self.addCleanup(harness.run, "losetup", "--detach", loop, check=False)
         node = self.node_on(loop)
         self.use_and_restart(node)
-        self.assertEqual(node.status()["pool"]["size_bytes"], 512 * harness.MIB)
+        pool = node.status()["pool"]
+        self.assertEqual(pool["size_bytes"], 512 * harness.MIB)
+        # It has a place for every block: no zone is written before it is used.
+        self.assertEqual(pool["prepared_bytes"], pool["zones_free"] * pool["zone_bytes"])
         node.stop()
         # Somebody makes a filesystem on it: mounted or not, it is not touched.
         harness.run("mkfs.ext4", "-q", "-F", loop)
