@@ -22,6 +22,8 @@ namespace {
 
 constexpr Nanoseconds kLongestSleep = std::chrono::seconds(1);
 constexpr bool kNever = false;
+/// Steps of a request that one turn takes at most before disks and sockets get their share again.
+constexpr int kRoundsMax = 4;
 /// Timers that are in no hurry end together, so that an idle node wakes up a few times a second
 /// however many groups it has (the kernel's round_jiffies).
 constexpr Nanoseconds kNoHurry = std::chrono::milliseconds(200);
@@ -103,10 +105,18 @@ void Reactor::run_until(const bool& done) {
 void Reactor::turn(const bool& done) {
   CHECK(!std::exchange(impl_->in_turn, true));  // run_until() from within the reactor would nest
   run_timers();
-  run_posted();
+  // What work posts is mostly the next step of the same request: form a log page, then hand it to
+  // the mirror. They come before the kernel gets everything at once, which takes longer than they.
+  for (int round = 0; round < kRoundsMax; ++round) {
+    run_posted();
+    if (impl_->local.empty()) break;
+  }
   impl_->ring->reap();
-  impl_->ring->submit();
-  if (impl_->local.empty() && !done && !spin_helped()) sleep_until_something_happens();
+  if (!impl_->local.empty() || done || spin_helped()) {
+    impl_->ring->submit();
+  } else {
+    sleep_until_something_happens();
+  }
   impl_->in_turn = false;
 }
 
@@ -151,12 +161,14 @@ bool Reactor::spin_helped() {
   });
 }
 
+/// Submits what waits, too: in the same system call.
 void Reactor::sleep_until_something_happens() {
+  bool may_sleep = false;
   {
     std::lock_guard lock(impl_->mutex);
-    if (!impl_->remote.empty()) return;
-    impl_->asleep = true;
+    may_sleep = impl_->asleep = impl_->remote.empty();
   }
+  if (!may_sleep) return impl_->ring->submit();
   auto longest = kLongestSleep;
   if (!impl_->timers.empty()) {
     longest = std::min(longest, impl_->timers.begin()->first.first - steady_now());

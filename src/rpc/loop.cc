@@ -10,12 +10,6 @@
 #include "tandem/base/log.h"
 
 namespace tandem::rpc {
-namespace {
-
-/// A burst ends here even when more is ready, so that the reactor gets to work.
-constexpr int kBurstEventsMax = 64;
-
-}  // namespace
 
 /// A completion of somebody else's, sent to the loop's thread by an alarm that rings at once.
 class Loop::Stray final : public Event {
@@ -74,10 +68,6 @@ void Loop::remove(const Operation* operation) {
 }
 
 void Loop::wake(std::shared_ptr<Operation> operation) {
-  if (std::this_thread::get_id() == thread_.get_id()) {
-    burst_.push_back(std::move(operation));
-    return;
-  }
   executor_.post([operation = std::move(operation)] { operation->on_reactor(); });
 }
 
@@ -111,26 +101,19 @@ void Loop::stop(const Error& why) {
 }
 
 void Loop::run() {
-  int events = 0;
+  void* tag = nullptr;
+  bool ok = false;
   for (;;) {
-    void* tag = nullptr;
-    bool ok = false;
     auto next = grpc::CompletionQueue::TIMEOUT;
     const auto look = [&] {
       next = queue_->AsyncNext(&tag, &ok, gpr_inf_past(GPR_CLOCK_MONOTONIC));
       return next != grpc::CompletionQueue::TIMEOUT;
     };
-    if (events == kBurstEventsMax || !look()) {
-      flush();
-      events = 0;
-      if (!spin_.wait_for(look) && !queue_->Next(&tag, &ok)) break;
-    }
-    if (next == grpc::CompletionQueue::SHUTDOWN) break;
-    ++events;
+    if (!spin_.wait_for(look) && !queue_->Next(&tag, &ok)) return;
+    if (next == grpc::CompletionQueue::SHUTDOWN) return;
     TANDEM_TAKE_OVER(tag);
     static_cast<Event*>(tag)->on_event(ok);
   }
-  flush();
 }
 
 void Loop::settle(Event& mine, Catch& caught) {
@@ -141,13 +124,6 @@ void Loop::settle(Event& mine, Catch& caught) {
   auto* event = static_cast<Event*>(tag);
   if (event == &mine) return event->on_event(ok);
   (new Stray(*event, ok))->send(*queue_);
-}
-
-void Loop::flush() {
-  if (burst_.empty()) return;
-  executor_.post([burst = std::exchange(burst_, {})] {
-    for (const auto& operation : burst) operation->on_reactor();
-  });
 }
 
 }  // namespace tandem::rpc

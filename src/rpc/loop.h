@@ -2,9 +2,9 @@
 // serves it, for all streams and unary calls in both directions.
 //
 // Why one: two threads in gRPC's poller hand its role to each other at every event, four context
-// switches an operation instead of one. The thread takes whatever is ready, then blocks; what it
-// has for the reactor leaves as one post per burst. What the reactor begins and gRPC completes at
-// once (nearly every Write) is handled where it began: see begin().
+// switches an operation instead of one. What it has for the reactor is posted at once: only the
+// first post of several has to wake it. What the reactor begins and gRPC completes at once (nearly
+// every Write) is handled where it began: see begin().
 #pragma once
 
 #include <grpcpp/completion_queue.h>
@@ -15,7 +15,6 @@
 #include <mutex>
 #include <set>
 #include <thread>
-#include <vector>
 
 #include "tandem/base/check.h"
 #include "tandem/base/result.h"
@@ -134,7 +133,6 @@ class Loop {
   class Stray;
 
   void run();
-  void flush();
   void settle(Event& mine, Catch& caught);
 
   Executor& executor_;
@@ -144,7 +142,6 @@ class Loop {
   bool refusing_ = false;                            // mutex_
   bool stopped_ = false;                             // mutex_
   std::set<std::shared_ptr<Operation>> operations_;  // mutex_
-  std::vector<std::shared_ptr<Operation>> burst_;    // the thread's
   AdaptiveSpin spin_;                                // the thread's
   std::thread thread_;
 };
