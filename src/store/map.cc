@@ -20,7 +20,7 @@ Lsn MapNode::newest() const {
 
 MapCache::MapCache(BlockDevice& device, std::size_t cache_bytes)
     : device_(device),
-      capacity_nodes_(std::max<std::size_t>(cache_bytes / kBlockBytes, 8)),
+      capacity_nodes_(std::max<std::size_t>(cache_bytes / kNodeBytes, 8)),
       buffers_(cache_bytes + cache_bytes / 2) {}
 
 MapCache::~MapCache() = default;

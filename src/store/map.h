@@ -8,8 +8,8 @@
 // - freeze() marks the dirty leaves of a group as the state of a checkpoint; a later change of a
 //   frozen leaf first copies it.
 //
-// Thread: the reactor's. Memory: `cache_bytes`; dirty and pinned nodes can exceed it, which the
-// group bounds by starting checkpoints and holding writes back.
+// Thread: the reactor's. Memory: `cache_bytes`, with what finds the nodes; dirty and pinned nodes
+// can exceed it, which the group bounds by starting checkpoints and holding writes back.
 #pragma once
 
 #include <cstdint>
@@ -81,6 +81,9 @@ using NodeRef = std::shared_ptr<MapNode>;  // holding one pins the node
 
 class MapCache {
  public:
+  /// What a resident node takes: its content, itself, and its places in the tables below.
+  static constexpr std::size_t kNodeBytes = kBlockBytes + 384;
+
   MapCache(BlockDevice& device, std::size_t cache_bytes);
   ~MapCache();
 

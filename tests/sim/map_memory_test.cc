@@ -32,7 +32,7 @@ TEST(MapMemory, IsBoundedHoweverFastWritersAre) {
     shape.disk_bytes = 192 << 20;
     shape.zone_bytes = 1 << 20;
     shape.latency_max = std::chrono::milliseconds(5);
-    shape.options.map_cache_bytes = kCacheNodes * kBlockBytes;
+    shape.options.map_cache_bytes = kCacheNodes * store::MapCache::kNodeBytes;
     shape.options.pages_in_flight_max = 4;
     shape.options.checkpoint_log_pages = 1 << 20;  // the map alone asks for checkpoints
     SimRuntime world(seed);
