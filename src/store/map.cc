@@ -20,7 +20,7 @@ Lsn MapNode::newest() const {
 
 MapCache::MapCache(BlockDevice& device, std::size_t cache_bytes)
     : device_(device),
-      capacity_nodes_(std::max<std::size_t>(cache_bytes / kNodeBytes, 8)),
+      capacity_nodes_(std::max<std::size_t>(cache_bytes / kNodeBytes * 15 / 16, 8)),
       buffers_(cache_bytes + cache_bytes / 2) {}
 
 MapCache::~MapCache() = default;
@@ -103,7 +103,7 @@ std::size_t MapCache::damaged_nodes(std::uint16_t group_slot) const {
 }
 
 NodeRef MapCache::insert(NodeKey k, IoBuffer content) {
-  auto node = std::make_shared<MapNode>(k, std::move(content));
+  auto node = std::make_shared<MapNode>(k, std::move(content), alive_);
   CHECK(nodes_.emplace(k, node).second);
   lru_.push_front(node.get());
   node->lru_ = lru_.begin();
@@ -132,7 +132,7 @@ void MapCache::mark_dirty(const NodeRef& node) {
 void MapCache::evict() {
   auto it = lru_.end();
   // Pinned nodes are skipped; look at a bounded number of them.
-  for (int pinned = 0; nodes_.size() > capacity_nodes_ && it != lru_.begin() && pinned < 64;) {
+  for (int pinned = 0; alive_ > capacity_nodes_ && it != lru_.begin() && pinned < 64;) {
     --it;
     auto found = nodes_.find((*it)->key_);
     if (found->second.use_count() > 1) {
@@ -152,7 +152,7 @@ MapEntry MapCache::change(const MapTree& tree, std::uint32_t level, std::uint64_
   if (node->frozen_) {
     IoBuffer content = buffers_.allocate(kBlockBytes);
     std::memcpy(content.data(), node->content_.data(), kBlockBytes);
-    auto copy = std::make_shared<MapNode>(node->key_, std::move(content));
+    auto copy = std::make_shared<MapNode>(node->key_, std::move(content), alive_);
     copy->dirty_ = true;
     frozen_.erase(node->key_);
     node->successor_ = copy;

@@ -8,8 +8,9 @@
 // - freeze() marks the dirty leaves of a group as the state of a checkpoint; a later change of a
 //   frozen leaf first copies it.
 //
-// Thread: the reactor's. Memory: `cache_bytes`, with what finds the nodes; dirty and pinned nodes
-// can exceed it, which the group bounds by starting checkpoints and holding writes back.
+// Thread: the reactor's. Memory: `cache_bytes`, with what finds the nodes. A sixteenth of it is for
+// dirty and pinned nodes beyond its capacity, which the group bounds by starting checkpoints and
+// holding writes back.
 #pragma once
 
 #include <cstdint>
@@ -61,7 +62,15 @@ struct NodeKeyHash {
 
 class MapNode {
  public:
-  MapNode(NodeKey key, IoBuffer content) : key_(key), content_(std::move(content)) {}
+  /// Counts itself in `alive` for as long as it lives.
+  MapNode(NodeKey key, IoBuffer content, std::size_t& alive)
+      : key_(key), content_(std::move(content)), alive_(alive) {
+    ++alive_;
+  }
+  ~MapNode() { --alive_; }
+  MapNode(const MapNode&) = delete;
+  MapNode& operator=(const MapNode&) = delete;
+
   const NodeKey& key() const { return key_; }
   MapEntry entry(std::uint32_t i) const { return format::load_entry(content_.data(), i); }
   std::span<std::byte> bytes() const { return content_.bytes(); }
@@ -76,6 +85,7 @@ class MapNode {
   bool frozen_ = false;                 // dirty, and part of the running checkpoint
   std::shared_ptr<MapNode> successor_;  // the copy that took its place: pinned with it
   std::list<MapNode*>::iterator lru_;   // valid while clean
+  std::size_t& alive_;
 };
 using NodeRef = std::shared_ptr<MapNode>;  // holding one pins the node
 
@@ -150,6 +160,7 @@ class MapCache {
 
   BlockDevice& device_;
   std::size_t capacity_nodes_;
+  std::size_t alive_ = 0;  // resident ones, and the frozen ones whose copies took their places
   BufferPool buffers_;
   std::unordered_map<NodeKey, NodeRef, NodeKeyHash> nodes_;
   std::map<NodeKey, NodeRef> dirty_;   // ordered, so that walks find dirty leaves by range

@@ -29,7 +29,7 @@ class MapWorld {
   explicit MapWorld(std::uint64_t seed, std::size_t cache_nodes = 16)
       : world(seed),
         disk(world, sim::SimImage(kDiskBlocks * kBlockBytes), {.seed = seed}),
-        cache(disk, cache_nodes * kBlockBytes) {
+        cache(disk, cache_nodes * MapCache::kNodeBytes) {
     tree.group_slot = 3;
     tree.volume = VolumeId{7};
   }
@@ -398,6 +398,29 @@ TEST(MapCache, MapFarLargerThanTheCacheIsReadBack) {
   ASSERT_TRUE(w.world.run(w.expect_live()).has_value());
   EXPECT_GE(w.cache.misses() - misses, 190u);
   EXPECT_LE(w.cache.resident_nodes(), 8u);
+}
+
+TEST(MapCache, CopiesOfFrozenLeavesCountToo) {
+  constexpr std::size_t kCopies = 10;
+  MapWorld w(4, 32);
+  w.tree.height = 2;
+  ASSERT_TRUE(w.world.run(fill_leaves(w, 40)).has_value());
+  w.cache.drop_volume(w.tree);
+  const auto change_some = [&w](Lsn lsn) {
+    for (std::uint64_t leaf = 0; leaf < kCopies; ++leaf) {
+      const auto block = leaf * format::kMapFanout;
+      ASSERT_TRUE(w.world.run(w.set(block, {PoolBlock{9}, lsn, 1})).has_value());
+    }
+  };
+  change_some(Lsn{1000});
+  auto frozen = w.cache.freeze(w.tree.group_slot);
+  EXPECT_EQ(frozen.size(), kCopies);
+  change_some(Lsn{1001});
+  for (std::uint64_t leaf = 20; leaf < 40; ++leaf)
+    ASSERT_TRUE(w.world.run(w.cache.load(w.tree, 0, leaf, false)).has_value());
+  EXPECT_LE(w.cache.resident_nodes(), w.cache.capacity_nodes() - kCopies);
+  frozen.clear();
+  w.cache.drop_volume(w.tree);
 }
 
 TEST(MapCache, GrowingKeepsWhatIsThere) {
