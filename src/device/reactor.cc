@@ -21,9 +21,10 @@ namespace tandem::device {
 namespace {
 
 constexpr Nanoseconds kLongestSleep = std::chrono::seconds(1);
-constexpr bool kNever = false;
 /// Steps of a request that one turn takes at most before disks and sockets get their share again.
 constexpr int kRoundsMax = 4;
+/// Turns without sleep until what is in no hurry is submitted all the same.
+constexpr int kTurnsAwakeMax = 8;
 /// Timers that are in no hurry end together, so that an idle node wakes up a few times a second
 /// however many groups it has (the kernel's round_jiffies).
 constexpr Nanoseconds kNoHurry = std::chrono::milliseconds(200);
@@ -45,6 +46,7 @@ struct Reactor::Impl {
   std::unique_ptr<Ring> ring;
   RingReadiness readiness;
   bool in_turn = false;
+  int turns_awake = 0;
 
   std::atomic<std::thread::id> owner{std::this_thread::get_id()};
   std::atomic<bool> stop_requested{false};
@@ -86,23 +88,9 @@ bool Reactor::is_here() const {
   return impl_->owner.load(std::memory_order_relaxed) == std::this_thread::get_id();
 }
 
-void Reactor::run() {
-  adopt_thread();
-  while (!impl_->stop_requested.exchange(false, std::memory_order_acq_rel)) turn(kNever);
-}
-
-void Reactor::stop() {
-  impl_->stop_requested.store(true, std::memory_order_release);
-  post([] {});  // wakes a sleeping reactor
-}
-
-void Reactor::run_until(const bool& done) {
-  adopt_thread();
-  while (!done) turn(done);
-}
-
-/// One round; it does not sleep once `done` is true.
-void Reactor::turn(const bool& done) {
+/// It does not sleep once `is_done`.
+template <class Done>
+void Reactor::turn(const Done& is_done) {
   CHECK(!std::exchange(impl_->in_turn, true));  // run_until() from within the reactor would nest
   run_timers();
   // What work posts is mostly the next step of the same request: form a log page, then hand it to
@@ -112,16 +100,33 @@ void Reactor::turn(const bool& done) {
     if (impl_->local.empty()) break;
   }
   impl_->ring->reap();
-  if (!impl_->local.empty() || done || spin_helped()) {
-    impl_->ring->submit();
+  if (!impl_->local.empty() || is_done() || spin_helped()) {
+    submit_awake();
   } else {
     sleep_until_something_happens();
   }
   impl_->in_turn = false;
 }
 
+void Reactor::run() {
+  adopt_thread();
+  while (!impl_->stop_requested.exchange(false, std::memory_order_acq_rel)) {
+    turn([this] { return impl_->stop_requested.load(std::memory_order_acquire); });
+  }
+}
+
+void Reactor::stop() {
+  impl_->stop_requested.store(true, std::memory_order_release);
+  post([] {});  // wakes a sleeping reactor
+}
+
+void Reactor::run_until(const bool& done) {
+  adopt_thread();
+  while (!done) turn([&done] { return done; });
+}
+
 void Reactor::run_posted() {
-  // What is posted while these run belongs to the next turn.
+  // What is posted while these run belongs to the next round.
   auto& running = impl_->running;
   std::swap(running, impl_->local);
   for (auto& work : running) work();
@@ -161,6 +166,14 @@ bool Reactor::spin_helped() {
   });
 }
 
+/// New waits for sockets are submitted with the next request or sleep. While work posts work there
+/// may be neither, and they must not wait for its end.
+void Reactor::submit_awake() {
+  if (++impl_->turns_awake < kTurnsAwakeMax) return impl_->ring->submit();
+  impl_->turns_awake = 0;
+  impl_->ring->submit_all();
+}
+
 /// Submits what waits, too: in the same system call.
 void Reactor::sleep_until_something_happens() {
   bool may_sleep = false;
@@ -168,7 +181,8 @@ void Reactor::sleep_until_something_happens() {
     std::lock_guard lock(impl_->mutex);
     may_sleep = impl_->asleep = impl_->remote.empty();
   }
-  if (!may_sleep) return impl_->ring->submit();
+  if (!may_sleep) return submit_awake();
+  impl_->turns_awake = 0;
   auto longest = kLongestSleep;
   if (!impl_->timers.empty()) {
     longest = std::min(longest, impl_->timers.begin()->first.first - steady_now());

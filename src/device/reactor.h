@@ -99,9 +99,11 @@ class Reactor final : public Executor, public Clock, public Random {
     done = true;
   }
   void adopt_thread();
-  void turn(const bool& done);
+  template <class Done>
+  void turn(const Done& is_done);
   void run_posted();
   void run_timers();
+  void submit_awake();
   void sleep_until_something_happens();
   bool spin_helped();
 

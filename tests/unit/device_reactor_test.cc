@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "device/asio_thread.h"
+#include "device/ring.h"
 #include "tandem/base/sync.h"
 
 namespace tandem::device {
@@ -128,6 +129,14 @@ TEST(Reactor, StopsFromAnotherThreadAndRunsAgain) {
   EXPECT_TRUE(reactor->is_here());
 }
 
+TEST(Reactor, AStopFromItsOwnWorkIsSeenAtOnce) {
+  auto reactor = make_reactor();
+  reactor->post([&] { reactor->stop(); });
+  const auto begun = reactor->monotonic();
+  reactor->run();
+  EXPECT_LT(reactor->monotonic() - begun, milliseconds(900)) << "it slept first";
+}
+
 TEST(Reactor, FiresTimersInTheOrderOfTheirDeadlines) {
   auto reactor = make_reactor();
   std::string trace;
@@ -173,6 +182,31 @@ TEST(Reactor, ATimerThatSetsItselfAgainDoesNotKeepTheLoop) {
   reactor->post([&] { posted_ran = true; });
   reactor->run_until(posted_ran);
   EXPECT_LT(rounds, 1000);
+}
+
+struct NoOperation final : RingOperation {
+  bool submitted = false, finished = false;
+  void prepare(io_uring_sqe& sqe) override {
+    io_uring_prep_nop(&sqe);
+    submitted = true;
+  }
+  void finish(int) override { finished = true; }
+};
+
+TEST(Reactor, TheNextStepsComeBeforeRequestsAreSubmitted) {
+  auto reactor = make_reactor();
+  NoOperation operation;
+  int steps_before = 0;
+  const auto step = [&] { steps_before += operation.submitted ? 0 : 1; };
+  reactor->post([&] {
+    reactor->ring().queue(operation);
+    reactor->post([&] {
+      step();
+      reactor->post(step);
+    });
+  });
+  reactor->run_until(operation.finished);
+  EXPECT_EQ(steps_before, 2);
 }
 
 Task<int> add_later(Executor& executor, int a, int b) {
@@ -230,6 +264,30 @@ TEST(Reactor, SaysWhenASocketCanBeRead) {
   }
   reactor->wait_for(exchange_bytes(*reactor, sockets, received));
   EXPECT_EQ(received, "hello");
+}
+
+TEST(Reactor, WorkThatPostsWithoutEndKeepsNoSocketWaiting) {
+  auto reactor = make_reactor();
+  const SocketPair sockets;
+  struct Again {
+    Reactor& reactor;
+    const bool& done;
+    void operator()() const {
+      if (!done) reactor.post(*this);
+    }
+  };
+  bool done = false;
+  std::atomic<bool> other_done = false;
+  reactor->post(Again{*reactor, done});
+  std::thread other([&] {
+    while (!other_done) reactor->post([] {});
+  });
+  EXPECT_EQ(::write(sockets.ends[1], "hello", 5), 5);
+  std::string received;
+  reactor->wait_for(exchange_bytes(*reactor, sockets, received));
+  EXPECT_EQ(received, "hello");
+  done = other_done = true;
+  other.join();
 }
 
 TEST(Reactor, ReadinessIsLevelTriggeredAndSeparateForBothDirections) {
