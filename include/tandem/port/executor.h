@@ -51,7 +51,8 @@ struct Runtime {
   Random& random;
 };
 
-/// `co_await next_turn(executor)`: go on in a later turn of the reactor.
+/// `co_await next_turn(executor)`: go on after what runs now and what was posted before. Disks and
+/// sockets get their share in between at the latest after a few of these.
 struct TurnAwaiter {
   Executor& executor;
   bool await_ready() const noexcept { return false; }

@@ -200,7 +200,7 @@ class Link {
   /// The next message, or why there will be none (kUnavailable: cut or closed there; kInvalid:
   /// garbage; kCancelled: closed here). One receive() at a time.
   virtual Task<Result<Message>> receive() = 0;
-  /// Ends the stream. A pending receive() or drained_below() returns in a later turn, never from
+  /// Ends the stream. A pending receive() or drained_below() returns later, never from
   /// within close(); what came but was not received is dropped, what was sent may still be
   /// delivered for a moment, or be lost. Idempotent.
   virtual void close() = 0;
