@@ -13,6 +13,7 @@
 // Thread: the reactor's. stop() must be awaited before destruction.
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
@@ -101,7 +102,7 @@ class Applier {
     Digest chain;  // digest behind `received`
     Lsn flush_wanted;
     bool flushing = false;
-    std::optional<LogPoint> to_compare;  // a heartbeat's, until it is written here
+    std::deque<LogPoint> to_compare;  // of heartbeats, until they are written here
     bool comparing = false;
     Lsn agreed;
     Lsn common;               // the primary is known to know that both are the same there

@@ -187,26 +187,32 @@ void Applier::on_heartbeat(Session& session, const message::Heartbeat& heartbeat
     // Also without a request, so that the primary may let go of its log.
     want_flush(session, heartbeat.flush ? session.received : session.written);
   }
-  if (session.phase == Phase::kFollowing && !session.to_compare) {
-    session.to_compare = heartbeat.head;
+  if (session.phase == Phase::kFollowing) {
+    auto& heads = session.to_compare;
+    if (heads.size() < kHeadsMax && (heads.empty() || heads.back() != heartbeat.head))
+      heads.push_back(heartbeat.head);
     compare_when_written(session);
   }
   ack(session);  // the answer that shows that we live
 }
 
-// One heartbeat's position at a time: the primary's digest there against this copy's own.
+// The newest position of a heartbeat that is written here: the primary's digest there against this
+// copy's own. One at a time.
 void Applier::compare_when_written(Session& session) {
-  if (!session.to_compare || session.comparing || session.ended) return;
-  if (session.to_compare->lsn > session.written) return;
+  if (session.comparing || session.ended) return;
+  std::optional<LogPoint> newest;
+  auto& heads = session.to_compare;
+  for (; !heads.empty() && heads.front().lsn <= session.written; heads.pop_front())
+    newest = heads.front();
+  if (!newest) return;
   session.comparing = true;
-  spawn(compare(session, *session.to_compare));
+  spawn(compare(session, *newest));
 }
 
 Task<void> Applier::compare(Session& session, LogPoint point) {
   auto holder = session.work.hold();
   auto ours = co_await log_.digest_at(point.lsn);
   session.comparing = false;
-  session.to_compare.reset();
   if (!ours || session.ended) co_return;  // the log does not reach back: the next one will do
   if (*ours == point.digest) {
     agreement_ = {point.lsn, clock_.utc(), ""};

@@ -156,6 +156,7 @@ class Shipper {
   Task<void> receive_loop();
   void send_heartbeat(bool flush);
   bool has_news() const;
+  bool heartbeat_is_early() const;
   Nanoseconds heartbeat_interval() const;
   bool flush_due();
   bool window_full() const;
@@ -215,15 +216,15 @@ class Shipper {
   Nanoseconds deadline_{};                     // of the present phase, for the handshake
   Nanoseconds last_contact_{};
   Nanoseconds last_heartbeat_{};
-  message::Heartbeat said_;  // the last of them
+  message::Heartbeat said_;  // the last of them; said_payload_ was sent and said_agreed_ known then
   Nanoseconds last_progress_{};
   bool streaming_ = false;
   std::optional<Inquiries> inquiries_;  // while streaming
   bool sender_running_ = false;
   Condition sender_done_;
   Condition wake_;
-  Lsn sent_;
-  std::uint64_t sent_payload_ = 0;
+  Lsn sent_, said_agreed_;
+  std::uint64_t sent_payload_ = 0, said_payload_ = 0;
   std::optional<Nanoseconds> gathering_since_;  // records wait to be sent since then
   std::deque<InFlight> in_flight_;
   std::size_t in_flight_bytes_ = 0;

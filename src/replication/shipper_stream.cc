@@ -12,7 +12,8 @@ namespace tandem::replication {
 namespace {
 
 /// Heartbeats whose answers are waited for; of older ones the answer is not looked at.
-constexpr std::size_t kHeadsMax = 64;
+/// A mirror that took nothing for so long may wait to hear what it can let go.
+constexpr Nanoseconds kStuck = std::chrono::milliseconds(50);
 
 constexpr const char* kSendsDifference =
     "the mirror's position is not in the log: sending what changed";
@@ -132,6 +133,7 @@ Task<void> Shipper::send_loop(Plan plan) {
       gathering_since_.reset();
       auto shipped = co_await ship_next();
       if (!shipped) status = shipped;
+      if (heartbeat_is_early()) send_heartbeat(false);
       continue;
     }
     if (flush_due()) {
@@ -268,6 +270,8 @@ void Shipper::send_heartbeat(bool flush) {
   const LogPoint head = log_.head();
   if (heads_sent_.empty() || heads_sent_.back() != head) heads_sent_.push_back(head);
   if (heads_sent_.size() > kHeadsMax) heads_sent_.pop_front();
+  said_payload_ = sent_payload_;
+  said_agreed_ = agreed_.lsn;
   said_ = {head, log_.durable(), clock_.utc(), flush, owner_.durable_everywhere()};
   link_->send(Message(said_));
 }
@@ -276,6 +280,16 @@ void Shipper::send_heartbeat(bool flush) {
 bool Shipper::has_news() const {
   return !heads_sent_.empty() || said_.head != log_.head() || said_.durable != log_.durable() ||
          said_.everywhere != owner_.durable_everywhere();
+}
+
+/// What the mirror can let go depends on what it hears: after so much that was shipped, and when it
+/// is stuck and there is something to tell.
+bool Shipper::heartbeat_is_early() const {
+  if (link_failed_ || !streaming_) return false;
+  if (sent_payload_ - said_payload_ >= options_.heartbeat_bytes) return true;
+  const bool is_stuck = !in_flight_.empty() && clock_.monotonic() - last_progress_ >= kStuck;
+  return is_stuck && (said_.durable != log_.durable() || said_agreed_ != agreed_.lsn ||
+                      said_.everywhere != owner_.durable_everywhere());
 }
 
 /// Nothing new is said half as often, as far as the mirror's patience allows.
@@ -384,6 +398,7 @@ void Shipper::on_ack(const message::Ack& ack) {
   update_gate();
   owner_.slot_changed();
   settled_or_acked_.notify_all();
+  if (heartbeat_is_early()) send_heartbeat(false);
   if (ask_again || (had_full_window && !window_full())) wake_.notify_all();
 }
 

@@ -39,12 +39,13 @@ Task<void> Group::tick() {
   if (!closing_) schedule_tick();
 }
 
-/// Overwritten blocks can be reused behind a checkpoint. Before what is free runs out, so that no
-/// writer has to wait for it.
+/// Overwritten blocks can be reused behind a checkpoint: well before what is free runs out, so that
+/// no writer has to wait for it, nor for the other copies, which free what this one's checkpoint
+/// has left behind only when they are told.
 bool Group::has_much_to_free() const {
   const std::uint64_t zone = pool_.superblock().zone_blocks;
   const std::uint64_t left = available() + pool_.zones_free() * zone;
-  return dead_.recent() > std::max(kZonesOfDeadMin * zone, left);
+  return dead_.recent() > std::max(kZonesOfDeadMin * zone, left / 2);
 }
 
 /// Bounds log replay after a crash, and the memory that dirty leaves take.
@@ -62,7 +63,11 @@ void Group::checkpoint_soon() {
 
 Task<void> Group::checkpoint_in_background() {
   auto hold = gate_.hold();
+  const bool for_space = has_much_to_free();
   Status done = co_await checkpoint();
+  // What marks held is free once they are taken apart, which the next ones do.
+  while (done && for_space && !stopped_ && !closing_ && reaps_snapshots())
+    done = co_await checkpoint();
   checkpoint_asked_ = false;
   if (!done && !stopped_) {
     log_event(Level::kWarn, "checkpoint.failed", "group={} error=\"{}\"", name_,
@@ -84,6 +89,7 @@ Task<void> Group::close(Close how) {
   fail_waiting(refusal());
   applied_.notify_all();
   remote_changed_.notify_all();
+  space_news_.notify_all();
   admit(Admits::kAll);
   wake_snapshot_readers();
   co_await gate_.close();

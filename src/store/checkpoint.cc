@@ -28,6 +28,7 @@ Task<Status> Group::checkpoint() {
   checkpoint_reserve_ = 0;
   space_.thaw();
   cache_.evict();  // what was dirty may go now
+  space_news_.notify_all();
   schedule_pump();
   if (!done) {
     Error why = done.error();
@@ -78,12 +79,7 @@ void Checkpoint::freeze() {
          g.pool_.superblock().zone_of(descriptor_.log_next) != descriptor_.log_zones.back().zone) {
     descriptor_.log_zones.pop_back();
   }
-  // What no peer needs any more, and a restart from here neither. A primary that lost its tail in a
-  // crash takes it from its mirror, so a mirror keeps what its primary does not hold durably.
-  horizon_ = descriptor_.point.lsn;
-  if (const auto hold = g.lowest_hold()) horizon_ = std::min(horizon_, *hold);
-  if (g.role_ == Role::kMirror) horizon_ = std::min(horizon_, g.primary_durable_);
-  if (const auto start = g.history_start()) horizon_ = std::min(horizon_, *start);
+  horizon_ = g.horizon();
   if (g.release_all_dead_) horizon_ = Lsn{UINT64_MAX};
   g.data_horizon_ = std::max(g.data_horizon_, std::min(horizon_, descriptor_.point.lsn));
   descriptor_.data_horizon = g.data_horizon_;

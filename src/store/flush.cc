@@ -3,6 +3,11 @@
 
 namespace tandem::store {
 
+namespace {
+/// Of a pool: how much of it may be waiting for a flush.
+constexpr std::uint64_t kUndurableShare = 64;
+}  // namespace
+
 /// Completes when everything up to `target` is on stable storage here and, with `remote`, on the
 /// mirror that RemoteAck names.
 Task<Status> Group::flush_to(Lsn target, bool remote) {
@@ -54,6 +59,17 @@ Task<Status> Group::flush_local_to(Lsn target) {
     flushed_.notify_all();
   }
   co_return ok();
+}
+
+/// What is not durable here the other copies must keep, so it is bounded also under a guest that
+/// never flushes.
+void Group::flush_if_much() {
+  if (stopped_ || closing_ || flushing_) return;
+  const std::uint64_t pool = pool_.superblock().blocks * kBlockBytes;
+  const std::uint64_t much = std::min(pool_.options().flush_bytes, pool / kUndurableShare);
+  if (head_.payload_bytes - flushed_payload_ < much) return;
+  flushed_payload_ = head_.payload_bytes;
+  spawn([](Group& group) -> Task<void> { (void)co_await group.flush_local(); }(*this));
 }
 
 Task<Status> Group::flush_local() {

@@ -198,9 +198,11 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   Task<Result<Digest>> digest_at(Lsn at) override;
   Task<Result<RecordBatch>> read_after(Lsn after, std::size_t bytes_max) override;
   void set_append_listener(std::function<void()> listener) override;
-  bool flush_waits_for_remote() const override { return remote_flush_waiters_ != 0; }
+  bool flush_waits_for_remote() const override {
+    return remote_flush_waiters_ != 0 || awaits_others_;
+  }
   void set_remote_ack(RemoteAck ack) override;
-  void set_log_hold(std::optional<Lsn> from) override { hold_ = from; }
+  void set_log_hold(std::optional<Lsn> from) override;
   void expect_nobody_else() override { unnamed_hold_.reset(); }
   Task<Status> apply(RecordBatch batch) override;
   Task<Status> flush_local() override;
@@ -382,6 +384,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   // flush.cc
   Task<Status> flush_to(Lsn target, bool remote);
   Task<Status> flush_local_to(Lsn target);
+  void flush_if_much();
 
   // supply.cc: space for data and log
   std::uint64_t reserve() const;
@@ -390,8 +393,17 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   Task<void> supply();
   Task<bool> relieve();  // true: something changed, try again
   std::uint64_t blocks_asked() const;
+  bool has_room() const;  // for the request at the front
   bool space_is_low() const;
   void refuse_front();
+
+  // horizon.cc: what other copies and the history may still ask for
+  Lsn horizon() const { return horizon(others_hold(), rejoin_floor()); }
+  Lsn horizon(std::optional<Lsn> others, std::optional<Lsn> floor) const;
+  std::optional<Lsn> lowest_hold() const;
+  std::optional<Lsn> others_hold() const;
+  bool may_wait_for_others() const;
+  Task<void> wait_for_others();
 
   // group.cc
   bool holds(bool change) const {
@@ -482,7 +494,8 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   std::vector<SnapshotPtr> line() const;
   SnapshotPtr on_line(Lsn at) const;
   SnapshotPtr base_for(Lsn at) const;
-  std::optional<Lsn> history_start() const;
+  std::optional<Lsn> history_start() const { return history_start(rejoin_floor()); }
+  std::optional<Lsn> history_start(std::optional<Lsn> floor) const;
   std::optional<Lsn> rejoin_floor() const;
   bool is_skipped(Lsn lsn) const;
   void forget_skipped();
@@ -584,6 +597,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   std::size_t leaves_ahead_ = 0;  // of batches that wait for it
 
   bool flushing_ = false;
+  std::uint64_t flushed_payload_ = 0;  // where flush_if_much() did so last
   Condition flushed_;
   RemoteAck remote_;
   Condition remote_changed_;
@@ -591,7 +605,9 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   std::function<void()> append_listener_;
   std::optional<Lsn> hold_;          // of its slots; on a mirror: of every copy
   std::optional<Lsn> unnamed_hold_;  // since a promotion, for copies that may come back
-  std::optional<Lsn> lowest_hold() const;
+  bool awaits_others_ = false;       // a write waits until these move
+  std::optional<Lsn> awaited_in_vain_;
+  Condition space_news_;  // they moved, or a checkpoint is done
   struct LogRead {
     Lsn upto;
     PoolBlock place;  // of the page behind that; 0: none was read
@@ -602,8 +618,15 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   Lsn data_horizon_;  // data of records up to here may be gone
 
   bool supplying_ = false;
-  bool starved_ = false;                                 // pump() waits for space
-  std::optional<std::pair<Lsn, std::uint64_t>> futile_;  // head and dead count of a useless relief
+  bool starved_ = false;  // pump() waits for space
+  struct Freeable {
+    Lsn head;
+    std::uint64_t waiting = 0;  // dead blocks and pages of the log
+    Lsn horizon;
+    bool operator==(const Freeable&) const = default;
+  };
+  std::optional<Freeable> futile_;  // a checkpoint freed nothing of that
+  Freeable freeable() const { return {head_.lsn, dead_.waiting() + log_.pages(), horizon()}; }
 
   // Of the last checkpoint.
   std::uint64_t anchor_sequence_ = 0;

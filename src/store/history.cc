@@ -130,25 +130,10 @@ std::optional<Lsn> Group::rejoin_floor() const {
   return lowest_hold();
 }
 
-std::optional<Lsn> Group::lowest_hold() const {
-  if (!hold_ || !unnamed_hold_) return hold_ ? hold_ : unnamed_hold_;
-  return std::min(*hold_, *unnamed_hold_);
-}
-
-void Group::set_primary_durable(Lsn durable, Lsn everywhere) {
-  primary_durable_ = durable;
-  durable_everywhere_ = everywhere;
-  // Only what is still there: a pool that was full has let the rest go.
-  hold_.reset();
-  unnamed_hold_.reset();
-  if (everywhere >= log_start()) hold_ = everywhere;
-}
-
 /// Every position from there to the head can be had.
-std::optional<Lsn> Group::history_start() const {
+std::optional<Lsn> Group::history_start(std::optional<Lsn> floor) const {
   // As long as nobody has said what is wanted, nothing that is there may go.
   const auto window = history_policy_ ? history_policy_->window : Nanoseconds::max();
-  const auto floor = rejoin_floor();
   if (window <= Nanoseconds{0} && !floor) return std::nullopt;
   const auto now = runtime_.clock.utc().value;
   const auto ns = static_cast<std::uint64_t>(window.count());
@@ -166,7 +151,8 @@ std::optional<Lsn> Group::history_start() const {
   return history_policy_ || has_marks || floor ? start : std::nullopt;
 }
 
-/// One is due when there is none, and then after a share of the window in which something happened.
+/// One is due when there is none, then after a share of the window in which something happened, and
+/// when space is wanted: only what died in front of a mark goes while the history begins there.
 bool Group::mark_is_due() const {
   if (!history_policy_ || recovering_ || state_is_due() || awaiting_image()) return false;
   const Nanoseconds window = history_policy_->window;
@@ -182,7 +168,8 @@ bool Group::mark_is_due() const {
           : std::clamp<Nanoseconds>(window / kMarksPerWindow, kMarkEveryMin, kMarkEveryMax);
   const auto now = runtime_.clock.utc().value;
   const bool is_old = now > at.utc.value + static_cast<std::uint64_t>(every.count());
-  return is_old || log_pages_since_checkpoint_ >= pool_.options().checkpoint_log_pages;
+  return is_old || starved_ || has_much_to_free() ||
+         log_pages_since_checkpoint_ >= pool_.options().checkpoint_log_pages;
 }
 
 /// The first state of the history is not its beginning any more.

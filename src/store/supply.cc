@@ -92,11 +92,14 @@ Task<void> Group::supply() {
   schedule_pump();
 }
 
+bool Group::has_room() const { return log_.can_place() && available() >= blocks_asked(); }
+
 /// The order of giving way: what is merely not written yet (a checkpoint frees dead blocks and
-/// log), then zones that compaction empties, then history, from its beginning on, then the log kept
-/// for a mirror that lags, then the write that asks.
+/// log), then zones that compaction empties, then what copies that follow each other need only
+/// until they have said what is durable, then history, from its beginning on, then the log kept for
+/// a mirror that lags, then the write that asks.
 Task<bool> Group::relieve() {
-  if (log_.can_place() && available() >= blocks_asked()) co_return false;  // enough for it now
+  if (has_room()) co_return false;
   if (!log_.has_spare()) {
     auto empty = space_.empty_zones();
     if (!empty.empty()) {
@@ -106,19 +109,22 @@ Task<bool> Group::relieve() {
       co_return true;
     }
   }
-  const auto state = std::pair(head_.lsn, dead_.waiting() + log_.pages());
-  if (futile_ != state) {
+  if (futile_ != freeable()) {
     const auto before = available();
     const auto pages = log_.pages();
     Status done = co_await checkpoint();
     if (!done) co_return false;
     if (available() <= before && log_.pages() >= pages && !reaps_snapshots()) {
-      futile_ = std::pair(head_.lsn, dead_.waiting() + log_.pages());
+      futile_ = freeable();
     }
     co_return true;
   }
   if (compaction_->give_way()) {
     co_await compaction_->wait_over();
+    co_return true;
+  }
+  if (may_wait_for_others()) {
+    co_await wait_for_others();
     co_return true;
   }
   if (const auto start = history_start(); start && *start < checkpoint_lsn_) {
@@ -138,6 +144,7 @@ Task<bool> Group::relieve() {
     futile_.reset();
     co_return true;
   }
+  if (queue_.empty()) co_return false;
   refuse_front();
   co_return true;
 }

@@ -272,6 +272,7 @@ void Group::advance() {
   // Once stopped, pages only have to come back from the device.
   while (stopped_ && !in_flight_.empty() && in_flight_.front()->done) in_flight_.pop_front();
   advancing_ = false;
+  flush_if_much();
   release_acks();
   applied_.notify_all();
   schedule_pump();
@@ -485,6 +486,7 @@ void Group::stop(Error error) {
   applied_.notify_all();
   flushed_.notify_all();
   remote_changed_.notify_all();
+  space_news_.notify_all();
   admit(Admits::kAll);
   wake_snapshot_readers();
 }

@@ -251,6 +251,55 @@ TEST(FullPools, GiveUpTheLogBeforeAWriteIsRefused) {
   }
 }
 
+/// A record of one block and a page of the log for it, as long as the mirror takes them.
+Status follow_block_by_block(SimRuntime& world, store::Group& primary, store::Group& mirror) {
+  auto volume = primary.open_volume("v");
+  if (!volume) return volume.error();
+  const WriteOptions kept{.no_hole = true};
+  for (std::uint64_t i = 0; i < 4000; ++i) {
+    const Status zeroed = world.run((*volume)->write_zeroes(i % 64 * kBlockBytes, kBlockBytes, kept));
+    if (!zeroed) return zeroed;
+    auto batch = world.run(primary.read_after(mirror.tail().lsn, 1));
+    if (!batch) return batch.error();
+    const Status applied = world.run(mirror.apply(std::move(*batch)));
+    if (!applied) return applied;
+  }
+  return ok();
+}
+
+/// It looked for room for its log without end, and nothing else of its node ran.
+TEST(FullPools, AMirrorWithoutRoomForItsLogGoesOnWhenItMayLetGo) {
+  SimLog log;
+  StoreShape large, small;
+  large.disk_bytes = 64 << 20;
+  small.disk_bytes = 8 << 20;
+  SimRuntime world(1);
+  StoreNode source(world, StoreNode::formatted(large, 1), large, 1);
+  StoreNode target(world, StoreNode::formatted(small, 2), small, 2);
+  ASSERT_TRUE(world.run(source.start()));
+  ASSERT_TRUE(world.run(target.open()));
+  const auto mode = ReplicationMode::kAsync;
+  ASSERT_TRUE(world.run(source.pool().create_group("g", Uuid{}, Role::kPrimary, mode)));
+  store::Group& primary = *source.group();
+  primary.serve(true);
+  const Uuid id = primary.identity().group;
+  ASSERT_TRUE(world.run(target.pool().create_group("g", id, Role::kMirror, mode)));
+  store::Group& mirror = *target.group();
+  ASSERT_TRUE(world.run(primary.create_volume("v", 64 * kBlockBytes, 4096)));
+  ASSERT_TRUE(world.run(mirror.apply(*world.run(primary.read_after(Lsn{0}, 1)))));
+
+  const Status refused = follow_block_by_block(world, primary, mirror);
+  ASSERT_FALSE(refused) << "it need not keep what its primary does not hold durably";
+  EXPECT_EQ(refused.error().code, ErrorCode::kNoSpace) << refused.error().message;
+  world.run_for(std::chrono::seconds(10));
+  mirror.set_primary_durable(mirror.head().lsn, mirror.head().lsn);
+  auto batch = world.run(primary.read_after(mirror.tail().lsn, 1));
+  ASSERT_TRUE(batch) << batch.error().message;
+  EXPECT_TRUE(world.run(mirror.apply(std::move(*batch))));
+  world.run(source.stop());
+  world.run(target.stop());
+}
+
 /// A point costs map nodes of its own: where these do not fit, it is refused, and nothing else
 /// changes.
 TEST(FullPools, KeepAPointOrRefuseIt) {
