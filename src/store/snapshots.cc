@@ -121,8 +121,11 @@ void Group::drop_snapshot(format::SnapshotId id) {
   auto found = snapshots_.find(id);
   CHECK(found != snapshots_.end() && found->second->readers == 0);
   for (const auto& volume : found->second->volumes) cache_.drop_volume(volume->tree);
-  log_event(Level::kInfo, "snapshot.deleted", "group={} snapshot={} lsn={}", name_,
-            found->second->state.name, found->second->state.at.lsn.value);
+  const auto& state = found->second->state;
+  if (state.kind != format::SnapshotKind::kMark) {
+    log_event(Level::kInfo, "snapshot.deleted", "group={} snapshot={} lsn={}", name_, state.name,
+              state.at.lsn.value);
+  }
   snapshots_.erase(found);
 }
 

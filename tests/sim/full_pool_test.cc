@@ -257,7 +257,8 @@ Status follow_block_by_block(SimRuntime& world, store::Group& primary, store::Gr
   if (!volume) return volume.error();
   const WriteOptions kept{.no_hole = true};
   for (std::uint64_t i = 0; i < 4000; ++i) {
-    const Status zeroed = world.run((*volume)->write_zeroes(i % 64 * kBlockBytes, kBlockBytes, kept));
+    const std::uint64_t at = i % 64 * kBlockBytes;
+    const Status zeroed = world.run((*volume)->write_zeroes(at, kBlockBytes, kept));
     if (!zeroed) return zeroed;
     auto batch = world.run(primary.read_after(mirror.tail().lsn, 1));
     if (!batch) return batch.error();
