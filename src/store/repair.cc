@@ -85,10 +85,13 @@ void Repair::end_census() {
 
 /// Whole, in memory that a device can be given.
 Task<Result<IoBuffer>> Repair::ask(const DamagedBlock& damaged) {
-  if (!source_) co_return Error{ErrorCode::kUnavailable, "this copy has no peer"};
   BlockVersion version = damaged.version;
-  auto looking = known_through(damaged);
-  version.through = co_await std::move(looking);
+  if (source_) {
+    auto looking = known_through(damaged);
+    version.through = co_await std::move(looking);
+  }
+  // Replication may have ended meanwhile.
+  if (!source_) co_return Error{ErrorCode::kUnavailable, "this copy has no peer"};
   auto asking = source_(version);
   auto got = co_await std::move(asking);
   if (!got) co_return Error(std::move(got.error()));

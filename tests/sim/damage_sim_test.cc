@@ -279,6 +279,34 @@ TEST(Damage, APromotionInTheMiddleLeavesNoReaderWaiting) {
   EXPECT_GT(failed, 0u);
 }
 
+/// Where the block is known from is read from the disk, states that nobody has read since the start
+/// among it: replication may end meanwhile.
+TEST(Damage, AStopInTheMiddleLeavesNoReaderWaiting) {
+  SimLog log;
+  std::size_t failed = 0;
+  for (std::uint64_t seed = 101; seed <= 140; ++seed) {
+    DamagedPair pair(seed);
+    ASSERT_TRUE(pair.ok());
+    PairNode& primary = pair.world.primary();
+    const auto block = pair.random.below(kBlocks);
+    ASSERT_TRUE(pair.snapshot("s") && pair.write({(block + 1) % kBlocks}) && pair.snapshot("t"));
+    primary.stop();
+    ASSERT_TRUE(primary.start());
+    ASSERT_TRUE(pair.level());
+    pair.rot(primary, {pair.expected[block]});
+    auto volume = primary.open_volume("v");
+    ASSERT_TRUE(volume);
+    std::optional<Result<IoBuffer>> got;
+    spawn(read_into(*volume, block, got));
+    pair.world.runtime().run_for(Nanoseconds(pair.random.below(2'000'000)));
+    volume->reset();
+    primary.stop();
+    ASSERT_TRUE(got) << "seed " << seed;
+    failed += *got ? 0 : 1;
+  }
+  EXPECT_GT(failed, 0u);
+}
+
 /// Lives in which one node at a time rots, at places that are in use or not, while a client writes,
 /// snapshots come and go and the link breaks. Whoever reads gets the right bytes or an error, and
 /// once the link holds, the right bytes.

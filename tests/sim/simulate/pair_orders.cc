@@ -75,6 +75,8 @@ Task<void> PairChaos::set_mode(Side& side, ReplicationMode mode) {
   if (!done || !can_be_asked(side)) co_return;
   chronicle_.mark("mode-changed");
   side.mode = mode;
+  // No event tells that it opened; a mode with a gate tells when that closes.
+  if (mode == ReplicationMode::kAsync) side.other->gate_closed = false;
   side.other->barrier = side.node->group()->tail().lsn;
 }
 
