@@ -15,16 +15,21 @@ constexpr std::uint32_t kDescriptorVersion = 3;  // 1: snapshots were a row; 2: 
 constexpr std::uint64_t kNodeBit = std::uint64_t{1} << 63;  // of a dead block's death
 constexpr std::size_t kCrcOffset = 8;
 
+/// A little more than it takes: every part is rounded up.
 std::size_t bytes_needed(const Descriptor& d) {
-  std::size_t n = 512 + d.name.size() + 16 * d.skipped.size() + 24 * d.history.size() +
-                  12 * d.log_zones.size() + 16 * d.bitmap.size();
-  for (const auto& v : d.volumes) n += 88 + 8 * v.height + v.name.size();
+  constexpr std::size_t kFixed = 512, kVolume = 128, kSnapshot = 192, kSlot = 128, kSetting = 8;
+  const auto of_volumes = [](const std::vector<VolumeState>& volumes) {
+    std::size_t n = 0;
+    for (const auto& v : volumes) n += kVolume + 8 * v.height + v.name.size();
+    return n;
+  };
+  std::size_t n = kFixed + d.name.size() + 16 * d.skipped.size() + 24 * d.history.size() +
+                  12 * d.log_zones.size() + 16 * d.bitmap.size() + of_volumes(d.volumes);
   for (const auto& s : d.snapshots) {
-    n += 140 + 16 * s.skipped.size() + s.name.size() + s.label.size();
-    for (const auto& v : s.volumes) n += 88 + 8 * v.height + v.name.size();
+    n += kSnapshot + 16 * s.skipped.size() + s.name.size() + s.label.size() + of_volumes(s.volumes);
   }
-  for (const auto& s : d.slots) n += 80 + s.address.size();
-  for (const auto& [key, value] : d.settings) n += 4 + key.size() + value.size();
+  for (const auto& s : d.slots) n += kSlot + s.address.size();
+  for (const auto& [key, value] : d.settings) n += kSetting + key.size() + value.size();
   return n;
 }
 

@@ -488,6 +488,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   Task<void> wait_queue_applied();
 
   // history.cc
+  std::size_t marks() const;
   bool mark_is_due() const;
   void trim_history();
   void give_up_history();

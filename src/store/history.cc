@@ -26,6 +26,8 @@ namespace {
 constexpr Nanoseconds kMarkEveryMin = std::chrono::seconds(1);
 constexpr Nanoseconds kMarkEveryMax = std::chrono::minutes(5);
 constexpr std::int64_t kMarksPerWindow = 100;
+/// While a mirror is away they all stay.
+constexpr std::size_t kMarksForSpaceMax = 16;
 constexpr std::uint64_t kPagesPerRead = 16;
 /// An operator looks for one of them; more are neither read nor sent.
 constexpr std::size_t kVolumeChangesMax = 1000;
@@ -151,6 +153,12 @@ std::optional<Lsn> Group::history_start(std::optional<Lsn> floor) const {
   return history_policy_ || has_marks || floor ? start : std::nullopt;
 }
 
+std::size_t Group::marks() const {
+  return static_cast<std::size_t>(std::count_if(
+      snapshots_.begin(), snapshots_.end(),
+      [](const auto& entry) { return entry.second->state.kind == format::SnapshotKind::kMark; }));
+}
+
 /// One is due when there is none, then after a share of the window in which something happened, and
 /// when space is wanted: only what died in front of a mark goes while the history begins there.
 bool Group::mark_is_due() const {
@@ -168,7 +176,7 @@ bool Group::mark_is_due() const {
           : std::clamp<Nanoseconds>(window / kMarksPerWindow, kMarkEveryMin, kMarkEveryMax);
   const auto now = runtime_.clock.utc().value;
   const bool is_old = now > at.utc.value + static_cast<std::uint64_t>(every.count());
-  return is_old || starved_ || has_much_to_free() ||
+  return is_old || ((starved_ || has_much_to_free()) && marks() < kMarksForSpaceMax) ||
          log_pages_since_checkpoint_ >= pool_.options().checkpoint_log_pages;
 }
 

@@ -316,6 +316,24 @@ TEST(DescriptorFormat, RandomContentSurvives) {
   }
 }
 
+/// The buffer was a little too small for each of them.
+TEST(DescriptorFormat, ManyVolumesInManySnapshotsFit) {
+  Descriptor d = descriptor();
+  d.volumes.assign(20, d.volumes[0]);
+  for (std::size_t i = 0; i < d.volumes.size(); ++i) d.volumes[i].id = VolumeId{std::uint32_t(i)};
+  for (auto& s : d.snapshots) s.volumes = d.volumes;
+  d.slots.assign(40, d.slots[0]);
+  const SnapshotState state = d.snapshots.back();
+  for (std::uint32_t i = 100; i < 400; ++i) {
+    d.snapshots.push_back(state);
+    d.snapshots.back().id = SnapshotId{i};
+  }
+  d.next_snapshot_id = SnapshotId{400};
+  const auto back = decode_descriptor(encode_descriptor(d));
+  ASSERT_TRUE(back) << back.error().message;
+  EXPECT_EQ(*back, d);
+}
+
 TEST(DescriptorFormat, EveryTruncationIsRefused) {
   const auto bytes = encode_descriptor(descriptor());
   for (std::size_t n = 0; n < bytes.size(); ++n) {
