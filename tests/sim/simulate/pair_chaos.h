@@ -78,7 +78,8 @@ class PairChaos {
     std::unique_ptr<Session> session;
     std::map<LineKey, Tail> tails;
     Nanoseconds resume_at{0};
-    std::size_t orders = 0;  // of the operator, under way
+    std::size_t orders = 0;       // of the operator, under way
+    std::size_t mode_orders = 0;  // ever
     bool promoting = false;
     bool fault_armed = false;  // of its disk, that may cost what is not durable
     bool read_fault_armed = false;

@@ -69,10 +69,11 @@ Task<void> PairChaos::set_mode(Side& side, ReplicationMode mode) {
   // Until it is known which of the two holds, nothing is expected of the mirror.
   close_windows(*side.other);
   side.mode = ReplicationMode::kAsync;
+  const std::size_t order = ++side.mode_orders;
   auto setting = side.node->control().set_mode("g", mode);
   const Status done = co_await std::move(setting);
   --side.orders;
-  if (!done || !can_be_asked(side)) co_return;
+  if (!done || !can_be_asked(side) || order != side.mode_orders) co_return;
   chronicle_.mark("mode-changed");
   side.mode = mode;
   // No event tells that it opened; a mode with a gate tells when that closes.

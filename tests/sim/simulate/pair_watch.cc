@@ -160,11 +160,14 @@ void PairChaos::watch_gate(Side& side) {
   if (side.node->is_dead() || side.node->group()->serving()) return;
   if (!primary.node->group()->serving() || primary.mode == ReplicationMode::kAsync) return;
   Line& line = lines_.at(primary.judged);
-  if (side.hold.line != primary.judged || side.hold.own || side.hold.model != line.newest())
-    side.hold = Hold{primary.judged, line.newest()};
-  if (side.hold.gated_from == 0) side.hold.gated_from = line.now().now();
   const bool level = key_of(side.node->group()->history()) == primary.judged &&
                      side.node->group()->head().lsn >= side.barrier;
+  const bool is_newest =
+      side.hold.line == primary.judged && !side.hold.own && side.hold.model == line.newest();
+  // It may still be in front of a rollback.
+  if (!is_newest && !level && line.newest() != 0) return;
+  if (!is_newest) side.hold = Hold{primary.judged, line.newest()};
+  if (side.hold.gated_from == 0) side.hold.gated_from = line.now().now();
   if (primary.mode == ReplicationMode::kSync && level) side.hold.written = kForever;
 }
 
