@@ -240,9 +240,9 @@ class Shipper {
   bool gating_ = false;
   std::optional<Nanoseconds> ask_until_;  // the link broke: writers wait until it is tried again
   Lsn barrier_;                           // in sync once the mirror has written up to here
-  std::optional<Lsn> stalled_until_;
-  std::optional<Lsn> flush_wanted_;  // a flush waits for at most this position
-  std::optional<Lsn> flush_asked_;   // the mirror was asked to be durable up to here
+  std::optional<Lsn> stalled_until_, unreadable_;  // the latter: of the log here
+  std::optional<Lsn> flush_wanted_;                // a flush waits for at most this position
+  std::optional<Lsn> flush_asked_;                 // the mirror was asked to be durable up to here
   Nanoseconds flush_asked_at_{};
   std::optional<Lsn> durable_wanted_;  // wait_durable()
 };

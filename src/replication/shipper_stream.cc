@@ -39,7 +39,7 @@ Task<void> Shipper::stream(Plan plan) {
   in_flight_.clear();
   in_flight_bytes_ = 0;
   pace_.reset(clock_.monotonic());
-  stalled_until_.reset();
+  stalled_until_ = unreadable_;
   flush_wanted_.reset();
   flush_asked_.reset();
   const auto now = clock_.monotonic();
@@ -145,6 +145,9 @@ Task<void> Shipper::send_loop(Plan plan) {
   if (!status && !link_failed_) {
     log_event(Level::kWarn, "slot.ship-failed", "group={} mirror={} after_lsn={} reason=\"{}\"",
               log_.identity().name, slot_.address, sent_.value, status.error().message);
+    // No writer may wait for what cannot be sent, however often it is tried.
+    if (status.error().code != ErrorCode::kNotFound) unreadable_ = sent_.next();
+    if (unreadable_) open_gate(status.error().message);
     fail_link(status.error().message);
   }
   sender_running_ = false;
@@ -418,6 +421,7 @@ void Shipper::update_gate() {
   if (stalled_until_) {
     if (acked_.written < *stalled_until_ || flush_asked_) return;
     stalled_until_.reset();
+    unreadable_.reset();
   }
   const std::uint64_t records = lag_records();
   const std::uint64_t bytes = lag_bytes();

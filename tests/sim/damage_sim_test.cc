@@ -307,6 +307,50 @@ TEST(Damage, AStopInTheMiddleLeavesNoReaderWaiting) {
   EXPECT_GT(failed, 0u);
 }
 
+Task<void> write_into(std::shared_ptr<Volume> volume, IoBuffer data, std::optional<Status>& out) {
+  auto done = co_await volume->write(0, std::move(data), {});
+  out = std::move(done);
+}
+
+/// A power cut took records from the mirror, which the primary then cannot read either. Each time
+/// that the mirror was back, as it seemed, the writers waited for it anew.
+TEST(Damage, WritersDoNotWaitForAMirrorThatCannotBeFed) {
+  SimLog log;
+  std::size_t tested = 0;
+  for (std::uint64_t seed = 1; seed <= 40; ++seed) {
+    DamagedPair pair(seed);
+    ASSERT_TRUE(pair.ok());
+    PairNode& primary = pair.world.primary();
+    PairNode& mirror = pair.world.mirror();
+    if (primary.pool().options().recent_bytes_max > 64 << 10) continue;  // it would not read
+    ASSERT_TRUE(pair.write({17}));
+    const Lsn lacking = primary.group()->tail().lsn;
+    auto volume = primary.open_volume("v");
+    ASSERT_TRUE(volume);
+    IoBuffer more = IoBuffer::on_heap(40 * kBlockBytes);
+    stamp_block(more, 1);
+    ASSERT_TRUE(pair.run((*volume)->write(20 * kBlockBytes, std::move(more), {})));
+    pair.rot(primary, {pair.expected[17]});
+    primary.pause();  // it does not see its mirror away
+    mirror.disk().power_off({.mode = CutOptions::Mode::kDropAll});
+    mirror.bury();
+    ASSERT_TRUE(mirror.start());
+    primary.resume();
+    if (mirror.group()->head().lsn >= lacking) continue;
+    ++tested;
+    IoBuffer data = IoBuffer::on_heap(kBlockBytes);
+    stamp_block(data, 1);
+    std::optional<Status> done;
+    spawn(write_into(*volume, std::move(data), done));
+    ASSERT_TRUE(pair.world.until([&] { return done.has_value(); }, 30s)) << seed << log.text();
+    EXPECT_TRUE(*done);
+    const auto slot = primary.status().slots.at(0);
+    EXPECT_FALSE(slot.in_sync);
+    EXPECT_NE(log.text().find("event=slot.degraded"), std::string::npos);
+  }
+  EXPECT_GT(tested, 0u);
+}
+
 /// Lives in which one node at a time rots, at places that are in use or not, while a client writes,
 /// snapshots come and go and the link breaks. Whoever reads gets the right bytes or an error, and
 /// once the link holds, the right bytes.
