@@ -636,7 +636,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   std::map<std::uint32_t, format::BitmapPage> bitmap_;
   std::vector<PoolBlock> descriptor_blocks_;
   AsyncMutex checkpoint_lock_;
-  format::Descriptor last_checkpoint_;    // point, volumes
+  format::Descriptor last_checkpoint_;    // point, role, volumes
   std::uint64_t checkpoint_reserve_ = 0;  // blocks the running checkpoint may still take
 
   std::shared_ptr<ImageSource> image_source_;

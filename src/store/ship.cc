@@ -377,6 +377,12 @@ Task<Status> Group::apply(RecordBatch batch) {
   {
     auto lock = co_await apply_lock_.lock();
     co_await ahead.reading.close();
+    // Not before this copy is a mirror on stable storage, too: a crash would leave a primary on the
+    // timeline that another node opened.
+    while (role_ != Role::kPrimary && last_checkpoint_.role == Role::kPrimary) {
+      Status kept = co_await checkpoint();
+      if (!kept) co_return kept;
+    }
     Status queued = co_await queue_incoming(batch, std::move(*incoming), completion);
     if (!queued) co_return queued;
   }

@@ -1,0 +1,86 @@
+// A primary that steps down follows the one that was promoted, perhaps before its own disk has
+// taken the new role. Whenever the power goes, it must not come back as a primary on the other's
+// timeline.
+#include <gtest/gtest.h>
+
+#include "tests/sim/store_node.h"
+
+namespace tandem::sim {
+namespace {
+
+Status write(SimRuntime& world, store::Group& group, std::uint64_t block) {
+  auto volume = group.open_volume("v");
+  if (!volume) return volume.error();
+  IoBuffer data = IoBuffer::on_heap(kBlockBytes);
+  std::memset(data.data(), static_cast<int>(block), data.size());
+  return world.run((*volume)->write(block * kBlockBytes, std::move(data), {}));
+}
+
+Status follow(SimRuntime& world, store::Group& from, store::Group& to) {
+  while (to.tail().lsn < from.head().lsn) {
+    auto batch = world.run(from.read_after(to.tail().lsn, 1 << 20));
+    if (!batch) return batch.error();
+    const Status applied = world.run(to.apply(std::move(*batch)));
+    if (!applied) return applied;
+  }
+  return ok();
+}
+
+Task<void> step_down(store::Group& group, std::optional<Status>& done) {
+  auto kept = co_await group.set_role(Role::kMirror);
+  done = std::move(kept);
+}
+
+TEST(StepDown, NoCrashLeavesAPrimaryOnAnothersTimeline) {
+  std::size_t followed = 0;
+  for (const std::uint64_t seed : seeds_to_run(1, 20)) {
+    SCOPED_TRACE(seed);
+    SimLog log;
+    SimRandom random(seed);
+    const StoreShape shape = StoreShape::from_seed(random.fork());
+    SimRuntime world(seed);
+    StoreNode a(world, StoreNode::formatted(shape, seed), shape, seed);
+    StoreNode b(world, StoreNode::formatted(shape, seed + 1), shape, seed + 1);
+    ASSERT_TRUE(world.run(a.start()));
+    ASSERT_TRUE(world.run(b.open()));
+    const auto mode = ReplicationMode::kAsync;
+    ASSERT_TRUE(world.run(a.pool().create_group("g", Uuid{}, Role::kPrimary, mode)));
+    a.group()->serve(true);
+    a.group()->set_log_hold(Lsn{0});
+    const Uuid id = a.group()->identity().group;
+    ASSERT_TRUE(world.run(b.pool().create_group("g", id, Role::kMirror, mode)));
+    ASSERT_TRUE(world.run(a.group()->create_volume("v", 64 * kBlockBytes, 4096)));
+    for (std::uint64_t i = 0; i < 8; ++i) ASSERT_TRUE(write(world, *a.group(), i));
+    ASSERT_TRUE(follow(world, *a.group(), *b.group()));
+    ASSERT_TRUE(world.run(b.group()->start_timeline()));
+    b.group()->serve(true);
+    for (std::uint64_t i = 0; i < 8; ++i) ASSERT_TRUE(write(world, *b.group(), i));
+
+    std::vector<SimImage> images;
+    a.disk().set_observer([&](SimDisk::Moment, const IoRequest&) {
+      const auto cut = random.chance(1, 2) ? CutOptions::Mode::kKeepAll : CutOptions::Mode::kRandom;
+      images.push_back(a.disk().crash_image({.mode = cut}, random));
+    });
+    std::optional<Status> done;
+    spawn(step_down(*a.group(), done));
+    ASSERT_TRUE(follow(world, *b.group(), *a.group()));
+    ASSERT_TRUE(world.run_until([&] { return done.has_value(); }));
+    a.disk().set_observer(nullptr);
+    EXPECT_TRUE(*done);
+    for (const auto& image : images) {
+      SimRuntime after(seed);
+      StoreNode left(after, image, shape, seed);
+      ASSERT_TRUE(after.run(left.open()));
+      const bool has_others = left.group()->history().back().timeline != Timeline{1};
+      EXPECT_FALSE(has_others && left.group()->role() == Role::kPrimary);
+      followed += has_others ? 1 : 0;
+      after.run(left.stop());
+    }
+    world.run(a.stop());
+    world.run(b.stop());
+  }
+  EXPECT_GT(followed, 0u);
+}
+
+}  // namespace
+}  // namespace tandem::sim
