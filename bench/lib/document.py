@@ -35,7 +35,9 @@ def markdown(results, systems, about, options):
         "- NBD over a Unix socket, fio's nbd engine; rows with flushes come from "
         "`bench/commit_load.cc`, for all systems, because fio does not wait for the write that a "
         "flush commits. There a latency lasts from the write to the end of its flush, if it has one.",
-        "- No page cache anywhere: all servers use O_DIRECT.",
+        "- No page cache anywhere: all servers use O_DIRECT. The storage below a virtual machine may "
+        "itself be a cache, so before 4 KiB reads and the mix each volume is read once from end to "
+        "end, not timed.",
         f"- Tandem: map cache {options['map_cache'] >> 20} MiB (the volume's map is "
         f"{options['size'] >> 28} MiB), pools {options['pool_factor']:g} times the volume and, "
         f"like the others' files, written before (`pool.prepare`){config}.",

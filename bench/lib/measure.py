@@ -22,8 +22,10 @@ def measure(system, workload, seconds, size, commit_load):
     system.activate()
     endpoint = system.endpoint
     if workload.fill_first:
-        run_load(workloads.fill_command(endpoint, size), 600)
+        run_load(workloads.whole_command(endpoint, "write", size), 600)
         system.settle()
+    if workload.read_first:
+        run_load(workloads.whole_command(endpoint, "read", size), 600)
     pids = system.pids()
     before = system.latency()
     load = os.getloadavg()[0]

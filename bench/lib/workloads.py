@@ -21,6 +21,7 @@ class Workload:
     flush_every: int = 0  # not 0: bench/commit_load instead of fio
     beside_stream: bool = False  # measured is a client beside a stream of large writes
     fill_first: bool = False  # the volume is written from end to end before, not timed
+    read_first: bool = False  # and read so: the storage below may itself be a cache
 
     @property
     def writes(self):
@@ -41,9 +42,9 @@ WORKLOADS = {w.name: w for w in (
              1),
     Workload("commit32-qd32", "32 clients, each flushes after 32 writes", "randwrite", 4096, 32,
              32),
-    Workload("read-qd1", "4 KiB random read, QD1", "randread", 4096, 1),
-    Workload("read-qd32", "4 KiB random read, QD32", "randread", 4096, 32),
-    Workload("mix-qd16", "4 KiB random, 70 % reads, QD16", "randrw", 4096, 16),
+    Workload("read-qd1", "4 KiB random read, QD1", "randread", 4096, 1, read_first=True),
+    Workload("read-qd32", "4 KiB random read, QD32", "randread", 4096, 32, read_first=True),
+    Workload("mix-qd16", "4 KiB random, 70 % reads, QD16", "randrw", 4096, 16, read_first=True),
     Workload("beside-stream", "QD1 write beside 200 MiB/s of 1 MiB writes",
              "randwrite", 4096, 1, beside_stream=True),
     Workload("write-1m-qd8", "1 MiB sequential write, QD8", "write", 1 << 20, 8),
@@ -72,9 +73,10 @@ def fio_command(workload, seconds, endpoint, size):
             [f"--offset={half}", f"--size={half}", f"--rate={STREAM_BYTES_PER_SECOND}"])
 
 
-def fill_command(endpoint, size):
+def whole_command(endpoint, mode, size):
+    """Writes or reads the volume from end to end."""
     return ["fio", "--output-format=json", "--thread", *endpoint["fio"],
-            *fio_job("fill", "write", 1 << 20, 8), f"--size={size}"]
+            *fio_job("whole", mode, 1 << 20, 8), f"--size={size}"]
 
 
 def commit_command(workload, seconds, endpoint, size, program):
