@@ -57,9 +57,13 @@ Task<void> PairChaos::add_mirror(Side& side) {
   if (!side.node->group()->slots().empty()) co_return;
   ++side.orders;
   chronicle_.say("operator: add a mirror to " + side.node->name());
+  close_windows(*side.other);
+  side.mode = ReplicationMode::kAsync;
+  const std::size_t order = ++side.mode_orders;  // it comes with a mode
   auto adding = side.node->control().add_mirror({"g", side.other->node->address(), swarm_.mode});
   const Status done = co_await std::move(adding);
   --side.orders;
+  if (done && can_be_asked(side) && order == side.mode_orders) side.mode = swarm_.mode;
   if (!done) chronicle_.say("no mirror of " + side.node->name() + ": " + done.error().message);
 }
 
