@@ -85,16 +85,6 @@ Status write_to_each_leaf(SimRuntime& world, store::Group& group) {
   return status;
 }
 
-Status follow(SimRuntime& world, store::Group& primary, store::Group& mirror) {
-  while (mirror.tail().lsn < primary.head().lsn) {
-    auto batch = world.run(primary.read_after(mirror.tail().lsn, 1 << 20));
-    if (!batch) return batch.error();
-    const Status applied = world.run(mirror.apply(std::move(*batch)));
-    if (!applied) return applied;
-  }
-  return ok();
-}
-
 TEST(MapMemory, AMirrorReadsTheLeavesOfABatchSideBySide) {
   SimLog log;
   StoreShape shape;

@@ -16,16 +16,6 @@ Status write(SimRuntime& world, store::Group& group, std::uint64_t block) {
   return world.run((*volume)->write(block * kBlockBytes, std::move(data), {}));
 }
 
-Status follow(SimRuntime& world, store::Group& from, store::Group& to) {
-  while (to.tail().lsn < from.head().lsn) {
-    auto batch = world.run(from.read_after(to.tail().lsn, 1 << 20));
-    if (!batch) return batch.error();
-    const Status applied = world.run(to.apply(std::move(*batch)));
-    if (!applied) return applied;
-  }
-  return ok();
-}
-
 Task<void> step_down(store::Group& group, std::optional<Status>& done) {
   auto kept = co_await group.set_role(Role::kMirror);
   done = std::move(kept);

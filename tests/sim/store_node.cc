@@ -213,6 +213,16 @@ Recovery promote_copy(const SimImage& image, const StoreShape& shape, std::uint6
   return open_and_read(image, shape, seed, nullptr, /*promote=*/true);
 }
 
+Status follow(SimRuntime& world, store::Group& primary, store::Group& mirror) {
+  while (mirror.tail().lsn < primary.head().lsn) {
+    auto batch = world.run(primary.read_after(mirror.tail().lsn, 1 << 20));
+    if (!batch) return batch.error();
+    const Status applied = world.run(mirror.apply(std::move(*batch)));
+    if (!applied) return applied;
+  }
+  return ok();
+}
+
 std::string imbalance(const store::Pool& pool) {
   std::uint64_t zones = 0;
   for (const store::Group* group : pool.groups()) {

@@ -86,6 +86,9 @@ class StoreNode final : public ClientTarget {
   std::unique_ptr<store::Pool> pool_;
 };
 
+/// The mirror applies what the primary's log has, to its head.
+Status follow(SimRuntime& world, store::Group& primary, store::Group& mirror);
+
 /// Every block of the pool is accounted for: empty, or which sum is wrong. While nothing is under
 /// way, so give it a moment: still_unbalanced() does.
 std::string imbalance(const store::Pool& pool);
