@@ -50,6 +50,9 @@ class ReplicatedLog {
   /// when they are recent, else from disk; includes records still in flight locally. Empty when
   /// `after` is tail(). Errors: kNotFound when the log no longer reaches there; kCorrupt, kIo.
   virtual Task<Result<RecordBatch>> read_after(Lsn after, std::size_t bytes_max) = 0;
+  /// So much payload this copy leaves without a flush of its own. What copies keep for each other
+  /// until they have told what they hold is a few times as much.
+  virtual std::uint64_t unflushed_bytes_max() const = 0;
   /// `listener` runs (on the reactor, soon) after tail() moved, on a mirror also after durable()
   /// did, or a flush began to wait for RemoteAck::durable; null to remove. One listener.
   virtual void set_append_listener(std::function<void()> listener) = 0;

@@ -22,8 +22,6 @@ struct ReplicationOptions {
   message::VersionRange versions = message::kProtocolVersions;
   /// A primary says where it is this often, half as often when idle; the mirror answers each time.
   Nanoseconds heartbeat_interval = std::chrono::seconds(1);
-  /// And whenever it has shipped so much: what copies keep for each other depends on it.
-  std::uint64_t heartbeat_bytes = 32u << 20;
   /// Silence of this length means that the other side is lost. Several heartbeats.
   Nanoseconds timeout = std::chrono::seconds(5);
   /// A dialled peer must answer the Hello, and an accepted one send its Start, within this time.

@@ -289,7 +289,7 @@ bool Shipper::has_news() const {
 /// is stuck and there is something to tell.
 bool Shipper::heartbeat_is_early() const {
   if (link_failed_ || !streaming_) return false;
-  if (sent_payload_ - said_payload_ >= options_.heartbeat_bytes) return true;
+  if (sent_payload_ - said_payload_ >= log_.unflushed_bytes_max()) return true;
   const bool is_stuck = !in_flight_.empty() && clock_.monotonic() - last_progress_ >= kStuck;
   return is_stuck && (said_.durable != log_.durable() || said_agreed_ != agreed_.lsn ||
                       said_.everywhere != owner_.durable_everywhere());

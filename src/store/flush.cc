@@ -5,7 +5,7 @@ namespace tandem::store {
 
 namespace {
 /// Of a pool: how much of it may be waiting for a flush.
-constexpr std::uint64_t kUndurableShare = 64;
+constexpr std::uint64_t kUnflushedShare = 32;
 }  // namespace
 
 /// Completes when everything up to `target` is on stable storage here and, with `remote`, on the
@@ -61,13 +61,16 @@ Task<Status> Group::flush_local_to(Lsn target) {
   co_return ok();
 }
 
+std::uint64_t Group::unflushed_bytes_max() const {
+  const std::uint64_t pool = pool_.superblock().blocks * kBlockBytes;
+  return std::min(pool_.options().flush_bytes, pool / kUnflushedShare);
+}
+
 /// What is not durable here the other copies must keep, so it is bounded also under a guest that
 /// never flushes.
 void Group::flush_if_much() {
   if (stopped_ || closing_ || flushing_) return;
-  const std::uint64_t pool = pool_.superblock().blocks * kBlockBytes;
-  const std::uint64_t much = std::min(pool_.options().flush_bytes, pool / kUndurableShare);
-  if (head_.payload_bytes - flushed_payload_ < much) return;
+  if (head_.payload_bytes - flushed_payload_ < unflushed_bytes_max()) return;
   flushed_payload_ = head_.payload_bytes;
   spawn([](Group& group) -> Task<void> { (void)co_await group.flush_local(); }(*this));
 }

@@ -201,6 +201,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   bool flush_waits_for_remote() const override {
     return remote_flush_waiters_ != 0 || awaits_others_;
   }
+  std::uint64_t unflushed_bytes_max() const override;
   void set_remote_ack(RemoteAck ack) override;
   void set_log_hold(std::optional<Lsn> from) override;
   void expect_nobody_else() override { unnamed_hold_.reset(); }

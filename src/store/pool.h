@@ -33,7 +33,7 @@ struct StoreOptions {
   std::uint32_t pages_in_flight_max = 4;       // log pages being written, per group
   std::uint64_t checkpoint_log_pages = 16384;  // a checkpoint starts at the latest after so many
   Nanoseconds flush_interval = std::chrono::seconds(1);  // background flush of an unflushed tail
-  std::uint64_t flush_bytes = 32 << 20;  // or when it has grown so long, if not before
+  std::uint64_t flush_bytes = 128 << 20;  // or when it has grown so long, if not before
   // Zones that were free for so long go back to what is below the pool, but for a reserve of them
   // that stays prepared; nothing: none does.
   std::optional<Nanoseconds> return_after;

@@ -111,7 +111,6 @@ Status PairNode::start(std::uint64_t cut_after) {
   options.catch_up_limit = 3s;
   options.pause_limit = 2s;
   options.replication.heartbeat_interval = 100ms;
-  options.replication.heartbeat_bytes = world_.shape().disk_bytes / 64;
   options.replication.timeout = 1s;
   options.replication.handshake_timeout = 1s;
   options.replication.backoff_first = 10ms;

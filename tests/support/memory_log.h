@@ -85,6 +85,7 @@ class MemoryLog final : public ReplicatedLog {
   Lsn log_start() const override { return base_.lsn; }
   Task<Result<Digest>> digest_at(Lsn at) override;
   Task<Result<RecordBatch>> read_after(Lsn after, std::size_t bytes_max) override;
+  std::uint64_t unflushed_bytes_max() const override { return 32 << 20; }
   void set_append_listener(std::function<void()> listener) override;
   bool flush_waits_for_remote() const override { return remote_flushes_ > 0; }
   void set_remote_ack(RemoteAck ack) override;
