@@ -14,7 +14,8 @@
 
 namespace tandem::replication {
 
-/// Positions said in heartbeats that are remembered until the mirror has found them equal.
+/// Positions said in heartbeats that both sides remember until the mirror has found them equal; of
+/// older ones the answer is not looked at.
 inline constexpr std::size_t kHeadsMax = 1024;
 
 struct ReplicationOptions {

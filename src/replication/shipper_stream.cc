@@ -11,7 +11,6 @@ namespace tandem::replication {
 
 namespace {
 
-/// Heartbeats whose answers are waited for; of older ones the answer is not looked at.
 /// A mirror that took nothing for so long may wait to hear what it can let go.
 constexpr Nanoseconds kStuck = std::chrono::milliseconds(50);
 
