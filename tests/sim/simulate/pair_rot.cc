@@ -8,7 +8,6 @@
 // gives the bytes back itself, as an operator with a backup would. Of a level pair it never does
 // that for the live volumes. Bytes that are wrong name themselves: see StoreModel.
 #include <algorithm>
-#include <cstring>
 #include <set>
 
 #include "tests/sim/simulate/pair_chaos.h"
@@ -101,18 +100,14 @@ void PairChaos::give_back(Side& side) {
   }
 }
 
-/// What that node's disk would hold if nothing had gone bad, nor a repair been torn (CutOptions).
+/// What that node's disk would hold if nothing had gone bad, nor a power cut torn its repair.
 SimImage PairChaos::without_rot(const Side& side, SimImage image) const {
   for (const auto& [page, rotten] : side.rotten) {
     SimPage now;
     image.read(page * kBlockBytes, now);
-    std::size_t strange = 0;
-    for (std::size_t at = 0; at < now.size(); at += kSectorBytes) {
-      const bool is_bad = std::memcmp(&now[at], &(*rotten.is)[at], kSectorBytes) == 0;
-      const bool is_good = std::memcmp(&now[at], &(*rotten.was)[at], kSectorBytes) == 0;
-      strange += is_bad || is_good ? 0 : 1;
-    }
-    if (strange <= 1) image.write(page * kBlockBytes, *rotten.was);
+    const SimPageRef live = side.node->disk().page(page);
+    const bool is_repaired = live && *live == *rotten.was;
+    if (now == *rotten.is || is_repaired) image.write(page * kBlockBytes, *rotten.was);
   }
   return image;
 }
