@@ -69,7 +69,8 @@ class ReplicatedLog {
   // --- mirror: applying --------------------------------------------------------------------
   /// Appends records exactly as they are: `batch.first` must follow tail() and `batch.before` equal
   /// its digest; checksums of all data are verified first. Completes when the records are on the
-  /// device (head() >= batch.last). Calls may overlap and complete in order.
+  /// device (head() >= batch.last). Calls may overlap and complete in order. A copy that was
+  /// primary is durably none any more before anything is appended.
   /// Errors: kCorrupt (nothing of the batch applied), kInvalid (does not follow), kNoSpace, kIo.
   virtual Task<Status> apply(RecordBatch batch) = 0;
   /// Everything applied before this call is durable afterwards, on this node only.

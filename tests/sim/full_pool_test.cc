@@ -279,12 +279,8 @@ TEST(FullPools, AMirrorWithoutRoomForItsLogGoesOnWhenItMayLetGo) {
   StoreNode target(world, StoreNode::formatted(small, 2), small, 2);
   ASSERT_TRUE(world.run(source.start()));
   ASSERT_TRUE(world.run(target.open()));
-  const auto mode = ReplicationMode::kAsync;
-  ASSERT_TRUE(world.run(source.pool().create_group("g", Uuid{}, Role::kPrimary, mode)));
+  ASSERT_TRUE(make_mirrored_group(world, source, target));
   store::Group& primary = *source.group();
-  primary.serve(true);
-  const Uuid id = primary.identity().group;
-  ASSERT_TRUE(world.run(target.pool().create_group("g", id, Role::kMirror, mode)));
   store::Group& mirror = *target.group();
   ASSERT_TRUE(world.run(primary.create_volume("v", 64 * kBlockBytes, 4096)));
   ASSERT_TRUE(world.run(mirror.apply(*world.run(primary.read_after(Lsn{0}, 1)))));

@@ -94,13 +94,9 @@ TEST(MapMemory, AMirrorReadsTheLeavesOfABatchSideBySide) {
   auto target = std::make_unique<StoreNode>(world, StoreNode::formatted(shape, 2), shape, 2);
   ASSERT_TRUE(world.run(source.start()));
   ASSERT_TRUE(world.run(target->open()));
-  ASSERT_TRUE(
-      world.run(source.pool().create_group("g", Uuid{}, Role::kPrimary, ReplicationMode::kAsync)));
+  ASSERT_TRUE(make_mirrored_group(world, source, *target));
   store::Group& primary = *source.group();
-  primary.serve(true);
   primary.set_log_hold(Lsn{0});
-  ASSERT_TRUE(world.run(target->pool().create_group("g", primary.identity().group, Role::kMirror,
-                                                    ReplicationMode::kAsync)));
   ASSERT_TRUE(world.run(primary.create_volume("v", kBlocks * kBlockBytes, 4096)));
   ASSERT_TRUE(write_to_each_leaf(world, primary));
   ASSERT_TRUE(follow(world, primary, *target->group()));

@@ -33,12 +33,8 @@ TEST(StepDown, NoCrashLeavesAPrimaryOnAnothersTimeline) {
     StoreNode b(world, StoreNode::formatted(shape, seed + 1), shape, seed + 1);
     ASSERT_TRUE(world.run(a.start()));
     ASSERT_TRUE(world.run(b.open()));
-    const auto mode = ReplicationMode::kAsync;
-    ASSERT_TRUE(world.run(a.pool().create_group("g", Uuid{}, Role::kPrimary, mode)));
-    a.group()->serve(true);
+    ASSERT_TRUE(make_mirrored_group(world, a, b));
     a.group()->set_log_hold(Lsn{0});
-    const Uuid id = a.group()->identity().group;
-    ASSERT_TRUE(world.run(b.pool().create_group("g", id, Role::kMirror, mode)));
     ASSERT_TRUE(world.run(a.group()->create_volume("v", 64 * kBlockBytes, 4096)));
     for (std::uint64_t i = 0; i < 8; ++i) ASSERT_TRUE(write(world, *a.group(), i));
     ASSERT_TRUE(follow(world, *a.group(), *b.group()));

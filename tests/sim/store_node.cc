@@ -213,6 +213,17 @@ Recovery promote_copy(const SimImage& image, const StoreShape& shape, std::uint6
   return open_and_read(image, shape, seed, nullptr, /*promote=*/true);
 }
 
+Status make_mirrored_group(SimRuntime& world, StoreNode& source, StoreNode& target) {
+  const auto mode = ReplicationMode::kAsync;
+  auto made = world.run(source.pool().create_group("g", Uuid{}, Role::kPrimary, mode));
+  if (!made) return made.error();
+  source.group()->serve(true);
+  const Uuid id = source.group()->identity().group;
+  auto mirror = world.run(target.pool().create_group("g", id, Role::kMirror, mode));
+  if (!mirror) return mirror.error();
+  return ok();
+}
+
 Status follow(SimRuntime& world, store::Group& primary, store::Group& mirror) {
   while (mirror.tail().lsn < primary.head().lsn) {
     auto batch = world.run(primary.read_after(mirror.tail().lsn, 1 << 20));

@@ -86,6 +86,8 @@ class StoreNode final : public ClientTarget {
   std::unique_ptr<store::Pool> pool_;
 };
 
+/// Makes group "g", served on `source` and with a mirror on `target`; both are open and empty.
+Status make_mirrored_group(SimRuntime& world, StoreNode& source, StoreNode& target);
 /// The mirror applies what the primary's log has, to its head.
 Status follow(SimRuntime& world, store::Group& primary, store::Group& mirror);
 
