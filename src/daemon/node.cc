@@ -140,7 +140,8 @@ Status Node::Impl::start() {
   auto opened = Storage::open(config, options.create_pool);
   if (!opened) return Error(std::move(opened.error()));
   storage = std::move(*opened);
-  auto created = rpc::Service::create(reactor(), storage->buffers(), service_options(config));
+  auto created = rpc::Service::create(reactor(), &reactor().readiness(), storage->buffers(),
+                                      service_options(config));
   if (!created) return Error(std::move(created.error()));
   service = std::move(*created);
   peers = std::make_unique<PeerControl>(service->peers());

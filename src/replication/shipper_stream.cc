@@ -176,6 +176,7 @@ Task<Status> Shipper::ship_next() {
   const auto now = clock_.monotonic();
   if (read->appended) log_.times().add(Stage::kShip, now - *read->appended);
   log_.times().add(Batch::kShipped, read->last.value - after.value);
+  const bool lone = in_flight_.empty() && sent_ == shippable();
   in_flight_.push_back({sent_, sent_payload_, payload + read->records.size(), now});
   in_flight_bytes_ += in_flight_.back().bytes;
   const bool flush = flush_due();
@@ -185,7 +186,7 @@ Task<Status> Shipper::ship_next() {
   }
   if (const auto rate = rate_limit(); rate && paced())
     pace_.spend(clock_.monotonic(), payload, *rate);
-  link_->send(Message(message::Records{std::move(*read), flush, compresses()}));
+  link_->send(Message(message::Records{std::move(*read), flush, compresses(), lone}));
   co_return ok();
 }
 

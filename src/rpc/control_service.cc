@@ -363,6 +363,7 @@ class ControlCall final : public Operation {
     } else {
       responder_->FinishWithError(to_status(status.error(), *context_), finish_tag_.arm());
     }
+    loop_->look_soon();
   }
 
   void on_finish(bool) { end(); }

@@ -39,6 +39,7 @@ using wire::Writer;
 
 constexpr std::uint32_t kCodecField = 7;
 constexpr std::uint32_t kRawBytesField = 8;
+constexpr std::uint32_t kLoneField = 9;
 constexpr std::uint32_t kPayloadField = 15;
 /// Larger runs of records travel as a slice of their own instead of being copied.
 constexpr std::size_t kRecordsCopyMax = 4096;
@@ -126,6 +127,7 @@ Result<grpc::ByteBuffer> encode_records(message::Records message) {
   const bool copy_records = batch.records.size() <= kRecordsCopyMax;
   Writer payload_head;
   auto payload = wire_payload(std::move(batch.payload), message.compress, payload_head);
+  payload_head.varint_field(kLoneField, message.lone ? 1 : 0);
   const auto payload_bytes = payload.bytes;
   if (payload_bytes != 0) payload_head.bytes_field(kPayloadField, payload_bytes);
   if (!batch.records.empty()) fields.bytes_field(6, batch.records.size());
@@ -322,6 +324,9 @@ Result<Message> decode_records(Reader& reader, std::size_t end, BufferPool& pool
       good = reader.varint(packing.codec);
     } else if (good && field == kRawBytesField && type == WireType::kVarint) {
       good = reader.varint(packing.raw_bytes);
+    } else if (good && field == kLoneField && type == WireType::kVarint) {
+      good = reader.varint(value);
+      out.lone = value != 0;
     } else if (good && field == kPayloadField && type == WireType::kBytes) {
       good = reader.varint(value) && read_payload(reader, value, packing, pool, batch.payload);
     } else {

@@ -1,21 +1,33 @@
-// The completion loop: gRPC's one completion queue of this process and the one thread of ours that
-// serves it, for all streams and unary calls in both directions.
+// The completion loop: gRPC's one completion queue of this process, for all streams and unary calls
+// in both directions, and who serves it.
 //
-// Why one: two threads in gRPC's poller hand its role to each other at every event, four context
-// switches an operation instead of one. What it has for the reactor is posted at once: only the
-// first post of several has to wake it. What the reactor begins and gRPC completes at once (nearly
-// every Write) is handled where it began: see begin().
+// With a Readiness that is the reactor: it waits for gRPC's sockets itself (rpc/sockets.h), has
+// gRPC read what came, and handles at once what that completed. A message goes from its socket to
+// the store, and an answer back, without a thread that hands it over: waking one costs more than
+// gRPC. When a write does not fit into its socket, much is on its way; then the loop's thread
+// serves, so that gRPC's copies and TLS have a core of their own, and gives back once writes fit
+// again.
+//
+// Without a Readiness, or where gRPC's sockets cannot be waited for, the thread always serves and
+// posts to the reactor. It is one, because two threads in gRPC's poller hand its role to each other
+// at every event.
+//
+// What the reactor begins and gRPC completes at once (nearly every Write) is handled where it
+// began: see begin().
 #pragma once
 
 #include <grpcpp/completion_queue.h>
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <set>
 #include <thread>
+#include <vector>
 
+#include "rpc/sockets.h"
 #include "tandem/base/check.h"
 #include "tandem/base/result.h"
 #include "tandem/base/spin.h"
@@ -50,6 +62,8 @@ class Operation : public std::enable_shared_from_this<Operation> {
   virtual ~Operation() = default;
   /// On the reactor, some time after Loop::wake().
   virtual void on_reactor() {}
+  /// On the reactor, once after Loop::wait_for_bytes().
+  virtual void on_bytes() {}
   /// Ends it as soon as possible because of `why`; any thread; harmless when it has ended.
   virtual void cancel(const Error& why) = 0;
 };
@@ -82,12 +96,15 @@ class Tag final : public Event {
 };
 
 /// Thread-safe. Must outlive nothing: operations hold it.
-class Loop {
+class Loop : public std::enable_shared_from_this<Loop> {
  public:
-  /// `executor` must outlive every call of wake().
-  /// `spin`: how long to look for more before sleeping, see tandem/base/spin.h.
-  Loop(Executor& executor, std::unique_ptr<grpc::ServerCompletionQueue> queue,
-       std::chrono::nanoseconds spin);
+  /// `executor` must outlive every call of wake(). `readiness`: the reactor's, which then serves;
+  /// null: the thread does.
+  /// `spin`: how long a thread that always serves looks for more before it sleeps, see
+  /// tandem/base/spin.h.
+  static std::shared_ptr<Loop> start(Executor& executor, Readiness* readiness,
+                                     std::unique_ptr<grpc::ServerCompletionQueue> queue,
+                                     std::chrono::nanoseconds spin);
   ~Loop();
   Loop(const Loop&) = delete;
   Loop& operator=(const Loop&) = delete;
@@ -104,16 +121,28 @@ class Loop {
   void wake(std::shared_ptr<Operation> operation);
 
   /// Calls `start`, which begins at most one operation of the caller's, and handles its completion
-  /// here if it comes at once, as that of a small write does: the loop's thread sleeps on. No lock
-  /// that a handler takes may be held. Other operations' completions stay the loop's.
+  /// here if it comes at once, as that of a small write does. No lock that a handler takes may be
+  /// held. Reactor's thread.
   template <class Start>
   void begin(Event& mine, Start&& start) {
-    Catch caught(queue_->cq());
-    start();
-    settle(mine, caught);
+    {
+      Catch caught(queue_->cq());
+      start();
+      settle(mine, caught);
+    }
+    if (writes_ != 0) lend();
   }
+  /// What began on the reactor without begin() may have completed at once: looks for it, soon.
+  void look_soon();
+  /// Has operation->on_bytes() called when sockets had something, at the latest a sweep later.
+  /// False when the thread serves: there is nobody who would call it. Reactor's thread.
+  bool wait_for_bytes(std::shared_ptr<Operation> operation);
+  /// Of every Write: between the two it is with gRPC.
+  void write_began() { ++writes_; }
+  void write_ended() { --writes_; }
 
-  /// Refuses new operations from here on.
+  /// Refuses new operations from here on, and lets the thread serve to the end: the reactor may
+  /// block. Reactor's thread, or any while the reactor does not run.
   void refuse();
   /// Cancels every operation that is listed, waits for all of them to leave, ends the thread. No
   /// server may be taking calls from the queue any more. Blocks, within bounds that gRPC keeps.
@@ -124,21 +153,54 @@ class Loop {
   class Catch {
    public:
     explicit Catch(grpc_completion_queue* queue);
-    /// True when there is one.
+    void open();
+    /// True when there is one; then nothing is kept any more until open().
     bool take(void** tag, bool* ok);
 
    private:
     grpc_completion_queue* queue_;
   };
   class Stray;
+  using Clock = std::chrono::steady_clock;
 
+  Loop(Executor& executor, std::unique_ptr<grpc::ServerCompletionQueue> queue,
+       std::chrono::nanoseconds spin);
+  void watch(Readiness& readiness);
+  template <class Work>
+  std::function<void()> while_here(Work work);
+  bool serves_here() const { return sockets_ && !lent_ && !ending_here_; }
+  void serve();
+  bool poll_one();
+  bool handle_caught(Catch& caught);
+  void tell_bytes();
+  void sweep();
+  void tick();
+  void lend();
+  void take_back();
   void run();
+  bool run_lent();
+  void run_always();
   void settle(Event& mine, Catch& caught);
+  static void handle(void* tag, bool ok);
 
   Executor& executor_;
   std::unique_ptr<grpc::ServerCompletionQueue> queue_;
+
+  // The reactor's; no sockets: the thread always serves.
+  std::unique_ptr<Sockets> sockets_;
+  bool lent_ = false;  // to the thread
+  bool ending_here_ = false;
+  bool sweep_is_due_ = false;
+  bool look_is_due_ = false;
+  std::vector<std::shared_ptr<Operation>> wait_for_bytes_;
+
+  std::atomic<int> writes_{0};                // with gRPC
+  std::atomic<Clock::time_point> full_at_{};  // a write did not fit
+
   std::mutex mutex_;
   std::condition_variable idle_;
+  std::condition_variable thread_wanted_;
+  bool thread_serves_ = false;                       // mutex_
   bool refusing_ = false;                            // mutex_
   bool stopped_ = false;                             // mutex_
   std::set<std::shared_ptr<Operation>> operations_;  // mutex_

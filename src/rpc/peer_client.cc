@@ -48,6 +48,7 @@ class PeerCall final : public Operation {
     reader_ = (stub_.*prepare)(context_.get(), request, loop_->queue());
     reader_->StartCall();
     reader_->Finish(&response_, &status_, finish_tag_.arm());
+    loop_->look_soon();
     return true;
   }
   void cancel(const Error&) override {

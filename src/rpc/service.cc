@@ -141,7 +141,7 @@ std::unique_ptr<Link> Dialer::dial(const std::string& address) {
 
 class GrpcService final : public Service {
  public:
-  GrpcService(Executor& executor, BufferPool& pool, ServiceOptions options,
+  GrpcService(Executor& executor, Readiness* readiness, BufferPool& pool, ServiceOptions options,
               const Certificates& certificates)
       : executor_(executor),
         pool_(pool),
@@ -149,7 +149,7 @@ class GrpcService final : public Service {
         server_credentials_(server_credentials(options_)),
         credentials_(options_.tls, options_.files, certificates),
         builder_(std::make_unique<grpc::ServerBuilder>()),
-        loop_(std::make_shared<Loop>(executor, builder_->AddCompletionQueue(), options_.spin)),
+        loop_(Loop::start(executor, readiness, builder_->AddCompletionQueue(), options_.spin)),
         dialer_(loop_, pool, options_, credentials_),
         peers_(make_peers(loop_, options_, credentials_)) {}
   ~GrpcService() override { stop(); }
@@ -248,8 +248,8 @@ void GrpcService::stop() {
 
 }  // namespace
 
-Result<std::unique_ptr<Service>> Service::create(Executor& executor, BufferPool& pool,
-                                                 ServiceOptions options) {
+Result<std::unique_ptr<Service>> Service::create(Executor& executor, Readiness* readiness,
+                                                 BufferPool& pool, ServiceOptions options) {
   Certificates certificates;
   if (options.tls) {
     auto loaded = load_certificates(options.files);
@@ -264,13 +264,13 @@ Result<std::unique_ptr<Service>> Service::create(Executor& executor, BufferPool&
   }
   route_grpc_log(true);
   return std::unique_ptr<Service>(
-      std::make_unique<GrpcService>(executor, pool, std::move(options), certificates));
+      std::make_unique<GrpcService>(executor, readiness, pool, std::move(options), certificates));
 }
 
 Result<std::unique_ptr<Service>> start_service(Executor& executor, BufferPool& pool,
                                                ServiceOptions options, Control& control,
                                                LinkAcceptor& acceptor) {
-  auto service = Service::create(executor, pool, std::move(options));
+  auto service = Service::create(executor, nullptr, pool, std::move(options));
   if (!service) return service;
   if (auto started = (*service)->start(control, acceptor); !started) return started.error();
   return service;

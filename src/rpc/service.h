@@ -21,15 +21,17 @@
 #include "tandem/control.h"
 #include "tandem/port/executor.h"
 #include "tandem/port/link.h"
+#include "tandem/port/readiness.h"
 
 namespace tandem::rpc {
 
 class Service {
  public:
-  /// Reads and checks the certificates, starts the thread; does not listen yet. kInvalid: the
+  /// Reads and checks the certificates, starts the thread; does not listen yet. `readiness`: the
+  /// reactor's, which then waits for gRPC's sockets; null: the thread does. kInvalid: the
   /// configuration, with the file and the cure.
-  static Result<std::unique_ptr<Service>> create(Executor& executor, BufferPool& pool,
-                                                 ServiceOptions options);
+  static Result<std::unique_ptr<Service>> create(Executor& executor, Readiness* readiness,
+                                                 BufferPool& pool, ServiceOptions options);
   virtual ~Service() = default;  // stops
 
   /// Links to other nodes, with this node's certificate; usable before start().

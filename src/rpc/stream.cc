@@ -8,6 +8,12 @@
 #include "tandem/base/log.h"
 
 namespace tandem::rpc {
+namespace {
+
+/// With several batches on their way, a Read that waits for bytes could leave one of them lie.
+constexpr unsigned kLoneInARow = 8;
+
+}  // namespace
 
 Stream::Stream(std::shared_ptr<Loop> loop, BufferPool& pool)
     : loop_(std::move(loop)), pool_(pool) {}
@@ -15,6 +21,10 @@ Stream::Stream(std::shared_ptr<Loop> loop, BufferPool& pool)
 // ---- the reactor's side ---------------------------------------------------------------------
 
 void Stream::send(Message message) {
+  {
+    std::lock_guard lock(mutex_);
+    note_pattern(message);
+  }
   auto bytes = encode(std::move(message));
   if (!bytes) {
     log_event(Level::kError, "link.unsendable", "reason=\"{}\"", bytes.error().message);
@@ -58,13 +68,16 @@ Task<Result<Message>> Stream::receive() {
         inbox_.pop_front();
         inbox_bytes_ -= next.bytes;
         // With more waiting, reading has fallen behind: no answer is going to overtake this Read.
-        if (!inbox_.empty()) arm_read();
+        if (!inbox_.empty()) {
+          arm_read();
+          loop_->look_soon();
+        }
         co_return std::move(next.message);
       }
       if (end_) co_return Error(*end_);
       receiver_waits_ = true;
-      arm_read();
     }
+    read_on();
     co_await readable_.wait();
   }
 }
@@ -86,6 +99,7 @@ void Stream::close(std::chrono::milliseconds linger) {
     advance();
     arm_read();
   }
+  loop_->look_soon();
   // Never from within: the caller does not expect its receive() to return before close() does.
   loop_->executor().post([self = shared_from_this()] { self->on_reactor(); });
   if (!here) return;
@@ -103,8 +117,38 @@ std::string Stream::peer() const {
 void Stream::on_reactor() {
   readable_.notify_all();
   drained_.notify_all();
+  read_on();
+}
+
+void Stream::read_on() {
+  {
+    std::lock_guard lock(mutex_);
+    if (awaits_bytes_ || reading_ || phase_ != Phase::kOpen) return;
+    if (lone_in_a_row_ >= kLoneInARow && !ending()) {
+      awaits_bytes_ = loop_->wait_for_bytes(shared_from_this());
+      if (awaits_bytes_) return;
+    }
+  }
+  loop_->begin(read_tag_, [this] {
+    std::lock_guard lock(mutex_);
+    arm_read();
+  });
+}
+
+void Stream::on_bytes() {
   std::lock_guard lock(mutex_);
+  awaits_bytes_ = false;
   arm_read();
+}
+
+/// A batch with another one on its way, and anything but batches and what answers them, ends it.
+void Stream::note_pattern(const Message& message) {
+  if (const auto* records = std::get_if<message::Records>(&message)) {
+    lone_in_a_row_ = records->lone ? lone_in_a_row_ + 1 : 0;
+  } else if (!std::holds_alternative<message::Ack>(message) &&
+             !std::holds_alternative<message::Heartbeat>(message)) {
+    lone_in_a_row_ = 0;
+  }
 }
 
 void Stream::cancel(const Error& why) {
@@ -115,6 +159,7 @@ void Stream::cancel(const Error& why) {
   give_up_writing();
   advance();
   arm_read();
+  loop_->look_soon();
 }
 
 void Stream::refuse(const Error& why) {
@@ -148,6 +193,7 @@ void Stream::advance() {
   if (phase_ != Phase::kOpen || writing_) return;
   if (!broken_ && !outbox_.empty()) {
     writing_ = true;
+    loop_->write_began();
     start_write(outbox_.front(), write_tag_.arm());
     return;
   }
@@ -176,6 +222,7 @@ void Stream::finish_completed() {
 // ---- the loop's side ------------------------------------------------------------------------
 
 void Stream::on_write(bool ok) {
+  loop_->write_ended();
   std::lock_guard lock(mutex_);
   writing_ = false;
   backlog_ -= outbox_.front().Length();
@@ -207,6 +254,7 @@ void Stream::on_read(bool ok) {
   } else if (!ending()) {
     if (peer_.empty()) peer_ = find_peer();
     if (*message) {
+      note_pattern(**message);
       inbox_.push_back({std::move(**message), bytes});
       inbox_bytes_ += bytes;
       if (receiver_waits_) {
@@ -249,6 +297,7 @@ void ClientStream::start() {
   grpc::GenericStub stub(channel_);
   call_ = stub.PrepareCall(context_.get(), "/tandem.v1.Replication/Stream", loop_->queue());
   call_->StartCall(start_tag_.arm());
+  loop_->look_soon();
   std::weak_ptr<Operation> weak = self;
   Error late{ErrorCode::kUnavailable, "no connection to " + address_ + " within " +
                                           std::to_string(options_.connect_timeout.count()) + " ms"};

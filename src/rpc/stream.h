@@ -7,8 +7,10 @@
 // one mutex that is never held while a coroutine runs. At most one Write and one Read are with
 // gRPC; what waits behind them is ours, counted, and bounded on the receiving side. Whoever sees
 // the previous Write done starts the next one, so that no write waits for a thread to wake up.
-// A Read is posted after the reactor has handled the message before it and has written its
-// answer (a Read first costs a system call of its own), unless messages pile up.
+// A Read is posted after the reactor has handled the message before it, unless messages pile up.
+// gRPC 1.51 answers each Read for which nothing is there yet with a WINDOW_UPDATE of its own, a
+// message more for both nodes (StreamFlowControl::UpdateAction). So where one batch at a time goes
+// to and fro, the Read is posted when bytes have come; the window then is updated by the answer.
 #pragma once
 
 #include <grpcpp/generic/generic_stub.h>
@@ -45,6 +47,7 @@ class Stream : public Operation {
   std::string peer() const;
 
   void on_reactor() override;
+  void on_bytes() override;
   void cancel(const Error& why) override;
 
  protected:
@@ -66,11 +69,13 @@ class Stream : public Operation {
 
   /// Ends the call with `why` as its status, which cancel() would leave out. Loop's thread.
   void refuse(const Error& why);
-  void advance();           // mutex_ held: starts the next write, or the end
-  void arm_read();          // mutex_ held: starts a read if one is due
-  void give_up_writing();   // mutex_ held
-  void set_end(Error why);  // mutex_ held: the first reason stays
-  void finish_completed();  // mutex_ held: kFinished when every completion is in
+  void advance();   // mutex_ held: starts the next write, or the end
+  void arm_read();  // mutex_ held: starts a read if one is due
+  void read_on();   // the same on the reactor, mutex_ not held, or when something came
+  void note_pattern(const Message& message);  // mutex_ held
+  void give_up_writing();                     // mutex_ held
+  void set_end(Error why);                    // mutex_ held: the first reason stays
+  void finish_completed();                    // mutex_ held: kFinished when every completion is in
   void on_write(bool ok);
   void on_read(bool ok);
   bool ending() const { return closing_ || end_.has_value(); }
@@ -97,6 +102,8 @@ class Stream : public Operation {
   std::deque<Received> inbox_;
   std::size_t inbox_bytes_ = 0;
   bool receiver_waits_ = false;
+  bool awaits_bytes_ = false;   // the next Read is begun by on_bytes()
+  unsigned lone_in_a_row_ = 0;  // batches, in either direction
   std::string peer_;
   grpc::ByteBuffer read_bytes_;
   Tag<Stream> write_tag_{this, &Stream::on_write};

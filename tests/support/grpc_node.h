@@ -158,9 +158,11 @@ class FakeControl final : public Control {
 
 class TestNode {
  public:
-  explicit TestNode(test::ThreadExecutor& executor, ServiceOptions options = plain())
-      : executor_(executor) {
-    auto made = Service::create(executor, pool, std::move(options));
+  /// `readiness`: the executor's thread serves gRPC's sockets with it; null: gRPC's thread does.
+  explicit TestNode(test::ThreadExecutor& executor, ServiceOptions options = plain(),
+                    Readiness* readiness = nullptr)
+      : executor_(executor), served_here_(readiness != nullptr) {
+    auto made = Service::create(executor, readiness, pool, std::move(options));
     EXPECT_TRUE(made.has_value()) << (made ? "" : made.error().message);
     service = std::move(*made);
     const auto started = service->start(control, acceptor);
@@ -169,7 +171,11 @@ class TestNode {
   ~TestNode() { stop(); }
   void stop() {
     executor_.run([this] { acceptor.links.clear(); });
-    service->stop();
+    stop_service();
+  }
+  void stop_service() {
+    if (!served_here_) return service->stop();
+    executor_.run([this] { service->stop(); });
   }
   std::string address() const { return "127.0.0.1:" + std::to_string(service->port()); }
 
@@ -193,6 +199,7 @@ class TestNode {
 
  private:
   test::ThreadExecutor& executor_;
+  const bool served_here_;
 };
 
 /// The next link that `node` accepts; none after ten seconds.

@@ -283,6 +283,10 @@ TEST_F(CodecTest, HandWrittenBytesEqualGeneratedOnes) {
       r->set_records(m.batch.records.data(), m.batch.records.size());
       r->set_payload(joined(payload));
       EXPECT_EQ(encoded(m), reference.SerializeAsString()) << record_bytes << " " << pieces;
+      auto lone = records_message(record_bytes, payload);
+      lone.lone = true;
+      r->set_lone(true);
+      EXPECT_EQ(encoded(lone), reference.SerializeAsString()) << record_bytes << " " << pieces;
     }
   }
   message::ImageBlocks blocks;
@@ -461,7 +465,15 @@ TEST_F(CodecTest, AnySlicingOfTheBytesDecodesAlike) {
     EXPECT_EQ(batch.first, Lsn(5));
     EXPECT_EQ(batch.after, Digest(2));
     EXPECT_TRUE(std::get<message::Records>(*back).flush);
+    EXPECT_FALSE(std::get<message::Records>(*back).lone);
   }
+}
+
+TEST_F(CodecTest, ALoneBatchSaysSo) {
+  auto m = records_message(50, {filled(4096, 1)});
+  m.lone = true;
+  const auto back = decoded(encoded(m));
+  EXPECT_TRUE(std::get<message::Records>(back.value()).lone);
 }
 
 TEST_F(CodecTest, UnknownFieldsAreSkipped) {

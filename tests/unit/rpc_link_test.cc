@@ -8,8 +8,10 @@
 #include <thread>
 
 #include "rpc/link_codec.h"
+#include "rpc/sockets.h"
 #include "rpc/stream.h"
 #include "tests/support/grpc_node.h"
+#include "tests/support/poll_readiness.h"
 
 namespace tandem::rpc {
 namespace {
@@ -47,7 +49,8 @@ struct Pair {
   std::unique_ptr<Link> acceptor;
 };
 
-class LinkTest : public testing::Test {
+/// The parameter: the reactor serves gRPC's sockets; else gRPC's thread does.
+class LinkTest : public testing::TestWithParam<bool> {
  protected:
   ~LinkTest() override {
     executor_.run([this] {
@@ -78,10 +81,15 @@ class LinkTest : public testing::Test {
 
  public:
   ThreadExecutor executor_;
-  TestNode a_{executor_};
-  TestNode b_{executor_};
+  test::PollReadiness sockets_{executor_};
+  TestNode a_{executor_, TestNode::plain(), GetParam() ? &sockets_ : nullptr};
+  TestNode b_{executor_, TestNode::plain(), GetParam() ? &sockets_ : nullptr};
   Pair pair_;
 };
+
+INSTANTIATE_TEST_SUITE_P(ServedBy, LinkTest, testing::Bool(), [](const auto& info) {
+  return std::string(info.param ? "TheReactor" : "AThread");
+});
 
 Task<void> exchange_every_kind(LinkTest& t) {
   auto& there = *t.pair_.dialer;
@@ -113,7 +121,7 @@ Task<void> exchange_every_kind(LinkTest& t) {
   }
   EXPECT_EQ(there.peer(), "");  // no TLS, no name
 }
-TEST_F(LinkTest, EveryKindOfMessageInBothDirections) { run(exchange_every_kind); }
+TEST_P(LinkTest, EveryKindOfMessageInBothDirections) { run(exchange_every_kind); }
 
 constexpr std::uint64_t kMany = 10000;
 
@@ -157,7 +165,7 @@ Task<void> send_many(LinkTest& t) {
   EXPECT_EQ(received, kMany);
   EXPECT_EQ(t.pair_.dialer->backlog_bytes(), 0u);
 }
-TEST_F(LinkTest, ManySmallRecordsInOrderWithAcknowledgements) { run(send_many); }
+TEST_P(LinkTest, ManySmallRecordsInOrderWithAcknowledgements) { run(send_many); }
 
 Task<void> send_large(LinkTest& t) {
   for (std::uint64_t i = 1; i <= 32; ++i) {
@@ -174,7 +182,7 @@ Task<void> send_large(LinkTest& t) {
     EXPECT_TRUE(payload[0].is_block_aligned());
   }
 }
-TEST_F(LinkTest, LargePayloadsArriveWholeAndAligned) { run(send_large); }
+TEST_P(LinkTest, LargePayloadsArriveWholeAndAligned) { run(send_large); }
 
 /// The receiver does not read: the sender's backlog grows, and what is kept at the receiver does
 /// not.
@@ -204,7 +212,7 @@ Task<void> fill_a_silent_receiver(LinkTest& t) {
   co_await std::move(drained);
   EXPECT_EQ(link.backlog_bytes(), 0u);
 }
-TEST_F(LinkTest, ASilentReceiverHoldsBackTheSender) { run(fill_a_silent_receiver); }
+TEST_P(LinkTest, ASilentReceiverHoldsBackTheSender) { run(fill_a_silent_receiver); }
 
 Task<void> close_with_messages_in_flight(Link& closing, Link& other, bool& done) {
   for (std::uint64_t i = 1; i <= 50; ++i) closing.send(records(i));
@@ -242,8 +250,8 @@ Task<void> acceptor_closes(LinkTest& t) {
   co_await std::move(task);
   EXPECT_TRUE(done);
 }
-TEST_F(LinkTest, CloseByTheDialerDeliversWhatWasSent) { run(dialer_closes); }
-TEST_F(LinkTest, CloseByTheAcceptorDeliversWhatWasSent) { run(acceptor_closes); }
+TEST_P(LinkTest, CloseByTheDialerDeliversWhatWasSent) { run(dialer_closes); }
+TEST_P(LinkTest, CloseByTheAcceptorDeliversWhatWasSent) { run(acceptor_closes); }
 
 /// The dialer goes on sending: what the acceptor said before it closed must still be heard.
 Task<void> refuse_a_busy_dialer(LinkTest& t) {
@@ -259,7 +267,7 @@ Task<void> refuse_a_busy_dialer(LinkTest& t) {
   co_await std::move(drained);
   EXPECT_EQ(t.pair_.dialer->backlog_bytes(), 0u);
 }
-TEST_F(LinkTest, ARefusalReachesABusyDialer) { run(refuse_a_busy_dialer); }
+TEST_P(LinkTest, ARefusalReachesABusyDialer) { run(refuse_a_busy_dialer); }
 
 Task<void> receive_into(Link& link, std::optional<Result<Message>>& out) {
   auto got = co_await link.receive();
@@ -282,8 +290,8 @@ Task<void> dialer_ends_receive(LinkTest& t) { return close_ends_own_receive(t, *
 Task<void> acceptor_ends_receive(LinkTest& t) {
   return close_ends_own_receive(t, *t.pair_.acceptor);
 }
-TEST_F(LinkTest, CloseEndsAPendingReceiveOfTheDialer) { run(dialer_ends_receive); }
-TEST_F(LinkTest, CloseEndsAPendingReceiveOfTheAcceptor) { run(acceptor_ends_receive); }
+TEST_P(LinkTest, CloseEndsAPendingReceiveOfTheDialer) { run(dialer_ends_receive); }
+TEST_P(LinkTest, CloseEndsAPendingReceiveOfTheAcceptor) { run(acceptor_ends_receive); }
 
 /// A peer that never reads cannot keep a closed link's messages for ever.
 Task<void> close_towards_a_silent_peer(LinkTest& t, TestNode& hasty) {
@@ -299,22 +307,64 @@ Task<void> close_towards_a_silent_peer(LinkTest& t, TestNode& hasty) {
     co_await sleep_for(t.executor_, 1ms);
   EXPECT_EQ(link->backlog_bytes(), 0u);
 }
-TEST_F(LinkTest, LingeringIsBounded) {
+TEST_P(LinkTest, LingeringIsBounded) {
   auto options = TestNode::plain();
   options.linger = 100ms;
   TestNode hasty(executor_, options);
   executor_.run_task([&] { return close_towards_a_silent_peer(*this, hasty); });
 }
 
-TEST_F(LinkTest, StoppingANodeCutsItsLinks) {
+TEST(SocketsTest, WhereThisGrpcWaitsIsKnown) {
+  if (grpc::Version().rfind("1.51.", 0) != 0) GTEST_SKIP() << "gRPC " << grpc::Version();
+  EXPECT_GE(Sockets::epoll_set(), 0);
+}
+
+/// One batch at a time, each answered, as a single writer's: a Read waits for bytes.
+Task<void> ping_pong(LinkTest& t) {
+  auto& there = *t.pair_.dialer;
+  auto& here = *t.pair_.acceptor;
+  const auto block = filled(t.a_.pool, kBlockBytes, 1);
+  for (std::uint64_t i = 1; i <= 100; ++i) {
+    auto batch = records(i, {block});
+    batch.lone = true;
+    there.send(std::move(batch));
+    auto got = co_await here.receive();
+    EXPECT_TRUE(got.has_value() && std::get<message::Records>(*got).batch.first == Lsn(i));
+    if (!got) co_return;
+    here.send(message::Ack{Lsn(i), Lsn(i), Lsn(i)});
+    auto answer = co_await there.receive();
+    EXPECT_TRUE(answer.has_value() && std::get<message::Ack>(*answer).written == Lsn(i));
+    if (!answer) co_return;
+  }
+}
+TEST_P(LinkTest, LoneBatchesGoToAndFro) { run(ping_pong); }
+
+/// Said to be alone and followed all the same: those behind it come, too.
+Task<void> follow_lone_batches(LinkTest& t) {
+  co_await ping_pong(t);
+  const auto block = filled(t.a_.pool, kBlockBytes, 1);
+  for (std::uint64_t i = 101; i <= 140; ++i) {
+    auto batch = records(i, {block});
+    batch.lone = true;
+    t.pair_.dialer->send(std::move(batch));
+  }
+  for (std::uint64_t i = 101; i <= 140; ++i) {
+    auto got = co_await t.pair_.acceptor->receive();
+    EXPECT_TRUE(got.has_value() && std::get<message::Records>(*got).batch.first == Lsn(i));
+    if (!got) co_return;
+  }
+}
+TEST_P(LinkTest, WhatFollowsALoneBatchIsNotLeft) { run(follow_lone_batches); }
+
+TEST_P(LinkTest, StoppingANodeCutsItsLinks) {
   executor_.run_task([this] { return connect(*this); });
   std::optional<Result<Message>> dialer, acceptor;
   executor_.run([&] {
     spawn(receive_into(*pair_.dialer, dialer));
     spawn(receive_into(*pair_.acceptor, acceptor));
   });
-  b_.service->stop();
-  a_.service->stop();
+  b_.stop_service();
+  a_.stop_service();
   executor_.run([] {});  // what stop() posted has run
   executor_.run([&] {
     ASSERT_TRUE(dialer && !*dialer);
@@ -328,13 +378,13 @@ TEST_F(LinkTest, StoppingANodeCutsItsLinks) {
   });
 }
 
-TEST_F(LinkTest, ABusyNodeStopsCleanly) {
+TEST_P(LinkTest, ABusyNodeStopsCleanly) {
   executor_.run_task([this] { return connect(*this); });
   executor_.run([&] {
     for (int i = 1; i <= 64; ++i)
       pair_.dialer->send(records(static_cast<std::uint64_t>(i), {filled(a_.pool, 1 << 20, 1)}));
   });
-  a_.service->stop();
+  a_.stop_service();
   EXPECT_EQ(payload_slices_outstanding(), 0u);
 }
 
@@ -389,7 +439,7 @@ class RudeListener {
   std::vector<int> clients_;
 };
 
-TEST_F(LinkTest, DialingNobodySaysSo) {
+TEST_P(LinkTest, DialingNobodySaysSo) {
   std::string free_address;
   {
     RudeListener gone("");
@@ -407,7 +457,7 @@ TEST_F(LinkTest, DialingNobodySaysSo) {
   }
 }
 
-TEST_F(LinkTest, DialingAnotherProtocolEndsWithAnError) {
+TEST_P(LinkTest, DialingAnotherProtocolEndsWithAnError) {
   std::string message;
   RudeListener nbd(std::string("NBDMAGICIHAVEOPT\0\3", 18));
   executor_.run_task(
@@ -417,7 +467,7 @@ TEST_F(LinkTest, DialingAnotherProtocolEndsWithAnError) {
       [&] { return dial_and_expect(a_, http.address(), ErrorCode::kUnavailable, message); });
 }
 
-TEST_F(LinkTest, DialingASilentPortEndsInBoundedTime) {
+TEST_P(LinkTest, DialingASilentPortEndsInBoundedTime) {
   auto options = TestNode::plain();
   options.connect_timeout = 300ms;
   TestNode hasty(executor_, options);
@@ -428,7 +478,7 @@ TEST_F(LinkTest, DialingASilentPortEndsInBoundedTime) {
 }
 
 /// Bytes that are no HTTP/2, in many forms, on the service's port; the service goes on.
-TEST_F(LinkTest, GarbageOnThePortHarmsNobodyElse) {
+TEST_P(LinkTest, GarbageOnThePortHarmsNobodyElse) {
   const std::string garbage[] = {"", std::string(100000, '\xff'), "GET / HTTP/1.1\r\n\r\n",
                                  "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + std::string(5000, '\x7f'),
                                  std::string(10, '\0')};
@@ -447,7 +497,7 @@ TEST_F(LinkTest, GarbageOnThePortHarmsNobodyElse) {
   run(exchange_every_kind);
 }
 
-TEST_F(LinkTest, ASecondServiceOnTheSamePortIsRefused) {
+TEST_P(LinkTest, ASecondServiceOnTheSamePortIsRefused) {
   auto options = TestNode::plain();
   options.listen = b_.address();
   BufferPool pool{1 << 20};
@@ -484,7 +534,7 @@ Task<void> two_streams(LinkTest& t) {
   auto end = co_await second->receive();
   EXPECT_FALSE(end.has_value());
 }
-TEST_F(LinkTest, StreamsAreIndependent) { run(two_streams); }
+TEST_P(LinkTest, StreamsAreIndependent) { run(two_streams); }
 
 }  // namespace
 }  // namespace tandem::rpc

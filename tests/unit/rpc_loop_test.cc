@@ -33,17 +33,18 @@ class Witness final : public Event {
 struct LoopTest : testing::Test {
   /// An operation that completes at once, on the thread that begins it.
   void ring(grpc::Alarm& alarm, Event& event) {
-    alarm.Set(loop.queue(), gpr_inf_past(GPR_CLOCK_MONOTONIC), static_cast<Event*>(&event));
+    alarm.Set(loop->queue(), gpr_inf_past(GPR_CLOCK_MONOTONIC), static_cast<Event*>(&event));
   }
   NoExecutor executor;
   grpc::ServerBuilder builder;
-  Loop loop{executor, builder.AddCompletionQueue(), std::chrono::nanoseconds(0)};
+  const std::shared_ptr<Loop> loop = Loop::start(
+      executor, nullptr, builder.AddCompletionQueue(), std::chrono::nanoseconds(0));
   grpc::Alarm first, second;
 };
 
 TEST_F(LoopTest, WhatCompletesAtOnceIsHandledWhereItBegan) {
   Witness mine;
-  loop.begin(mine, [&] { ring(first, mine); });
+  loop->begin(mine, [&] { ring(first, mine); });
   const auto [ok, thread] = mine.wait();
   EXPECT_TRUE(ok);
   EXPECT_EQ(thread, std::this_thread::get_id());
@@ -51,7 +52,7 @@ TEST_F(LoopTest, WhatCompletesAtOnceIsHandledWhereItBegan) {
 
 TEST_F(LoopTest, WhatOthersBeganStaysWithTheLoop) {
   Witness mine, other;
-  loop.begin(mine, [&] { ring(first, other); });
+  loop->begin(mine, [&] { ring(first, other); });
   const auto [ok, thread] = other.wait();
   EXPECT_TRUE(ok);
   EXPECT_NE(thread, std::this_thread::get_id());
@@ -59,7 +60,7 @@ TEST_F(LoopTest, WhatOthersBeganStaysWithTheLoop) {
 
 TEST_F(LoopTest, WhatComesBehindStaysWithTheLoop) {
   Witness mine, other;
-  loop.begin(mine, [&] {
+  loop->begin(mine, [&] {
     ring(first, mine);
     ring(second, other);
   });
@@ -69,9 +70,9 @@ TEST_F(LoopTest, WhatComesBehindStaysWithTheLoop) {
 
 TEST_F(LoopTest, WhatCompletesLaterIsTheLoops) {
   Witness mine;
-  loop.begin(mine, [&] {
+  loop->begin(mine, [&] {
     const auto soon = gpr_time_from_millis(10, GPR_TIMESPAN);
-    first.Set(loop.queue(), gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), soon),
+    first.Set(loop->queue(), gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), soon),
               static_cast<Event*>(&mine));
   });
   EXPECT_NE(mine.wait().second, std::this_thread::get_id());
@@ -79,7 +80,7 @@ TEST_F(LoopTest, WhatCompletesLaterIsTheLoops) {
 
 TEST_F(LoopTest, NothingNeedsToBegin) {
   Witness mine;
-  loop.begin(mine, [] {});
+  loop->begin(mine, [] {});
 }
 
 }  // namespace

@@ -310,7 +310,7 @@ TEST_F(TlsTest, BadFilesAreNamedAtTheStart) {
     options.tls = true;
     options.files = files;
     BufferPool pool{1 << 20};
-    auto made = Service::create(executor_, pool, options);
+    auto made = Service::create(executor_, nullptr, pool, options);
     ASSERT_FALSE(made.has_value());
     EXPECT_EQ(made.error().code, ErrorCode::kInvalid);
     EXPECT_MENTIONS(made.error().message, word);
