@@ -23,7 +23,7 @@ constexpr Nanoseconds kSweepDelay = std::chrono::milliseconds(5);
 constexpr int kSweepPolls = 8;
 /// What gRPC completes by the clock (a deadline has passed) is nobody's socket.
 constexpr Nanoseconds kTick = std::chrono::milliseconds(200);
-/// The thread serves for this long behind the last write that did not fit.
+/// The thread serves for this long behind the last time that much was on its way.
 constexpr std::chrono::milliseconds kLent{20};
 
 gpr_timespec from_now(std::chrono::milliseconds time) {
@@ -232,10 +232,9 @@ void Loop::tell_bytes() {
   for (const auto& operation : std::exchange(wait_for_bytes_, {})) operation->on_bytes();
 }
 
-/// A write waits for room in its socket.
 void Loop::lend() {
   if (!sockets_) return;
-  full_at_ = Clock::now();
+  much_at_ = Clock::now();
   if (!serves_here()) return;
   lent_ = true;
   sockets_->ignore();
@@ -245,6 +244,11 @@ void Loop::lend() {
   }
   thread_wanted_.notify_all();
   tell_bytes();
+}
+
+void Loop::expect_much() {
+  if (executor_.is_here()) return lend();
+  much_at_ = Clock::now();
 }
 
 void Loop::take_back() {
@@ -276,7 +280,7 @@ bool Loop::run_lent() {
     const auto next = queue_->AsyncNext(&tag, &ok, from_now(kLent));
     if (next == grpc::CompletionQueue::SHUTDOWN) return false;
     if (next == grpc::CompletionQueue::GOT_EVENT) handle(tag, ok);
-    if (writes_ != 0 || Clock::now() < full_at_.load() + kLent) continue;
+    if (writes_ != 0 || Clock::now() < much_at_.load() + kLent) continue;
     std::lock_guard lock(mutex_);
     if (refusing_) continue;
     thread_serves_ = false;

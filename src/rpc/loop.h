@@ -4,9 +4,9 @@
 // With a Readiness that is the reactor: it waits for gRPC's sockets itself (rpc/sockets.h), has
 // gRPC read what came, and handles at once what that completed. A message goes from its socket to
 // the store, and an answer back, without a thread that hands it over: waking one costs more than
-// gRPC. When a write does not fit into its socket, much is on its way; then the loop's thread
-// serves, so that gRPC's copies and TLS have a core of their own, and gives back once writes fit
-// again.
+// gRPC. When a write does not fit into its socket, or a large message has come, much is on its way;
+// then the loop's thread serves, so that gRPC's copies and TLS have a core of their own, and gives
+// back a moment after the last of them.
 //
 // Without a Readiness, or where gRPC's sockets cannot be waited for, the thread always serves and
 // posts to the reactor. It is one, because two threads in gRPC's poller hand its role to each other
@@ -137,6 +137,8 @@ class Loop : public std::enable_shared_from_this<Loop> {
   /// Has operation->on_bytes() called when sockets had something, at the latest a sweep later.
   /// False when the thread serves: there is nobody who would call it. Reactor's thread.
   bool wait_for_bytes(std::shared_ptr<Operation> operation);
+  /// Much comes, and more will: the thread serves for a while. Any thread.
+  void expect_much();
   /// Of every Write: between the two it is with gRPC.
   void write_began() { ++writes_; }
   void write_ended() { --writes_; }
@@ -195,7 +197,7 @@ class Loop : public std::enable_shared_from_this<Loop> {
   std::vector<std::shared_ptr<Operation>> wait_for_bytes_;
 
   std::atomic<int> writes_{0};                // with gRPC
-  std::atomic<Clock::time_point> full_at_{};  // a write did not fit
+  std::atomic<Clock::time_point> much_at_{};  // was on its way
 
   std::mutex mutex_;
   std::condition_variable idle_;

@@ -12,6 +12,8 @@ namespace {
 
 /// With several batches on their way, a Read that waits for bytes could leave one of them lie.
 constexpr unsigned kLoneInARow = 8;
+/// Of one message: long writes, or a mirror that catches up. Dozens of small writes are less.
+constexpr std::size_t kMuchBytes = 192 << 10;
 
 }  // namespace
 
@@ -245,6 +247,7 @@ void Stream::on_read(bool ok) {
     bytes = read_bytes_.Length();
     message = decode(read_bytes_, pool_);
     read_bytes_.Clear();
+    if (bytes >= kMuchBytes) loop_->expect_much();
   }
   std::lock_guard lock(mutex_);
   reading_ = false;
