@@ -37,10 +37,7 @@ using wire::Reader;
 using wire::WireType;
 using wire::Writer;
 
-constexpr std::uint32_t kCodecField = 7;
-constexpr std::uint32_t kRawBytesField = 8;
-constexpr std::uint32_t kLoneField = 9;
-constexpr std::uint32_t kPayloadField = 15;
+constexpr std::uint32_t kCodecField = 7, kRawBytesField = 8, kLoneField = 9, kPayloadField = 15;
 /// Larger runs of records travel as a slice of their own instead of being copied.
 constexpr std::size_t kRecordsCopyMax = 4096;
 
@@ -314,8 +311,7 @@ Result<Message> decode_records(Reader& reader, std::size_t end, BufferPool& pool
     } else if (good && field == 4 && type == WireType::kFixed64) {
       good = reader.fixed64(batch.after.value);
     } else if (good && field == 5 && type == WireType::kVarint) {
-      good = reader.varint(value);
-      out.flush = value != 0;
+      good = reader.flag(out.flush);
     } else if (good && field == 6 && type == WireType::kBytes) {
       good = reader.varint(value) && value <= reader.remaining() && batch.records.empty();
       if (good) batch.records.resize(value);
@@ -325,8 +321,7 @@ Result<Message> decode_records(Reader& reader, std::size_t end, BufferPool& pool
     } else if (good && field == kRawBytesField && type == WireType::kVarint) {
       good = reader.varint(packing.raw_bytes);
     } else if (good && field == kLoneField && type == WireType::kVarint) {
-      good = reader.varint(value);
-      out.lone = value != 0;
+      good = reader.flag(out.lone);
     } else if (good && field == kPayloadField && type == WireType::kBytes) {
       good = reader.varint(value) && read_payload(reader, value, packing, pool, batch.payload);
     } else {

@@ -105,6 +105,13 @@ bool Reader::tag(std::uint32_t& field, WireType& type) {
   return field != 0;
 }
 
+bool Reader::flag(bool& value) {
+  std::uint64_t number = 0;
+  if (!varint(number)) return false;
+  value = number != 0;
+  return true;
+}
+
 bool Reader::fixed64(std::uint64_t& value) {
   std::byte raw[8];
   if (!copy(raw)) return false;

@@ -45,6 +45,7 @@ class Reader {
  public:
   explicit Reader(const std::vector<grpc::Slice>& slices);
   bool varint(std::uint64_t& value);
+  bool flag(bool& value);
   bool tag(std::uint32_t& field, WireType& type);
   bool fixed64(std::uint64_t& value);
   bool fixed32(std::uint32_t& value);

@@ -39,13 +39,15 @@ Task<void> Group::tick() {
   if (!closing_) schedule_tick();
 }
 
-/// Overwritten blocks can be reused behind a checkpoint: well before what is free runs out, so that
-/// no writer has to wait for it, nor for the other copies, which free what this one's checkpoint
-/// has left behind only when they are told.
+/// Overwritten blocks can be reused behind a checkpoint: before they are a quarter of what lives,
+/// so that zones without holes are left for long writes; and well before what is free runs out, so
+/// that no writer has to wait for it, nor for the other copies, which free what this one's
+/// checkpoint has left behind only when they are told.
 bool Group::has_much_to_free() const {
   const std::uint64_t zone = pool_.superblock().zone_blocks;
   const std::uint64_t left = available() + pool_.zones_free() * zone;
-  return dead_.recent() > std::max(kZonesOfDeadMin * zone, left / 2);
+  const std::uint64_t alive = space_.used_blocks() - std::min(space_.used_blocks(), dead_.recent());
+  return dead_.recent() > std::max(kZonesOfDeadMin * zone, std::min(left / 2, alive / 4));
 }
 
 /// Bounds log replay after a crash, and the memory that dirty leaves take.

@@ -1,5 +1,6 @@
 #include "store/space_map.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 
@@ -7,6 +8,9 @@
 
 namespace tandem::store {
 namespace {
+
+/// What is written at once and no shorter than this is long: 64 KiB.
+constexpr std::uint32_t kLongBlocks = 16;
 
 bool test(const SpaceMap::Bits& bits, std::uint32_t i) { return (bits[i / 64] >> (i % 64)) & 1; }
 void set(SpaceMap::Bits& bits, std::uint32_t i) { bits[i / 64] |= std::uint64_t{1} << (i % 64); }
@@ -28,17 +32,25 @@ void SpaceMap::add_zone(ZoneId zone) {
 void SpaceMap::remove_zone(ZoneId zone) {
   auto it = zones_.find(zone);
   CHECK(it != zones_.end() && it->second.free == geometry_.zone_blocks);
-  if (current_ == zone) current_.reset();
+  leave(zone);
   take_free(it->second, geometry_.zone_blocks);
   zones_.erase(it);
 }
 
+void SpaceMap::leave(ZoneId zone) {
+  for (auto* front : {&small_, &long_}) {
+    if (front->zone == zone) front->zone.reset();
+  }
+}
+
 void SpaceMap::add_free(Zone& zone, std::uint32_t blocks) {
   zone.free += blocks;
+  if (blocks != 0 && is_clean(zone) && !zone.closed) ++clean_;
   (zone.closed ? closed_free_ : free_) += blocks;
 }
 
 void SpaceMap::take_free(Zone& zone, std::uint32_t blocks) {
+  if (blocks != 0 && is_clean(zone) && !zone.closed) --clean_;
   zone.free -= blocks;
   (zone.closed ? closed_free_ : free_) -= blocks;
 }
@@ -46,7 +58,8 @@ void SpaceMap::take_free(Zone& zone, std::uint32_t blocks) {
 void SpaceMap::close_zone(ZoneId id) {
   Zone& zone = zones_.at(id);
   CHECK(!zone.closed);
-  if (current_ == id) current_.reset();
+  leave(id);
+  if (is_clean(zone)) --clean_;
   free_ -= zone.free;
   closed_free_ += zone.free;
   zone.closed = true;
@@ -56,6 +69,7 @@ void SpaceMap::open_zone(ZoneId id) {
   Zone& zone = zones_.at(id);
   CHECK(zone.closed);
   zone.closed = false;
+  if (is_clean(zone)) ++clean_;
   closed_free_ -= zone.free;
   free_ += zone.free;
 }
@@ -76,7 +90,7 @@ std::vector<SpaceMap::ZoneUse> SpaceMap::zone_uses() const {
 std::vector<ZoneId> SpaceMap::empty_zones() const {
   std::vector<ZoneId> out;
   for (const auto& [id, zone] : zones_) {
-    if (zone.free == geometry_.zone_blocks && current_ != id) out.push_back(id);
+    if (is_clean(zone) && small_.zone != id && long_.zone != id) out.push_back(id);
   }
   return out;
 }
@@ -112,51 +126,76 @@ void SpaceMap::mark_dirty(Extent extent) {
   for (std::uint32_t page = page_of(extent.start); page <= last; ++page) dirty_pages_.insert(page);
 }
 
-/// Prefers the first zone behind the current one that is at least half free, so that runs are long
-/// and the search is short; without one, the zone with most free blocks.
-bool SpaceMap::choose_zone() {
-  cursor_ = 0;
-  const auto start = current_ ? zones_.upper_bound(*current_) : zones_.begin();
-  auto best = zones_.end();
-  auto it = start;
+/// The zones that are open and have a free block, from the one behind `front` on, once around.
+template <class Visit>
+void SpaceMap::for_each_open(const Front& front, Visit visit) const {
+  auto it = front.zone ? zones_.upper_bound(*front.zone) : zones_.begin();
   for (std::size_t n = 0; n < zones_.size(); ++n, ++it) {
     if (it == zones_.end()) it = zones_.begin();
-    if (it->second.closed) continue;
-    if (it->second.free * 2 >= geometry_.zone_blocks) {
-      current_ = it->first;
-      return true;
-    }
-    if (it->second.free > 0 && (best == zones_.end() || it->second.free > best->second.free)) {
-      best = it;
-    }
+    if (!it->second.closed && it->second.free != 0 && !visit(it->first, it->second)) return;
   }
-  if (best == zones_.end()) return false;
-  current_ = best->first;
-  return true;
 }
 
-std::optional<Extent> SpaceMap::run_in_current(std::uint32_t blocks_max) {
-  Zone& zone = zones_.at(*current_);
+/// In order of preference: the next zone that is three quarters holes; one without holes, while an
+/// eighth of all zones is left to long writes; the next that is half holes; any without; the best.
+bool SpaceMap::choose_for_small() {
+  const auto reserve = std::max(kCleanAhead, zones_.size() / 8);
+  std::optional<ZoneId> airy, clean, half, best;
+  std::uint32_t most = 0;
+  for_each_open(small_, [&](ZoneId id, const Zone& zone) {
+    if (zone.free > most) best = id, most = zone.free;
+    if (id == long_.zone) return true;
+    if (is_clean(zone)) {
+      if (!clean) clean = id;
+    } else if (zone.free >= geometry_.zone_blocks / 4 * 3) {
+      airy = id;
+    } else if (!half && zone.free >= geometry_.zone_blocks / 2) {
+      half = id;
+    }
+    return !airy;
+  });
+  const auto spare = clean_ > reserve ? clean : std::nullopt;
+  small_ = {airy ? airy : spare ? spare : half ? half : clean ? clean : best};
+  return small_.zone.has_value();
+}
+
+/// The next zone without holes; without one, that with most free blocks.
+bool SpaceMap::choose_for_long() {
+  std::optional<ZoneId> clean, best;
+  std::uint32_t most = 0;
+  for_each_open(long_, [&](ZoneId id, const Zone& zone) {
+    if (zone.free > most) best = id, most = zone.free;
+    if (is_clean(zone) && id != small_.zone) clean = id;
+    return !clean;
+  });
+  wants_clean_ = clean_ <= kCleanAhead;  // one of them is taken now
+  long_ = {clean ? clean : best, 0, clean.has_value()};
+  return long_.zone.has_value();
+}
+
+std::optional<Extent> SpaceMap::next_run(Front& front, std::uint32_t blocks_max) {
+  Zone& zone = zones_.at(*front.zone);
   if (zone.free == 0) return std::nullopt;
+  auto& cursor = front.cursor;
   const auto busy_word = [&](std::uint32_t w) {
     return zone.used[w] | (zone.held ? (*zone.held)[w] : 0);
   };
-  while (cursor_ < geometry_.zone_blocks) {
-    const std::uint64_t busy = busy_word(cursor_ / 64) >> (cursor_ % 64);
+  while (cursor < geometry_.zone_blocks) {
+    const std::uint64_t busy = busy_word(cursor / 64) >> (cursor % 64);
     if (busy & 1) {
       // Skip to the next free bit of this word, or to the next word.
       const auto skip = static_cast<std::uint32_t>(std::countr_one(busy));
-      cursor_ += std::min(skip, 64 - cursor_ % 64);
+      cursor += std::min(skip, 64 - cursor % 64);
       continue;
     }
-    const std::uint32_t first = cursor_;
-    while (cursor_ < geometry_.zone_blocks && cursor_ - first < blocks_max &&
-           !((busy_word(cursor_ / 64) >> (cursor_ % 64)) & 1)) {
-      ++cursor_;
+    const std::uint32_t first = cursor;
+    while (cursor < geometry_.zone_blocks && cursor - first < blocks_max &&
+           !((busy_word(cursor / 64) >> (cursor % 64)) & 1)) {
+      ++cursor;
     }
-    const Extent run{PoolBlock{geometry_.zone_start(*current_).value + first}, cursor_ - first};
+    const Extent run{PoolBlock{geometry_.zone_start(*front.zone).value + first}, cursor - first};
     before_change(run.start, run.count);
-    for (std::uint32_t bit = first; bit < cursor_; ++bit) set(zone.used, bit);
+    for (std::uint32_t bit = first; bit < cursor; ++bit) set(zone.used, bit);
     take_free(zone, run.count);
     used_ += run.count;
     return run;
@@ -164,14 +203,18 @@ std::optional<Extent> SpaceMap::run_in_current(std::uint32_t blocks_max) {
   return std::nullopt;
 }
 
-std::optional<Extent> SpaceMap::allocate(std::uint32_t blocks_max) {
+std::optional<Extent> SpaceMap::allocate(std::uint32_t blocks_max, std::uint32_t together) {
   CHECK(blocks_max > 0);
   if (free_ == 0) return std::nullopt;
-  if (current_) {
-    if (auto run = run_in_current(blocks_max)) return run;
+  const bool is_long = std::max(blocks_max, together) >= kLongBlocks;
+  Front& front = is_long ? long_ : small_;
+  // A long write that had to fill holes goes on in a zone without them as soon as there is one.
+  const bool can_do_better = is_long && !front.was_clean && clean_ != 0;
+  if (front.zone && !can_do_better) {
+    if (auto run = next_run(front, blocks_max)) return run;
   }
-  if (!choose_zone()) return std::nullopt;
-  return run_in_current(blocks_max);
+  if (!(is_long ? choose_for_long() : choose_for_small())) return std::nullopt;
+  return next_run(front, blocks_max);
 }
 
 void SpaceMap::undo_allocate(Extent extent) {

@@ -48,9 +48,13 @@ class SpaceMap {
   };
   std::vector<ZoneUse> zone_uses() const;  // by zone
 
-  /// A run of at most `blocks_max` free blocks, now used; nullopt when nothing is free. Runs are as
-  /// long as possible: it fills one zone front to back and then goes to one that is mostly free.
-  std::optional<Extent> allocate(std::uint32_t blocks_max);
+  /// A run of at most `blocks_max` free blocks, now used; nullopt when nothing is free. `together`:
+  /// how many blocks are written, and will be read, at once; 0: as many. Zones are filled front to
+  /// back: small writes go where others have left most holes, long ones into zones without any, so
+  /// that a disk which was overwritten in small pieces still takes and gives long ones whole.
+  std::optional<Extent> allocate(std::uint32_t blocks_max, std::uint32_t together = 0);
+  /// Long writes come, and soon there will be no zone without holes for them.
+  bool wants_clean_zones() const { return wants_clean_ && clean_ < kCleanAhead; }
   /// Free again at once: nothing durable ever named these blocks.
   void undo_allocate(Extent extent);
   /// Free in the next checkpoint's bitmap, allocatable once that is durable. Maps and lists on disk
@@ -98,19 +102,32 @@ class SpaceMap {
     std::uint32_t free = 0;  // neither used nor held
     bool closed = false;
   };
+  /// Where writes of one kind go.
+  struct Front {
+    std::optional<ZoneId> zone;
+    std::uint32_t cursor = 0;  // next bit to look at
+    bool was_clean = false;
+  };
+  static constexpr std::size_t kCleanAhead = 2;
+  bool is_clean(const Zone& zone) const { return zone.free == geometry_.zone_blocks; }
   void add_free(Zone& zone, std::uint32_t blocks);
   void take_free(Zone& zone, std::uint32_t blocks);
   Zone& zone_of(PoolBlock block, std::uint32_t& bit);
   const Zone* find_zone(PoolBlock block, std::uint32_t& bit) const;
-  bool choose_zone();
-  std::optional<Extent> run_in_current(std::uint32_t blocks_max);
+  void leave(ZoneId zone);
+  template <class Visit>
+  void for_each_open(const Front& front, Visit visit) const;
+  bool choose_for_small();
+  bool choose_for_long();
+  std::optional<Extent> next_run(Front& front, std::uint32_t blocks_max);
   void before_change(PoolBlock first, std::uint32_t count);
   void store_page(std::uint32_t index, std::span<std::byte> bits) const;
 
   format::Superblock geometry_;
   std::map<ZoneId, Zone> zones_;
-  std::optional<ZoneId> current_;
-  std::uint32_t cursor_ = 0;  // next bit to look at in current_
+  Front small_, long_;
+  std::size_t clean_ = 0;  // zones without a used or held block, and open
+  bool wants_clean_ = false;
   std::uint64_t free_ = 0, closed_free_ = 0, held_ = 0, used_ = 0;
   std::set<std::uint32_t> dirty_pages_;
   std::optional<PoolBlock> contradiction_;

@@ -50,9 +50,12 @@ std::uint64_t Group::blocks_asked() const {
   return std::max<std::uint64_t>(front.data.size() / kBlockBytes, front.request_blocks);
 }
 
-/// Two zones ahead keeps preparing them off a write's way; a pool that fills up affords less.
+/// Two zones ahead keeps preparing them off a write's way; a pool that fills up affords less. While
+/// it has plenty, long writes get zones without holes.
 bool Group::space_is_low() const {
   const std::uint64_t zone = pool_.superblock().zone_blocks;
+  const std::uint64_t plenty = std::max(kZonesPlenty, std::uint64_t{pool_.superblock().zones} / 8);
+  if (space_.wants_clean_zones() && pool_.zones_free() > plenty) return true;
   const std::uint64_t ahead = pool_.zones_free() > kZonesPlenty ? 2 * zone : zone / 2;
   return available() < std::max(ahead, blocks_asked());
 }

@@ -153,7 +153,8 @@ bool Group::place_record(PageInFlight& page, Pending& pending, format::Encoder& 
   }
   std::vector<Extent> places;
   for (std::uint64_t placed = 0; placed < blocks;) {
-    auto run = space_.allocate(static_cast<std::uint32_t>(blocks - placed));
+    auto run = space_.allocate(static_cast<std::uint32_t>(blocks - placed),
+                               static_cast<std::uint32_t>(blocks));
     CHECK(run.has_value());
     placed += run->count;
     places.push_back(*run);

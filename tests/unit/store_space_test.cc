@@ -265,6 +265,72 @@ TEST(SpaceMap, EveryPageOfALongExtentMustBeWrittenAgain) {
   EXPECT_EQ(space.freeze(), (std::vector<std::uint32_t>{1, 2, 3, 4, 5}));
 }
 
+/// `zones` of 64 blocks each, full but for every `n`th block.
+SpaceMap with_holes(std::uint32_t zones, std::uint32_t n) {
+  SpaceMap space(geometry(64, 32));
+  for (std::uint32_t z = 1; z <= zones; ++z) {
+    space.add_zone(ZoneId{z});
+    for (std::uint32_t i = 0; i < 64; ++i) {
+      if (i % n == 0) continue;
+      EXPECT_TRUE(space.mark_used({PoolBlock{64 * z + i}, 1}));
+    }
+  }
+  return space;
+}
+
+TEST(SpaceMap, SmallWritesFillHolesAndLongOnesGetZonesWithoutAny) {
+  auto space = with_holes(8, 2);
+  for (std::uint32_t z = 9; z <= 10; ++z) space.add_zone(ZoneId{z});
+  for (int i = 0; i < 100; ++i) {
+    const auto small = space.allocate(1);
+    ASSERT_TRUE(small.has_value());
+    EXPECT_LT(small->start.value, 64u * 9) << i;
+  }
+  const auto whole = space.allocate(64);
+  ASSERT_TRUE(whole.has_value());
+  EXPECT_EQ(whole->count, 64u);
+  EXPECT_GE(whole->start.value, 64u * 9);
+  // The end of a long write stays with it.
+  const auto most = space.allocate(40);
+  const auto rest = space.allocate(8, 48);
+  ASSERT_TRUE(most && rest);
+  EXPECT_EQ(rest->start.value, most->start.value + most->count);
+}
+
+TEST(SpaceMap, LongWritesAskForZonesWithoutHolesAndTakeThemAtOnce) {
+  auto space = with_holes(8, 4);
+  EXPECT_FALSE(space.wants_clean_zones());
+  ASSERT_TRUE(space.allocate(1).has_value());
+  EXPECT_FALSE(space.wants_clean_zones());  // small writes do not
+  const auto hole = space.allocate(32);
+  ASSERT_TRUE(hole.has_value());
+  EXPECT_EQ(hole->count, 1u);
+  EXPECT_TRUE(space.wants_clean_zones());
+  space.add_zone(ZoneId{20});
+  space.add_zone(ZoneId{21});
+  EXPECT_FALSE(space.wants_clean_zones());
+  const auto whole = space.allocate(32);
+  ASSERT_TRUE(whole.has_value());
+  EXPECT_EQ(whole->count, 32u);
+  EXPECT_TRUE(space.wants_clean_zones());
+}
+
+TEST(SpaceMap, SmallWritesTakeZonesWithoutHolesOnceManyAreLeft) {
+  auto space = with_holes(8, 2);
+  for (std::uint32_t z = 9; z <= 16; ++z) space.add_zone(ZoneId{z});
+  std::set<std::uint64_t> clean;
+  while (space.free_blocks() != 0) {
+    const auto small = space.allocate(1);
+    ASSERT_TRUE(small.has_value());
+    if (small->start.value >= 64u * 9) {
+      clean.insert(small->start.value / 64);
+    } else if (clean.size() < 8) {
+      EXPECT_GE(clean.size(), 6u);  // an eighth of sixteen is left, as long as others have holes
+    }
+  }
+  EXPECT_EQ(clean.size(), 8u);
+}
+
 TEST(SpaceMap, FillsLongRunsFirst) {
   SpaceMap space(geometry(128, 8));
   for (std::uint32_t z = 1; z <= 3; ++z) space.add_zone(ZoneId{z});
