@@ -39,22 +39,30 @@ Task<void> Group::tick() {
   if (!closing_) schedule_tick();
 }
 
-/// Overwritten blocks can be reused behind a checkpoint: before they are a quarter of what lives,
-/// so that zones without holes are left for long writes; and well before what is free runs out, so
-/// that no writer has to wait for it, nor for the other copies, which free what this one's
-/// checkpoint has left behind only when they are told.
+/// Overwritten blocks can be reused behind a checkpoint: well before what is free runs out, so that
+/// no writer has to wait for it, nor for the other copies, which free what this one's checkpoint
+/// has left behind only when they are told.
 bool Group::has_much_to_free() const {
   const std::uint64_t zone = pool_.superblock().zone_blocks;
   const std::uint64_t left = available() + pool_.zones_free() * zone;
-  const std::uint64_t alive = space_.used_blocks() - std::min(space_.used_blocks(), dead_.recent());
-  return dead_.recent() > std::max(kZonesOfDeadMin * zone, std::min(left / 2, alive / 4));
+  return dead_.recent() > std::max(kZonesOfDeadMin * zone, left / 2);
+}
+
+/// Before the dead are a quarter of the living, so that zones without holes are left for long
+/// writes. What other copies or the history still need would stay all the same.
+bool Group::has_many_dead() const {
+  const std::uint64_t zone = pool_.superblock().zone_blocks;
+  const std::uint64_t dead = dead_.recent();
+  if (dead <= std::max(kZonesOfDeadMin * zone, space_.used_blocks() / 5)) return false;
+  const bool keeps_history = !history_policy_ || history_policy_->window > Nanoseconds{0};
+  return !keeps_history && !others_hold() && !rejoin_floor();
 }
 
 /// Bounds log replay after a crash, and the memory that dirty leaves take.
 bool Group::checkpoint_is_due() const {
   return log_pages_since_checkpoint_ >= pool_.options().checkpoint_log_pages ||
          cache_.dirty_leaves(static_cast<std::uint16_t>(slot_)) > cache_.capacity_nodes() / 2 ||
-         is_held_back() || has_much_to_free();
+         is_held_back() || has_much_to_free() || has_many_dead();
 }
 
 void Group::checkpoint_soon() {

@@ -469,7 +469,8 @@ Task<Status> Compaction::write_copies(std::vector<Move>& moves, const IoBuffer& 
   if (!room) co_return room;
   IoBatch io(g.device_);
   for (std::size_t done = 0; done < moves.size();) {
-    const auto run = g.space_.allocate(static_cast<std::uint32_t>(moves.size() - done));
+    // However many: into holes, not into zones that could be given back.
+    const auto run = g.space_.allocate(static_cast<std::uint32_t>(moves.size() - done), 1);
     CHECK(run.has_value());
     io.write(run->start.value * kBlockBytes,
              data.bytes().subspan(done * kBlockBytes, run->count * kBlockBytes));

@@ -465,6 +465,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   void schedule_tick();
   Task<void> tick();
   bool has_much_to_free() const;
+  bool has_many_dead() const;
   bool checkpoint_is_due() const;
   bool is_held_back() const;
   void checkpoint_soon();

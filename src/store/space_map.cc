@@ -27,6 +27,7 @@ void SpaceMap::add_zone(ZoneId zone) {
   CHECK(fresh);
   it->second.used.assign(geometry_.zone_blocks / 64, 0);
   add_free(it->second, geometry_.zone_blocks);
+  if (clean_ >= kCleanAhead) wants_clean_ = false;
 }
 
 void SpaceMap::remove_zone(ZoneId zone) {
@@ -206,7 +207,7 @@ std::optional<Extent> SpaceMap::next_run(Front& front, std::uint32_t blocks_max)
 std::optional<Extent> SpaceMap::allocate(std::uint32_t blocks_max, std::uint32_t together) {
   CHECK(blocks_max > 0);
   if (free_ == 0) return std::nullopt;
-  const bool is_long = std::max(blocks_max, together) >= kLongBlocks;
+  const bool is_long = (together != 0 ? together : blocks_max) >= kLongBlocks;
   Front& front = is_long ? long_ : small_;
   // A long write that had to fill holes goes on in a zone without them as soon as there is one.
   const bool can_do_better = is_long && !front.was_clean && clean_ != 0;
