@@ -176,7 +176,9 @@ Task<Status> Shipper::ship_next() {
   const auto now = clock_.monotonic();
   if (read->appended) log_.times().add(Stage::kShip, now - *read->appended);
   log_.times().add(Batch::kShipped, read->last.value - after.value);
-  const bool lone = in_flight_.empty() && sent_ == shippable();
+  // Only where its writers wait for it: in other modes a flush may follow on its heels.
+  const bool awaited = gating_ && slot_.mode == ReplicationMode::kSync;
+  const bool lone = awaited && in_flight_.empty() && sent_ == shippable();
   in_flight_.push_back({sent_, sent_payload_, payload + read->records.size(), now});
   in_flight_bytes_ += in_flight_.back().bytes;
   const bool flush = flush_due();

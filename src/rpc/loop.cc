@@ -19,8 +19,8 @@ constexpr int kPollsMin = 2;
 constexpr int kPollsMax = 16;
 /// A socket that was taken and not seen (behind two which completed nothing, or by a thread of
 /// gRPC's own that waits until a write fits) is served by a sweep, this much later.
-constexpr Nanoseconds kSweepDelay = std::chrono::milliseconds(5);
-constexpr int kSweepPolls = 8;
+constexpr Nanoseconds kSweepDelay = std::chrono::milliseconds(2);
+constexpr int kSweepPolls = 4;
 /// What gRPC completes by the clock (a deadline has passed) is nobody's socket.
 constexpr Nanoseconds kTick = std::chrono::milliseconds(200);
 /// The thread serves for this long behind the last time that much was on its way.
