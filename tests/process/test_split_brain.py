@@ -75,7 +75,7 @@ class SplitBrain(harness.ClusterTest):
         """The winner's data is on both, and the loser's can be read and compared."""
         harness.wait_until(lambda: winner.slot("v")["state"] == "following" and
                            winner.slot("v")["missing_records"] == 0, "the other to follow")
-        self.assertNotIn("copying the whole group", winner.log(lines=10**6))
+        self.assertNotIn("state=image", winner.log(lines=10**6), "a full copy")
         for node in (winner, loser):
             self.assertIsNone(node.group("v")["split"])
         winner.tandem("snapshot", "create", "v", "after")
