@@ -29,7 +29,8 @@ struct ServiceOptions {
   std::chrono::milliseconds keepalive_timeout{5000};
   /// How long a closed link may still deliver what was sent before close().
   std::chrono::milliseconds linger{2000};
-  /// How long gRPC's thread looks for more before it sleeps: see tandem/base/spin.h.
+  /// How long gRPC's thread looks for more before it sleeps, where it always serves (rpc/loop.h):
+  /// see tandem/base/spin.h.
   std::chrono::nanoseconds spin{0};
 };
 

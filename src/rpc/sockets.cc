@@ -1,6 +1,5 @@
 #include "rpc/sockets.h"
 
-#include <fcntl.h>
 #include <grpc/grpc.h>
 #include <grpcpp/create_channel_posix.h>
 #include <grpcpp/grpcpp.h>

@@ -11,6 +11,8 @@ namespace {
 
 /// What is written at once and no shorter than this is long: 64 KiB.
 constexpr std::uint32_t kLongBlocks = 16;
+/// A choice that will do is taken after so many zones: a large group has hundreds of thousands.
+constexpr std::size_t kLookAhead = 256;
 
 bool test(const SpaceMap::Bits& bits, std::uint32_t i) { return (bits[i / 64] >> (i % 64)) & 1; }
 void set(SpaceMap::Bits& bits, std::uint32_t i) { bits[i / 64] |= std::uint64_t{1} << (i % 64); }
@@ -25,9 +27,10 @@ SpaceMap::SpaceMap(const format::Superblock& geometry) : geometry_(geometry) {}
 void SpaceMap::add_zone(ZoneId zone) {
   auto [it, fresh] = zones_.try_emplace(zone);
   CHECK(fresh);
+  it->second.id = zone;
   it->second.used.assign(geometry_.zone_blocks / 64, 0);
   add_free(it->second, geometry_.zone_blocks);
-  if (clean_ >= kCleanAhead) wants_clean_ = false;
+  if (clean_.size() >= kCleanAhead) wants_clean_ = false;
 }
 
 void SpaceMap::remove_zone(ZoneId zone) {
@@ -46,12 +49,12 @@ void SpaceMap::leave(ZoneId zone) {
 
 void SpaceMap::add_free(Zone& zone, std::uint32_t blocks) {
   zone.free += blocks;
-  if (blocks != 0 && is_clean(zone) && !zone.closed) ++clean_;
+  if (is_clean(zone) && !zone.closed) clean_.insert(zone.id);
   (zone.closed ? closed_free_ : free_) += blocks;
 }
 
 void SpaceMap::take_free(Zone& zone, std::uint32_t blocks) {
-  if (blocks != 0 && is_clean(zone) && !zone.closed) --clean_;
+  if (blocks != 0 && is_clean(zone)) clean_.erase(zone.id);
   zone.free -= blocks;
   (zone.closed ? closed_free_ : free_) -= blocks;
 }
@@ -60,7 +63,7 @@ void SpaceMap::close_zone(ZoneId id) {
   Zone& zone = zones_.at(id);
   CHECK(!zone.closed);
   leave(id);
-  if (is_clean(zone)) --clean_;
+  clean_.erase(id);
   free_ -= zone.free;
   closed_free_ += zone.free;
   zone.closed = true;
@@ -70,7 +73,7 @@ void SpaceMap::open_zone(ZoneId id) {
   Zone& zone = zones_.at(id);
   CHECK(zone.closed);
   zone.closed = false;
-  if (is_clean(zone)) ++clean_;
+  if (is_clean(zone)) clean_.insert(id);
   closed_free_ -= zone.free;
   free_ += zone.free;
 }
@@ -137,41 +140,55 @@ void SpaceMap::for_each_open(const Front& front, Visit visit) const {
   }
 }
 
+std::optional<ZoneId> SpaceMap::next_clean(const Front& front) const {
+  if (clean_.empty()) return std::nullopt;
+  const auto next = front.zone ? clean_.upper_bound(*front.zone) : clean_.begin();
+  return next == clean_.end() ? *clean_.begin() : *next;
+}
+
 /// In order of preference: the next zone that is three quarters holes; one without holes, while an
 /// eighth of all zones is left to long writes; the next that is half holes; any without; the best.
 bool SpaceMap::choose_for_small() {
-  const auto reserve = std::max(kCleanAhead, zones_.size() / 8);
-  std::optional<ZoneId> airy, clean, half, best;
+  const auto clean = next_clean(small_);
+  const bool may_take_clean = clean_.size() > std::max(kCleanAhead, zones_.size() / 8);
+  std::optional<ZoneId> airy, half, best;
   std::uint32_t most = 0;
+  std::size_t seen = 0;
   for_each_open(small_, [&](ZoneId id, const Zone& zone) {
     if (zone.free > most) best = id, most = zone.free;
-    if (id == long_.zone) return true;
-    if (is_clean(zone)) {
-      if (!clean) clean = id;
-    } else if (zone.free >= geometry_.zone_blocks / 4 * 3) {
-      airy = id;
-    } else if (!half && zone.free >= geometry_.zone_blocks / 2) {
-      half = id;
+    if (!is_clean(zone) && id != long_.zone) {
+      if (zone.free >= geometry_.zone_blocks / 4 * 3) airy = id;
+      if (!half && zone.free >= geometry_.zone_blocks / 2) half = id;
     }
-    return !airy;
+    return !airy && !(++seen >= kLookAhead && (may_take_clean || half));
   });
-  const auto spare = clean_ > reserve ? clean : std::nullopt;
-  small_ = {airy ? airy : spare ? spare : half ? half : clean ? clean : best};
+  if (airy) {
+    small_ = {airy};
+  } else if (may_take_clean) {
+    small_ = {clean};
+  } else {
+    small_ = {half ? half : clean ? clean : best};
+  }
   return small_.zone.has_value();
 }
 
-/// The next zone without holes; without one, that with most free blocks.
+/// The next zone without holes; without one, the best of the next.
 bool SpaceMap::choose_for_long() {
-  std::optional<ZoneId> clean, best;
+  wants_clean_ = clean_.size() <= kCleanAhead;  // one of them is taken now
+  if (const auto clean = next_clean(long_)) {
+    leave(*clean);
+    long_ = {clean, 0, true};
+    return true;
+  }
+  std::optional<ZoneId> best;
   std::uint32_t most = 0;
+  std::size_t seen = 0;
   for_each_open(long_, [&](ZoneId id, const Zone& zone) {
     if (zone.free > most) best = id, most = zone.free;
-    if (is_clean(zone) && id != small_.zone) clean = id;
-    return !clean;
+    return ++seen < kLookAhead || most < geometry_.zone_blocks / 2;
   });
-  wants_clean_ = clean_ <= kCleanAhead;  // one of them is taken now
-  long_ = {clean ? clean : best, 0, clean.has_value()};
-  return long_.zone.has_value();
+  long_ = {best};
+  return best.has_value();
 }
 
 std::optional<Extent> SpaceMap::next_run(Front& front, std::uint32_t blocks_max) {
@@ -210,7 +227,7 @@ std::optional<Extent> SpaceMap::allocate(std::uint32_t blocks_max, std::uint32_t
   const bool is_long = (together != 0 ? together : blocks_max) >= kLongBlocks;
   Front& front = is_long ? long_ : small_;
   // A long write that had to fill holes goes on in a zone without them as soon as there is one.
-  const bool can_do_better = is_long && !front.was_clean && clean_ != 0;
+  const bool can_do_better = is_long && !front.was_clean && !clean_.empty();
   if (front.zone && !can_do_better) {
     if (auto run = next_run(front, blocks_max)) return run;
   }

@@ -54,7 +54,7 @@ class SpaceMap {
   /// that a disk which was overwritten in small pieces still takes and gives long ones whole.
   std::optional<Extent> allocate(std::uint32_t blocks_max, std::uint32_t together = 0);
   /// Long writes come, and soon there will be no zone without holes for them.
-  bool wants_clean_zones() const { return wants_clean_ && clean_ < kCleanAhead; }
+  bool wants_clean_zones() const { return wants_clean_ && clean_.size() < kCleanAhead; }
   /// Free again at once: nothing durable ever named these blocks.
   void undo_allocate(Extent extent);
   /// Free in the next checkpoint's bitmap, allocatable once that is durable. Maps and lists on disk
@@ -97,6 +97,7 @@ class SpaceMap {
 
  private:
   struct Zone {
+    ZoneId id;
     Bits used;
     std::unique_ptr<Bits> held;
     std::uint32_t free = 0;  // neither used nor held
@@ -115,6 +116,7 @@ class SpaceMap {
   Zone& zone_of(PoolBlock block, std::uint32_t& bit);
   const Zone* find_zone(PoolBlock block, std::uint32_t& bit) const;
   void leave(ZoneId zone);
+  std::optional<ZoneId> next_clean(const Front& front) const;
   template <class Visit>
   void for_each_open(const Front& front, Visit visit) const;
   bool choose_for_small();
@@ -126,7 +128,7 @@ class SpaceMap {
   format::Superblock geometry_;
   std::map<ZoneId, Zone> zones_;
   Front small_, long_;
-  std::size_t clean_ = 0;  // zones without a used or held block, and open
+  std::set<ZoneId> clean_;  // without a used or held block, and open
   bool wants_clean_ = false;
   std::uint64_t free_ = 0, closed_free_ = 0, held_ = 0, used_ = 0;
   std::set<std::uint32_t> dirty_pages_;

@@ -112,7 +112,7 @@ struct Records {
   RecordBatch batch;
   bool flush = false;     // make everything up to batch.last durable, then acknowledge
   bool compress = false;  // the transport may compress the payload; a wish, not content
-  bool lone = false;      // nothing else is on its way, nor waits: a hint for the transport
+  bool lone = false;      // awaited, and nothing else is on its way: a hint for the transport
 };
 /// Acceptor: cumulative positions of its copy.
 struct Ack {
