@@ -237,7 +237,7 @@ Task<Status> Group::install_blocks(message::ImageBlocks blocks) {
       auto loaded = co_await cache_.load(volume.tree, 0, e.block.value / format::kMapFanout, true);
       if (!loaded) co_return Error(std::move(loaded.error()));
       leaf = std::move(*loaded);
-      // Leaves that need no I/O must not pile up on the stack.
+      // Writes have their turn, also between leaves that need no I/O.
       if (++loads % 64 == 0) co_await next_turn(runtime_.executor);
     }
     pins.push_back(std::move(leaf));

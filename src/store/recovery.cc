@@ -322,7 +322,7 @@ Task<Status> Recovery::replay() {
   std::size_t places_done = 0;
   g.recovering_ = true;
   for (const auto& scanned : pages_) {
-    // Pages that need no I/O must not pile up on the stack.
+    // Other groups have their turn, also between pages that need no I/O.
     co_await next_turn(g.runtime_.executor);
     auto records = format::decode_log_page_body(scanned.page, scanned.header);
     CHECK(records.has_value());

@@ -161,7 +161,7 @@ Task<Status> Group::pin_leaves(VolumeCore& volume, const format::Record& record,
         auto loaded = co_await cache_.load(volume.tree, 0, leaf, true);
         if (!loaded) co_return Error(std::move(loaded.error()));
         node = std::move(*loaded);
-        // Leaves that need no I/O must not pile up on the stack.
+        // Others have their turn, also between leaves that need no I/O.
         if ((leaf - first_leaf) % 64 == 63) co_await next_turn(runtime_.executor);
       }
       pins.push_back(std::move(node));

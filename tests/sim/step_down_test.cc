@@ -68,5 +68,35 @@ TEST(StepDown, NoCrashLeavesAPrimaryOnAnothersTimeline) {
   EXPECT_GT(followed, 0u);
 }
 
+// Nobody dials the slots of a fenced copy, so nobody tells what they hold. The log went up to the
+// first mark, which was behind what they had, and one of them was sent what changed instead of the
+// log when the fenced copy was promoted again.
+TEST(StepDown, AFencedCopyKeepsTheLogThatItsSlotsNeed) {
+  SimRuntime world(1);
+  StoreShape shape;
+  StoreNode a(world, StoreNode::formatted(shape, 1), shape, 1);
+  StoreNode b(world, StoreNode::formatted(shape, 2), shape, 2);
+  ASSERT_TRUE(world.run(a.start()));
+  ASSERT_TRUE(world.run(b.open()));
+  ASSERT_TRUE(make_mirrored_group(world, a, b));
+  store::Group& group = *a.group();
+  group.set_log_hold(Lsn{0});
+  ASSERT_TRUE(world.run(group.create_volume("v", 64 * kBlockBytes, 4096)));
+  const Lsn held = group.head().lsn;
+  group.set_log_hold(held);
+  for (std::uint64_t i = 0; i < 4; ++i) ASSERT_TRUE(write(world, group, i));
+  ASSERT_TRUE(world.run(group.checkpoint()));
+  for (std::uint64_t i = 4; i < 8; ++i) ASSERT_TRUE(write(world, group, i));
+  ASSERT_TRUE(world.run(group.set_role(Role::kFenced)));
+  group.set_log_hold(std::nullopt);
+  ASSERT_TRUE(world.run(group.checkpoint()));
+  EXPECT_LE(group.log_start(), held);
+  ASSERT_TRUE(world.run(group.start_timeline()));
+  EXPECT_LE(group.log_start(), held);
+  EXPECT_TRUE(world.run(group.digest_at(held)));
+  world.run(a.stop());
+  world.run(b.stop());
+}
+
 }  // namespace
 }  // namespace tandem::sim

@@ -2,8 +2,11 @@
 // it awaits; in Tandem that is always the reactor's. It never names a thread, an io_context or a
 // ring, so the same code runs in production and in the simulator.
 //
-// - A Task starts when it is awaited (or given to spawn()) and resumes its awaiter by symmetric
-//   transfer. It must be awaited exactly once, or destroyed unstarted.
+// - A Task starts when it is awaited (or given to spawn()). If it ends before its first wait, its
+//   awaiter goes on without having been suspended; otherwise it resumes its awaiter. A loop may
+//   therefore await as many tasks that end at once as it likes: none of them stays on the stack,
+//   also where the compiler makes no tail calls (sanitizers, -O0). It must be awaited exactly
+//   once, or destroyed unstarted.
 // - Coroutines are named functions or member functions, never capturing lambdas: captures die with
 //   the lambda, not with the coroutine.
 // - After every co_await re-read shared state: others ran in between.
@@ -35,13 +38,15 @@ struct FinalAwaiter {
   template <class Promise>
   TANDEM_NO_INLINE std::coroutine_handle<> await_suspend(
       std::coroutine_handle<Promise> self) const noexcept {
+    self.promise().ended = true;
     return self.promise().continuation;
   }
   void await_resume() const noexcept {}
 };
 
 struct PromiseBase {
-  std::coroutine_handle<> continuation = std::noop_coroutine();
+  std::coroutine_handle<> continuation = std::noop_coroutine();  // whom to resume, once it waits
+  bool ended = false;
   std::suspend_always initial_suspend() const noexcept { return {}; }
   FinalAwaiter final_suspend() const noexcept { return {}; }
   void unhandled_exception() const noexcept { std::terminate(); }
@@ -82,9 +87,12 @@ class [[nodiscard]] Task {
   }
 
   bool await_ready() const noexcept { return false; }
-  std::coroutine_handle<> await_suspend(std::coroutine_handle<> awaiter) noexcept {
-    handle_.promise().continuation = awaiter;
-    return handle_;
+  TANDEM_NO_INLINE bool await_suspend(std::coroutine_handle<> awaiter) noexcept {
+    auto& promise = handle_.promise();
+    handle_.resume();
+    if (promise.ended) return false;
+    promise.continuation = awaiter;
+    return true;
   }
   T await_resume() { return handle_.promise().take(); }
 
