@@ -365,8 +365,9 @@ void GroupReplication::update_hold() {
     std::optional<Lsn> needed;
     if (slot.shipper) {
       needed = slot.shipper->hold();
-    } else if (slot.relay) {
-      // Its stream ended, for this copy to go back perhaps: what that needs must not go meanwhile.
+    } else if (slot.relay || role_ == Role::kPrimary) {
+      // Its stream ended, for this copy to go back or to stop perhaps: what the mirror needs then
+      // must not go meanwhile.
       needed = slot.options.last_known ? slot.options.last_durable : log_.log_start();
     }
     // A slot that the log no longer reaches gets an image: it has no use for what is left.

@@ -238,6 +238,29 @@ TEST(Follow, HoldsTheLogThatTheMirrorMayStillNeed) {
   })) << "heartbeats make an idle mirror durable, so the log can go";
 }
 
+// The streams end before a group's last checkpoint, which took the log from a mirror that lagged or
+// was away: it had to be sent what changed after every ordered restart of its primary.
+TEST(Follow, HoldsTheLogForTheMirrorAlsoWhileThePrimaryStops) {
+  for (const bool away : {false, true}) {
+    Pair pair(27);
+    pair.a.serve_to("b", ReplicationMode::kAsync);
+    ASSERT_TRUE(pair.converge());
+    pair.write(20);
+    ASSERT_TRUE(pair.world.run_until([&] { return pair.a.log.log_hold() == Lsn{20}; }, 10s));
+    if (away) {
+      pair.network.set_reachable("b", false);
+      pair.network.cut("b");
+    } else {
+      pair.b.log.freeze(true);
+    }
+    pair.write(5);
+    pair.world.run_for(100ms);
+    pair.world.run(pair.a.replication->stop(), 10s);
+    EXPECT_EQ(pair.a.log.log_hold(), Lsn{20});
+    if (!away) pair.b.log.freeze(false);
+  }
+}
+
 TEST(Follow, WaitDurableFlushesTheMirrorAtOnce) {
   Pair pair(25);
   pair.a.serve_to("b", ReplicationMode::kAsync);
