@@ -178,6 +178,9 @@ void PairChaos::roll_back(Side& side, const std::string& name) {
   const auto rolled = run(side.node->control().rollback({"g", name, branch}));
   chronicle_.say(rolled ? "rolled back" : "not rolled back: " + rolled.error().message);
   if (rolled) side.hold.model = line.newest();
+  // A mirror whose writers are still waited for may be in front of it, too.
+  if (const auto* group = side.node->group())
+    side.other->barrier = std::max(side.other->barrier, group->tail().lsn);
   left.acknowledged = rolled && !rolled->branch.name.empty() && !side.node->is_dead();
   side.judged = {};
 }
