@@ -11,6 +11,10 @@ namespace {
 /// Less is not worth a checkpoint, also in a pool that is nearly full.
 constexpr std::uint64_t kZonesOfDeadMin = 4;
 
+/// Of copies that follow each other: the one that is awaited and those in front of it. More pile up
+/// only while another copy is away, and then nothing is freed.
+constexpr std::size_t kMarksInFlow = 4;
+
 }  // namespace
 
 void Group::start_background() { schedule_tick(); }
@@ -49,13 +53,16 @@ bool Group::has_much_to_free() const {
 }
 
 /// Before the dead are a quarter of the living, so that zones without holes are left for long
-/// writes. What other copies or the history still need would stay all the same.
+/// writes. Where other copies follow, they stay for about three marks more. What an absent copy or
+/// a history still needs would stay all the same.
 bool Group::has_many_dead() const {
   const std::uint64_t zone = pool_.superblock().zone_blocks;
-  const std::uint64_t dead = dead_.recent();
-  if (dead <= std::max(kZonesOfDeadMin * zone, space_.used_blocks() / 5)) return false;
-  const bool keeps_history = !history_policy_ || history_policy_->window > Nanoseconds{0};
-  return !keeps_history && !others_hold() && !rejoin_floor();
+  const bool has_followers = rejoin_floor().has_value();
+  const std::uint64_t share = has_followers ? 16 : 5;
+  if (dead_.recent() <= std::max(kZonesOfDeadMin * zone, space_.used_blocks() / share))
+    return false;
+  if (has_followers && marks() > kMarksInFlow) return false;
+  return history_policy_ && history_policy_->window <= Nanoseconds{0};
 }
 
 /// Bounds log replay after a crash, and the memory that dirty leaves take.
@@ -73,7 +80,7 @@ void Group::checkpoint_soon() {
 
 Task<void> Group::checkpoint_in_background() {
   auto hold = gate_.hold();
-  const bool for_space = has_much_to_free();
+  const bool for_space = has_much_to_free() || has_many_dead();
   Status done = co_await checkpoint();
   // What marks held is free once they are taken apart, which the next ones do.
   while (done && for_space && !stopped_ && !closing_ && reaps_snapshots())

@@ -176,7 +176,8 @@ bool Group::mark_is_due() const {
           : std::clamp<Nanoseconds>(window / kMarksPerWindow, kMarkEveryMin, kMarkEveryMax);
   const auto now = runtime_.clock.utc().value;
   const bool is_old = now > at.utc.value + static_cast<std::uint64_t>(every.count());
-  return is_old || ((starved_ || has_much_to_free()) && marks() < kMarksForSpaceMax) ||
+  const bool wants_space = starved_ || has_much_to_free() || has_many_dead();
+  return is_old || (wants_space && marks() < kMarksForSpaceMax) ||
          log_pages_since_checkpoint_ >= pool_.options().checkpoint_log_pages;
 }
 
