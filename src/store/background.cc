@@ -11,10 +11,6 @@ namespace {
 /// Less is not worth a checkpoint, also in a pool that is nearly full.
 constexpr std::uint64_t kZonesOfDeadMin = 4;
 
-/// Of copies that follow each other: the one that is awaited and those in front of it. More pile up
-/// only while another copy is away, and then nothing is freed.
-constexpr std::size_t kMarksInFlow = 4;
-
 }  // namespace
 
 void Group::start_background() { schedule_tick(); }
@@ -53,15 +49,13 @@ bool Group::has_much_to_free() const {
 }
 
 /// Before the dead are a quarter of the living, so that zones without holes are left for long
-/// writes. Where other copies follow, they stay for about three marks more. What an absent copy or
-/// a history still needs would stay all the same.
+/// writes. Where other copies follow, they stay for about three marks more. What a history still
+/// needs would stay all the same.
 bool Group::has_many_dead() const {
   const std::uint64_t zone = pool_.superblock().zone_blocks;
-  const bool has_followers = rejoin_floor().has_value();
-  const std::uint64_t share = has_followers ? 16 : 5;
+  const std::uint64_t share = rejoin_floor() ? 16 : 5;
   if (dead_.recent() <= std::max(kZonesOfDeadMin * zone, space_.used_blocks() / share))
     return false;
-  if (has_followers && marks() > kMarksInFlow) return false;
   return history_policy_ && history_policy_->window <= Nanoseconds{0};
 }
 
