@@ -73,9 +73,10 @@ class IoBuffer {
   std::size_t size_ = 0;
 };
 
-/// One arena of aligned memory, cut into power-of-two slabs of 4 KiB to 1 MiB. The device registers
-/// the arena with the ring once. Falls back to the heap when the arena is used up or the request is
-/// larger than 1 MiB, so allocate() never fails. Thread-safe; must outlive its buffers.
+/// One arena of aligned memory, of huge pages where there are any, cut into power-of-two slabs of
+/// 4 KiB to 1 MiB. The device registers the arena with the ring once. Falls back to the heap when
+/// the arena is used up or the request is larger than 1 MiB, so allocate() never fails.
+/// Thread-safe; must outlive its buffers.
 class BufferPool {
  public:
   explicit BufferPool(std::size_t arena_bytes);
@@ -95,6 +96,8 @@ class BufferPool {
   bool refill(int size_class);  // mutex_ held
   std::byte* arena_ = nullptr;
   std::size_t arena_bytes_ = 0;
+  void* mapped_ = nullptr;  // with it the arena's alignment
+  std::size_t mapped_bytes_ = 0;
   std::size_t arena_used_ = 0;
   std::mutex mutex_;  // guards arena_used_ and free_
   std::vector<buffer_detail::Slab*> free_[kClasses];
