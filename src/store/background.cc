@@ -49,13 +49,16 @@ bool Group::has_much_to_free() const {
 }
 
 /// Before the dead are a quarter of the living, so that zones without holes are left for long
-/// writes. Where other copies follow, they stay for about three marks more. What a history still
-/// needs would stay all the same.
+/// writes. Where other copies follow, they stay for about three marks more; so many marks cost
+/// small writes a tenth, so they are for long ones. What a history still needs would stay all the
+/// same.
 bool Group::has_many_dead() const {
   const std::uint64_t zone = pool_.superblock().zone_blocks;
-  const std::uint64_t share = rejoin_floor() ? 16 : 5;
-  if (dead_.recent() <= std::max(kZonesOfDeadMin * zone, space_.used_blocks() / share))
+  const std::uint64_t dead = dead_.recent();
+  const bool has_followers = rejoin_floor().has_value();
+  if (dead <= std::max(kZonesOfDeadMin * zone, space_.used_blocks() / (has_followers ? 16 : 5)))
     return false;
+  if (has_followers && space_.long_blocks() < dead / 2) return false;
   return history_policy_ && history_policy_->window <= Nanoseconds{0};
 }
 

@@ -228,11 +228,11 @@ std::optional<Extent> SpaceMap::allocate(std::uint32_t blocks_max, std::uint32_t
   Front& front = is_long ? long_ : small_;
   // A long write that had to fill holes goes on in a zone without them as soon as there is one.
   const bool can_do_better = is_long && !front.was_clean && !clean_.empty();
-  if (front.zone && !can_do_better) {
-    if (auto run = next_run(front, blocks_max)) return run;
-  }
-  if (!(is_long ? choose_for_long() : choose_for_small())) return std::nullopt;
-  return next_run(front, blocks_max);
+  std::optional<Extent> run;
+  if (front.zone && !can_do_better) run = next_run(front, blocks_max);
+  if (!run && (is_long ? choose_for_long() : choose_for_small())) run = next_run(front, blocks_max);
+  if (run && is_long) long_blocks_ += run->count;
+  return run;
 }
 
 void SpaceMap::undo_allocate(Extent extent) {
@@ -335,6 +335,7 @@ void SpaceMap::store_page(std::uint32_t index, std::span<std::byte> bits) const 
 std::vector<std::uint32_t> SpaceMap::freeze() {
   CHECK(!frozen_);
   frozen_ = true;
+  long_blocks_ = 0;
   std::vector<std::uint32_t> out(dirty_pages_.begin(), dirty_pages_.end());
   dirty_pages_.clear();
   return out;

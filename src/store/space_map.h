@@ -55,6 +55,8 @@ class SpaceMap {
   std::optional<Extent> allocate(std::uint32_t blocks_max, std::uint32_t together = 0);
   /// Long writes come, and soon there will be no zone without holes for them.
   bool wants_clean_zones() const { return wants_clean_ && clean_.size() < kCleanAhead; }
+  /// Of what was allocated since the last checkpoint began: what long writes got.
+  std::uint64_t long_blocks() const { return long_blocks_; }
   /// Free again at once: nothing durable ever named these blocks.
   void undo_allocate(Extent extent);
   /// Free in the next checkpoint's bitmap, allocatable once that is durable. Maps and lists on disk
@@ -130,6 +132,7 @@ class SpaceMap {
   Front small_, long_;
   std::set<ZoneId> clean_;  // without a used or held block, and open
   bool wants_clean_ = false;
+  std::uint64_t long_blocks_ = 0;
   std::uint64_t free_ = 0, closed_free_ = 0, held_ = 0, used_ = 0;
   std::set<std::uint32_t> dirty_pages_;
   std::optional<PoolBlock> contradiction_;
