@@ -27,8 +27,8 @@ std::optional<Lsn> Group::lowest_hold() const {
 }
 
 /// A primary that lost its tail in a crash takes it from its mirror, so a mirror keeps what its
-/// primary does not hold durably. A fenced copy dials nobody and hears what nobody holds: promoted
-/// again, or gone back to where it parted, it needs the log as it is.
+/// primary does not hold durably. A fenced copy dials nobody, so no slot tells what it needs:
+/// promoted again, or gone back to where it parted, this copy needs the log as it is.
 std::optional<Lsn> Group::others_hold() const {
   if (role_ == Role::kFenced) return log_start();
   const auto hold = lowest_hold();

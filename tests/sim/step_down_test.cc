@@ -68,9 +68,9 @@ TEST(StepDown, NoCrashLeavesAPrimaryOnAnothersTimeline) {
   EXPECT_GT(followed, 0u);
 }
 
-// Nobody dials the slots of a fenced copy, so nobody tells what they hold. The log went up to the
-// first mark, which was behind what they had, and one of them was sent what changed instead of the
-// log when the fenced copy was promoted again.
+// Nobody dials the slots of a fenced copy, so nobody tells what they hold. The next checkpoint let
+// the log go up to the head, or to the first mark, and when the fenced copy was promoted again, the
+// mirror behind such a slot was sent what changed instead of the log.
 TEST(StepDown, AFencedCopyKeepsTheLogThatItsSlotsNeed) {
   SimRuntime world(1);
   StoreShape shape;
