@@ -330,6 +330,13 @@ class Node:
                 return slot
         return None
 
+    def wait_refused(self, group, address=None):
+        """Until a mirror refuses this node; returns the slot as it then was: it dials again."""
+        def refused():
+            slot = self.slot(group, address)
+            return slot if slot["state"] == "refused" else None
+        return wait_until(refused, f"{self.name} to be refused by its mirror of {group}")
+
     # --- NBD -----------------------------------------------------------------------------------
 
     def uri(self, volume, tcp=False):

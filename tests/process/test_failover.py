@@ -38,9 +38,7 @@ class Failover(harness.ClusterTest):
                 disk.flush()
         before = b.group("v")
         a.tandem("mirror", "add", "v", b.service, "--mode", "sync", check=False)
-        slot = harness.wait_until(
-            lambda: a.slot("v") if a.slot("v")["state"] == "refused" else None,
-            "the other node to refuse")
+        slot = a.wait_refused("v")
         self.assertIn("node-b", slot["reason"])
         self.assertIn("group v", slot["reason"])
         self.assertEqual((slot["received"], slot["in_sync"]), (0, False))

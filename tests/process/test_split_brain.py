@@ -126,10 +126,10 @@ class SplitBrain(harness.ClusterTest):
         self.part()
         tail = self.of_b
         self.b.tandem("demote", "v")
-        harness.wait_until(lambda: self.a.slot("v")["state"] == "refused" and
-                           self.b.group("v")["split"], "the demoted one to be dialled")
+        told = self.a.wait_refused("v")["reason"]
+        harness.wait_until(lambda: self.b.group("v")["split"], "the demoted one to be dialled")
         self.assertEqual(self.b.group("v")["head"]["timeline"], 2)
-        self.assertIn("promote v --force", self.a.slot("v")["reason"])
+        self.assertIn("promote v --force", told)
         self.choose(self.a, self.b, self.of_a)
         self.assert_kept(self.a, self.b, self.write(self.a, [3]), tail)
 

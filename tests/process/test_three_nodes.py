@@ -201,8 +201,7 @@ class Chain(Nodes):
         # A circle is refused, and so is a stream to the primary.
         for end, to in ((self.c, self.b), (self.b, self.a)):
             end.tandem("mirror", "add", "v", to.service)
-            harness.wait_until(lambda: end.slot("v", to.service)["state"] == "refused",
-                               f"{to.name} to refuse {end.name}")
+            end.wait_refused("v", to.service)
             end.tandem("mirror", "remove", "v", to.service)
         # The one between dies and comes back, with its slot.
         before = {node: node.log_size() for node in (self.a, self.b)}
@@ -261,9 +260,8 @@ class Chain(Nodes):
         self.promote(self.c, "v")
         self.assertEqual(self.c.read_all("v"), common)
         self.b.start()
-        harness.wait_until(lambda: self.b.slot("v", self.c.service)["state"] == "refused",
-                           "node-b to be told that node-c was promoted")
-        self.assertIn("is primary of group v itself", self.b.slot("v", self.c.service)["reason"])
+        told = self.b.wait_refused("v", self.c.service)["reason"]
+        self.assertIn("is primary of group v itself", told)
         self.assertTrue(self.a.serves("v"), "nobody is fenced by a mirror's mirror")
         self.wait_level(self.a, self.b)
         # Named, B follows the newer timeline, and what A alone has becomes a branch like B's tail.
