@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "device/device_file.h"
+#include "device/read_queue.h"
 #include "device/ring.h"
 #include "tandem/base/check.h"
 #include "tandem/base/log.h"
@@ -61,10 +62,11 @@ class UringDevice final : public BlockDevice {
         file_slot_(ring_.register_file(file_.fd())),
         zeroes_(std::move(zeroes)),
         path_(std::move(path)),
-        read_only_(read_only) {}
+        read_only_(read_only),
+        reads_(reactor) {}
 
   ~UringDevice() override {
-    CHECK(idle_.size() == transfers_.size());  // nothing may be in flight
+    CHECK(idle_.size() == transfers_.size() && reads_.is_idle());  // nothing may be in flight
     ring_.unregister_file(file_slot_);
   }
 
@@ -76,6 +78,10 @@ class UringDevice final : public BlockDevice {
     IoRequest& request = transfer.request();
     idle_.push_back(&transfer);
     request.error = error;
+    if (request.kind == IoRequest::Kind::kRead) {
+      reads_.finished();
+      start_reads();
+    }
     request.complete(request);
   }
   Ring& ring() { return ring_; }
@@ -88,6 +94,9 @@ class UringDevice final : public BlockDevice {
   bool is_inside(std::uint64_t offset, std::uint64_t bytes) const;
   void fail(IoRequest& request, int error);
 
+  void start(IoRequest& request);
+  void start_reads();
+
   Reactor& reactor_;
   Ring& ring_;
   DeviceFile file_;
@@ -97,6 +106,7 @@ class UringDevice final : public BlockDevice {
   bool read_only_;
   std::vector<std::unique_ptr<Transfer>> transfers_;
   std::vector<Transfer*> idle_;
+  ReadQueue reads_;
 };
 
 void Transfer::prepare(io_uring_sqe& sqe) {
@@ -200,6 +210,16 @@ void UringDevice::submit(IoRequest& request) {
   if (read_only_ && !is_read && request.kind != IoRequest::Kind::kFlush) {
     return fail(request, EROFS);
   }
+  if (!is_read) return start(request);
+  reads_.ask(request);
+  start_reads();
+}
+
+void UringDevice::start_reads() {
+  while (IoRequest* read = reads_.next()) start(*read);
+}
+
+void UringDevice::start(IoRequest& request) {
   if (idle_.empty()) {
     transfers_.push_back(std::make_unique<Transfer>(*this));
     idle_.push_back(transfers_.back().get());
