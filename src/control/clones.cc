@@ -30,11 +30,11 @@ std::optional<CloneOrigin> NodeControl::clone_of(const GroupRunner& clone) const
   const store::Group* origin = pool_.find(clone.group().origin());
   if (origin == nullptr) return of;  // it cannot be opened
   of.group = origin->identity().name;
-  for (const auto& state : origin->kept_states()) {
-    if (state.id != clone.group().origin_state()) continue;
-    if (state.has_name()) of.snapshot = state.name;
-    of.lsn = state.at.lsn;
-    of.utc = state.at.utc;
+  for (const auto* state : origin->kept_states()) {
+    if (state->id != clone.group().origin_state()) continue;
+    if (state->has_name()) of.snapshot = state->name;
+    of.lsn = state->at.lsn;
+    of.utc = state->at.utc;
   }
   return of;
 }

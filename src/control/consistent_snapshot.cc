@@ -64,7 +64,7 @@ Task<Result<SnapshotStatus>> GroupRunner::snapshot_in_hooks(CreateSnapshot reque
   auto lock = co_await hooking_.lock();
   Status may = may_change_volumes();
   if (!may) co_return may.error();
-  if (find_snapshot(request.name)) {
+  if (has_snapshot(request.name)) {
     co_return Error{ErrorCode::kExists,
                     fmt::format("group {} has a snapshot {}", name_, request.name)};
   }
@@ -89,7 +89,7 @@ Task<Result<SnapshotStatus>> GroupRunner::snapshot_in_hooks(CreateSnapshot reque
                             .name = request.name,
                             .label = std::move(request.label)};
   spawn(append_snapshot(creation, std::move(body), until));
-  while (!creation->made && !find_snapshot(request.name) && runtime_.clock.monotonic() < until)
+  while (!creation->made && !has_snapshot(request.name) && runtime_.clock.monotonic() < until)
     co_await sleep_for(runtime_.executor, kPoll);
   auto thawing = thaw(call);
   const Status thawed = co_await std::move(thawing);

@@ -53,7 +53,7 @@ Task<Result<SnapshotStatus>> GroupRunner::keep_point(KeepPoint request) {
   if (request.name.empty()) {
     const std::string name = fmt::format("point-{}", at.value);
     request.name = name;
-    for (int again = 2; find_snapshot(request.name); ++again)
+    for (int again = 2; has_snapshot(request.name); ++again)
       request.name = fmt::format("{}-{}", name, again);
   }
   const Status named = check_snapshot_name(request.name);

@@ -1,6 +1,8 @@
 #include "control/kept_tree.h"
 
 #include <algorithm>
+#include <optional>
+#include <utility>
 
 namespace tandem::control {
 
@@ -9,21 +11,24 @@ using format::SnapshotState;
 
 namespace {
 
+/// Looked at with thousands of states: sorted by id, and arrays beside them.
 class Tree {
  public:
-  Tree(const std::vector<SnapshotState>& states, SnapshotId live_parent) {
-    for (const auto& state : states) states_[state.id] = &state;
+  Tree(const KeptStates& states, SnapshotId live_parent)
+      : states_(states), on_way_(states.size()), next_on_way_(states.size()) {
+    std::sort(states_.begin(), states_.end(),
+              [](const auto* a, const auto* b) { return a->id < b->id; });
     // Each at most once, whatever the states say.
-    for (auto id = live_parent; find(id) != nullptr && next_on_way_.count(id) == 0;) {
-      next_on_way_[id] = last_;
-      last_ = id;
-      id = find(id)->parent;
+    SnapshotId next;
+    for (auto i = index_of(live_parent); i && !on_way_[*i]; i = index_of(states_[*i]->parent)) {
+      on_way_[*i] = true;
+      next_on_way_[*i] = std::exchange(next, states_[*i]->id);
     }
   }
 
   const SnapshotState* find(SnapshotId id) const {
-    const auto found = states_.find(id);
-    return found == states_.end() ? nullptr : found->second;
+    const auto i = index_of(id);
+    return i ? states_[*i] : nullptr;
   }
 
   /// `id` itself, or the nearest with a name that it came out of; null: none.
@@ -35,10 +40,10 @@ class Tree {
   }
 
   bool was_abandoned(const SnapshotState& state) const {
-    if (next_on_way_.count(state.id) != 0) return false;
+    if (is_on_way(state.id)) return false;
     auto id = state.parent;
     for (std::size_t i = 0; find(id) != nullptr && i < states_.size(); ++i) {
-      if (next_on_way_.count(id) != 0) return true;
+      if (is_on_way(id)) return true;
       id = find(id)->parent;
     }
     return false;
@@ -46,9 +51,9 @@ class Tree {
 
   /// Not counting what the live state's way there gave up last.
   std::uint64_t held_by(const SnapshotState& state) const {
-    const auto way = next_on_way_.find(state.id);
-    if (way != next_on_way_.end()) {
-      const SnapshotState* next = find(way->second);
+    const auto i = index_of(state.id);
+    if (i && on_way_[*i]) {
+      const SnapshotState* next = find(next_on_way_[*i]);
       return next == nullptr ? 0 : next->held.entries;
     }
     const SnapshotState* parent = find(state.parent);
@@ -59,33 +64,44 @@ class Tree {
   }
 
  private:
-  std::map<SnapshotId, const SnapshotState*> states_;
-  std::map<SnapshotId, SnapshotId> next_on_way_;  // towards the live state; 0: it is that
-  SnapshotId last_;
+  std::optional<std::size_t> index_of(SnapshotId id) const {
+    const auto found =
+        std::lower_bound(states_.begin(), states_.end(), id,
+                         [](const auto* state, SnapshotId wanted) { return state->id < wanted; });
+    if (found == states_.end() || (*found)->id != id) return std::nullopt;
+    return static_cast<std::size_t>(found - states_.begin());
+  }
+  bool is_on_way(SnapshotId id) const {
+    const auto i = index_of(id);
+    return i && on_way_[*i];
+  }
+
+  KeptStates states_;
+  std::vector<bool> on_way_;             // each, to the live state
+  std::vector<SnapshotId> next_on_way_;  // of each that is; 0: the live state
 };
 
 }  // namespace
 
-std::string nearest_name(const std::vector<SnapshotState>& states, SnapshotId id) {
+std::string nearest_name(const KeptStates& states, SnapshotId id) {
   const auto* state = Tree(states, SnapshotId{}).named(id);
   return state == nullptr ? "" : state->name;
 }
 
-const SnapshotState* newest_consistent(const std::vector<SnapshotState>& states,
-                                       SnapshotId live_parent) {
+const SnapshotState* newest_consistent(const KeptStates& states, SnapshotId live_parent) {
   const Tree tree(states, live_parent);
   const SnapshotState* newest = nullptr;
-  for (const auto& state : states) {
-    const bool counts = state.has_name() &&
-                        state.consistency == format::Consistency::kApplication &&
-                        !tree.was_abandoned(state);
-    if (counts && (newest == nullptr || state.at.lsn > newest->at.lsn)) newest = &state;
+  for (const auto* state : states) {
+    const bool counts = state->has_name() &&
+                        state->consistency == format::Consistency::kApplication &&
+                        !tree.was_abandoned(*state);
+    if (counts && (newest == nullptr || state->at.lsn > newest->at.lsn)) newest = state;
   }
   return newest;
 }
 
-std::map<SnapshotId, KeptUse> uses_of(const std::vector<SnapshotState>& states,
-                                      SnapshotId live_parent, std::uint64_t blocks) {
+std::map<SnapshotId, KeptUse> uses_of(const KeptStates& states, SnapshotId live_parent,
+                                      std::uint64_t blocks) {
   const Tree tree(states, live_parent);
   std::map<SnapshotId, KeptUse> uses;
   const auto count = [&](SnapshotId id, std::uint64_t held) {
@@ -93,12 +109,12 @@ std::map<SnapshotId, KeptUse> uses_of(const std::vector<SnapshotState>& states,
     blocks -= held;
     if (const auto* state = tree.named(id)) uses[state->id].held_blocks += held;
   };
-  for (const auto& state : states) {
-    if (state.has_name()) {
-      const auto* parent = tree.named(state.parent);
-      uses[state.id].parent = parent == nullptr ? "" : parent->name;
+  for (const auto* state : states) {
+    if (state->has_name()) {
+      const auto* parent = tree.named(state->parent);
+      uses[state->id].parent = parent == nullptr ? "" : parent->name;
     }
-    count(state.id, tree.held_by(state));
+    count(state->id, tree.held_by(*state));
   }
   count(live_parent, blocks);
   return uses;

@@ -21,9 +21,11 @@ Task<Result<RolledBack>> GroupRunner::rollback(Rollback request) {
   const auto end = co_await std::move(rolling);
   if (!end) co_return end.error();
   RolledBack done{.to = std::move(*to), .branch = {}};
-  for (auto& kept : snapshot_statuses()) {
-    const bool is_it = kept.kind == "branch" && kept.lsn == end->lsn;
-    if (is_it && kept.name != done.to.name) done.branch = std::move(kept);
+  for (const auto* kept : group_.kept_states()) {
+    const bool is_it = kept->kind == format::SnapshotKind::kBranch && kept->at.lsn == end->lsn;
+    if (!is_it || !kept->has_name() || kept->name == done.to.name) continue;
+    auto branch = find_snapshot(kept->name);
+    if (branch) done.branch = std::move(*branch);
   }
   co_return done;
 }

@@ -25,6 +25,21 @@ const char* to_text(format::Consistency consistency) {
   return "unknown";
 }
 
+SnapshotStatus status_of(const format::SnapshotState& state, const KeptUse& use) {
+  SnapshotStatus s;
+  s.name = state.name;
+  s.label = state.label;
+  s.kind = to_text(state.kind);
+  s.parent = use.parent;
+  s.lsn = state.at.lsn;
+  s.utc = state.at.utc;
+  s.payload_bytes = state.at.payload_bytes;
+  s.consistency = to_text(state.consistency);
+  for (const auto& volume : state.volumes) s.volumes.push_back({volume.name, volume.size_bytes});
+  s.held_bytes = use.held_blocks * kBlockBytes;
+  return s;
+}
+
 }  // namespace
 
 /// As volumes' names, and a time may be one.
@@ -50,20 +65,8 @@ std::vector<SnapshotStatus> GroupRunner::snapshot_statuses() const {
   const auto states = group_.kept_states();
   const auto uses = uses_of(states, group_.parent(), group_.use().snapshot_blocks);
   std::vector<SnapshotStatus> all;
-  for (const auto& state : states) {
-    if (!state.has_name()) continue;
-    SnapshotStatus s;
-    s.name = state.name;
-    s.label = state.label;
-    s.kind = to_text(state.kind);
-    s.parent = uses.at(state.id).parent;
-    s.lsn = state.at.lsn;
-    s.utc = state.at.utc;
-    s.payload_bytes = state.at.payload_bytes;
-    s.consistency = to_text(state.consistency);
-    for (const auto& volume : state.volumes) s.volumes.push_back({volume.name, volume.size_bytes});
-    s.held_bytes = uses.at(state.id).held_blocks * kBlockBytes;
-    all.push_back(std::move(s));
+  for (const auto* state : states) {
+    if (state->has_name()) all.push_back(status_of(*state, uses.at(state->id)));
   }
   const auto policy = replication::snapshot_policy(group_.settings());
   for (auto& keeping : keepings(policy, all, runtime_.clock.utc())) {
@@ -76,11 +79,30 @@ std::vector<SnapshotStatus> GroupRunner::snapshot_statuses() const {
 }
 
 Result<SnapshotStatus> GroupRunner::find_snapshot(std::string_view name) const {
-  for (auto& snapshot : snapshot_statuses()) {
-    if (snapshot.name == name) return std::move(snapshot);
+  const auto* state = kept_state(name);
+  if (state == nullptr) return no_snapshot(name);
+  if (name.substr(0, kAutomaticPrefix.size()) == kAutomaticPrefix) {
+    // What keeps it depends on the others.
+    for (auto& snapshot : snapshot_statuses()) {
+      if (snapshot.name == name) return std::move(snapshot);
+    }
   }
-  return Error{ErrorCode::kNotFound,
-               fmt::format("group {} has no snapshot {} on node {}", name_, name, options_.node)};
+  const auto uses = uses_of(group_.kept_states(), group_.parent(), group_.use().snapshot_blocks);
+  return status_of(*state, uses.at(state->id));
+}
+
+const format::SnapshotState* GroupRunner::kept_state(std::string_view name) const {
+  for (const auto* state : group_.kept_states()) {
+    if (state->has_name() && state->name == name) return state;
+  }
+  return nullptr;
+}
+
+bool GroupRunner::has_snapshot(std::string_view name) const { return kept_state(name) != nullptr; }
+
+Error GroupRunner::no_snapshot(std::string_view name) const {
+  return {ErrorCode::kNotFound,
+          fmt::format("group {} has no snapshot {} on node {}", name_, name, options_.node)};
 }
 
 std::optional<ConsistentPoint> GroupRunner::consistent_point() const {
@@ -105,7 +127,7 @@ Task<Result<SnapshotStatus>> GroupRunner::create_snapshot(CreateSnapshot request
   if (request.name.empty()) {
     const std::string now = time_name(runtime_.clock.utc());
     request.name = now;
-    for (int again = 2; find_snapshot(request.name); ++again)
+    for (int again = 2; has_snapshot(request.name); ++again)
       request.name = fmt::format("{}-{}", now, again);
   }
   const Status named = check_snapshot_name(request.name);
@@ -120,11 +142,11 @@ Task<Result<SnapshotStatus>> GroupRunner::create_snapshot(CreateSnapshot request
 
 /// What was made, for the log and for who asked.
 Result<SnapshotStatus> GroupRunner::announce_snapshot(Lsn lsn) {
-  for (auto& snapshot : snapshot_statuses()) {
-    if (snapshot.lsn != lsn) continue;
+  for (const auto* state : group_.kept_states()) {
+    if (!state->has_name() || state->at.lsn != lsn) continue;
     log_event(Level::kInfo, "snapshot.created", "group={} snapshot={} lsn={} consistency=\"{}\"",
-              name_, snapshot.name, snapshot.lsn.value, snapshot.consistency);
-    return std::move(snapshot);
+              name_, state->name, lsn.value, to_text(state->consistency));
+    return find_snapshot(state->name);
   }
   return Error{ErrorCode::kNotFound, "the snapshot was made and deleted again meanwhile"};
 }
@@ -132,8 +154,7 @@ Result<SnapshotStatus> GroupRunner::announce_snapshot(Lsn lsn) {
 Task<Status> GroupRunner::delete_snapshot(std::string name) {
   auto holder = work_.hold();
   if (group_.stopped()) co_return unavailable();
-  const auto found = find_snapshot(name);
-  if (!found) co_return found.error();
+  if (!has_snapshot(name)) co_return no_snapshot(name);
   auto deleting = group_.delete_snapshot(std::move(name));
   co_return co_await std::move(deleting);
 }
@@ -143,8 +164,8 @@ Task<Status> GroupRunner::rename_snapshot(const RenameSnapshot& request) {
   if (group_.stopped()) co_return unavailable();
   const Status named = check_snapshot_name(request.new_name);
   if (!named) co_return named;
-  const auto found = find_snapshot(request.name);
-  if (!found) co_return found.error();
+  const auto* found = kept_state(request.name);
+  if (found == nullptr) co_return no_snapshot(request.name);
   std::string from = request.name, to = request.new_name;
   std::string label = request.label.value_or(found->label);
   auto renaming = group_.rename_snapshot(std::move(from), std::move(to), std::move(label));

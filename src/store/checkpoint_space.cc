@@ -11,6 +11,8 @@
 // Taking a kept state apart (checkpoint_reap.cc) looks at one list, or at one map.
 #include "store/checkpoint.h"
 
+#include <algorithm>
+
 #include "store/image.h"
 
 namespace tandem::store {
@@ -106,8 +108,9 @@ void Checkpoint::freeze_snapshots() {
   descriptor_.skipped = g.skipped_;
   descriptor_.nodes_upto = g.nodes_upto_;
   std::map<format::SnapshotId, std::size_t> index;
+  descriptor_.snapshots.reserve(g.snapshots_.size());
   for (const auto& [id, snapshot] : g.snapshots_) {
-    index[id] = descriptor_.snapshots.size();
+    index.emplace_hint(index.end(), id, descriptor_.snapshots.size());
     descriptor_.snapshots.push_back(snapshot->state);
   }
   tip_ = descriptor_.snapshots.size();
@@ -116,9 +119,10 @@ void Checkpoint::freeze_snapshots() {
     tip_ = index.at(branch_->state.id);
     up = branch_->state.parent;
   }
-  for (; up != format::SnapshotId{}; up = descriptor_.snapshots[line_.front()].parent) {
-    line_.insert(line_.begin(), index.at(up));
+  for (; up != format::SnapshotId{}; up = descriptor_.snapshots[line_.back()].parent) {
+    line_.push_back(index.at(up));
   }
+  std::reverse(line_.begin(), line_.end());
   held_.resize(descriptor_.snapshots.size() + 1);
   if (point_) {
     point_index_ = index.at(point_->state.id);

@@ -67,8 +67,8 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   /// Those that have a name (snapshots, branches, points), without those being deleted; in the
   /// order in which they were kept.
   std::vector<format::SnapshotState> snapshots() const;
-  /// All of them, also those without a name and those being deleted.
-  std::vector<format::SnapshotState> kept_states() const;
+  /// All of them, also those without a name and those being deleted; until the next await.
+  std::vector<const format::SnapshotState*> kept_states() const;
   /// Of a snapshot of the present line; nothing: there is none of that name, or it is on a branch.
   std::optional<SeedPoint> seed_point(std::string_view snapshot) const;
   /// The one that the live state came out of; 0: none.

@@ -56,9 +56,10 @@ std::optional<SeedPoint> Group::seed_point(std::string_view name) const {
   return seed;
 }
 
-std::vector<format::SnapshotState> Group::kept_states() const {
-  std::vector<format::SnapshotState> out;
-  for (const auto& [id, snapshot] : snapshots_) out.push_back(snapshot->state);
+std::vector<const format::SnapshotState*> Group::kept_states() const {
+  std::vector<const format::SnapshotState*> out;
+  out.reserve(snapshots_.size());
+  for (const auto& [id, snapshot] : snapshots_) out.push_back(&snapshot->state);
   return out;
 }
 

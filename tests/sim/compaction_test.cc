@@ -401,8 +401,8 @@ TEST(Compaction, MarksThatWaitAreWholeAfterARestart) {
   ASSERT_TRUE(s.write("a", 20, 81));
   ASSERT_TRUE(s.world().run(group.flush_local()));
   const auto states = group.kept_states();
-  const auto waits = [](const auto& state) {
-    return state.being_deleted && state.moved_from != Lsn{};
+  const auto waits = [](const auto* state) {
+    return state->being_deleted && state->moved_from != Lsn{};
   };
   ASSERT_TRUE(std::any_of(states.begin(), states.end(), waits));
 

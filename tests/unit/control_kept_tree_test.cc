@@ -22,6 +22,17 @@ SnapshotState state(std::uint32_t id, std::uint32_t parent, std::uint64_t mapped
   return s;
 }
 
+KeptStates seen(const std::vector<SnapshotState>& states) {
+  KeptStates all;
+  for (const auto& state : states) all.push_back(&state);
+  return all;
+}
+
+std::map<SnapshotId, KeptUse> uses_of(const std::vector<SnapshotState>& states, SnapshotId parent,
+                                      std::uint64_t blocks) {
+  return control::uses_of(seen(states), parent, blocks);
+}
+
 TEST(KeptTree, OfARowHoldsWhatItsSuccessorGaveUp) {
   const auto uses =
       uses_of({state(1, 0, 100, 0), state(2, 1, 110, 10), state(3, 2, 90, 40)}, SnapshotId(3), 65);
@@ -60,10 +71,10 @@ TEST(KeptTree, KnowsTheNearestName) {
   const std::vector<SnapshotState> states = {state(1, 0, 1, 0),
                                              state(2, 1, 1, 0, SnapshotKind::kMark),
                                              state(3, 0, 1, 0, SnapshotKind::kMark)};
-  EXPECT_EQ(nearest_name(states, SnapshotId(1)), "s1");
-  EXPECT_EQ(nearest_name(states, SnapshotId(2)), "s1");
-  EXPECT_EQ(nearest_name(states, SnapshotId(3)), "");
-  EXPECT_EQ(nearest_name(states, SnapshotId(0)), "");
+  EXPECT_EQ(nearest_name(seen(states), SnapshotId(1)), "s1");
+  EXPECT_EQ(nearest_name(seen(states), SnapshotId(2)), "s1");
+  EXPECT_EQ(nearest_name(seen(states), SnapshotId(3)), "");
+  EXPECT_EQ(nearest_name(seen(states), SnapshotId(0)), "");
 }
 
 TEST(KeptTree, KnowsTheNewestConsistentState) {
@@ -73,7 +84,7 @@ TEST(KeptTree, KnowsTheNewestConsistentState) {
     return s;
   };
   const auto name = [](const std::vector<SnapshotState>& states, std::uint32_t parent) {
-    const auto* found = newest_consistent(states, SnapshotId(parent));
+    const auto* found = newest_consistent(seen(states), SnapshotId(parent));
     return found == nullptr ? "none" : found->name;
   };
   std::vector<SnapshotState> states = {at(state(1, 0, 1, 0), 10), at(state(2, 1, 1, 0), 20),
