@@ -11,12 +11,13 @@ namespace {
 constexpr std::size_t kTogetherMin = 8;
 /// So many rounds are no accident.
 constexpr std::size_t kRounds = 16;
-/// Reads are counted for so long without the limit, and with it.
-constexpr Nanoseconds kMeasuredFor = std::chrono::milliseconds(100);
+/// Reads are counted without the limit and with it, so often each, for so long.
+constexpr int kTurns = 3;
+constexpr Nanoseconds kTurn = std::chrono::milliseconds(50);
 /// Rates differ by as much without a reason.
 constexpr double kSameRate = 0.95;
 constexpr Nanoseconds kVerdictMin = std::chrono::seconds(2);
-constexpr Nanoseconds kVerdictMax = std::chrono::seconds(60);
+constexpr Nanoseconds kVerdictMax = std::chrono::seconds(10);
 constexpr std::size_t kReadsPerLook = 32;
 
 }  // namespace
@@ -57,22 +58,33 @@ void ReadQueue::round_ended() {
   if (rounds_ < kRounds) return;
   rounds_ = 0;
   const Nanoseconds now = clock_.monotonic();
-  if (now >= verdict_until_) enter(State::kMeasuring, now);
+  if (now < verdict_until_) return;
+  without_ = with_ = {};
+  turns_ = 0;
+  most_ = 0;
+  enter(State::kWithout, now);
 }
 
 void ReadQueue::look_at_clock() {
   const Nanoseconds now = clock_.monotonic();
   if (state_ == State::kKept) {
     if (now >= verdict_until_) enter(State::kWatching, now);
-  } else if (now - since_ >= kMeasuredFor) {
-    if (state_ == State::kTrying) return decide(now);
-    rate_before_ = rate(now);
-    enter(State::kTrying, now);
+  } else if (now - since_ >= kTurn) {
+    end_turn(now);
   }
 }
 
+void ReadQueue::end_turn(Nanoseconds now) {
+  Tally& tally = state_ == State::kWith ? with_ : without_;
+  tally.reads += finished_;
+  tally.time += now - since_;
+  if (state_ == State::kWithout) return enter(State::kWith, now);
+  if (++turns_ < kTurns) return enter(State::kWithout, now);
+  decide(now);
+}
+
 void ReadQueue::decide(Nanoseconds now) {
-  const bool helps = rate(now) >= kSameRate * rate_before_;
+  const bool helps = with_.rate() >= kSameRate * without_.rate();
   verdict_for_ =
       helps == helped_ ? std::clamp(verdict_for_ * 2, kVerdictMin, kVerdictMax) : kVerdictMin;
   verdict_until_ = now + verdict_for_;
@@ -81,15 +93,13 @@ void ReadQueue::decide(Nanoseconds now) {
 }
 
 void ReadQueue::enter(State state, Nanoseconds now) {
-  // The limit follows what was under way at once before it came.
-  if (state == State::kWatching || state == State::kMeasuring) most_ = in_flight_ + waiting_.size();
   state_ = state;
   since_ = now;
   finished_ = rounds_ = 0;
 }
 
-double ReadQueue::rate(Nanoseconds now) const {
-  return static_cast<double>(finished_) / std::chrono::duration<double>(now - since_).count();
+double ReadQueue::Tally::rate() const {
+  return static_cast<double>(reads) / std::chrono::duration<double>(time).count();
 }
 
 }  // namespace tandem::device

@@ -7,9 +7,9 @@
 // busy with the answers of the last ones.
 //
 // A disk that works on many reads at once may lose by that, so it is measured: when reads come back
-// all together again and again, they are counted for a moment without that limit and for one with
-// it. The limit then stays for a while if it does not slow them down, else it stays away; either
-// way twice as long as the last time that this was found, up to a minute.
+// all together again and again, they are counted with that limit and without it, in turns. It then
+// stays for a while if it does not slow them down, else it stays away; either way twice as long as
+// the last time that this was found, up to ten seconds.
 //
 // Reads begin in the order in which they were asked for. Thread: its device's.
 #pragma once
@@ -38,32 +38,38 @@ class ReadQueue {
   /// Nothing waits and nothing is in flight.
   bool is_idle() const { return waiting_.empty() && in_flight_ == 0; }
   /// The disk gets less than there is, for now.
-  bool is_limited() const { return state_ == State::kTrying || state_ == State::kKept; }
+  bool is_limited() const { return state_ == State::kWith || state_ == State::kKept; }
 
  private:
-  enum class State { kWatching, kMeasuring, kTrying, kKept };
+  // kWithout and kWith alternate, then it is decided.
+  enum class State { kWatching, kWithout, kWith, kKept };
+  struct Tally {
+    std::size_t reads = 0;
+    Nanoseconds time{0};
+    double rate() const;  // reads a second
+  };
 
   bool has_room() const;
   void round_ended();
   void look_at_clock();
+  void end_turn(Nanoseconds now);
   void decide(Nanoseconds now);
   void enter(State state, Nanoseconds now);
-  /// Of the reads that came back since the state began, a second.
-  double rate(Nanoseconds now) const;
 
   const Clock& clock_;
   std::deque<IoRequest*> waiting_;
   std::size_t in_flight_ = 0;
 
   State state_ = State::kWatching;
-  Nanoseconds since_{0};        // the state began
-  std::size_t finished_ = 0;    // since then
-  std::size_t most_ = 0;        // waited or were in flight at once, since then or a little longer
-  std::size_t together_ = 0;    // came back since the disk got one
-  std::size_t rounds_ = 0;      // one behind the other in which all came back together
-  double rate_before_ = 0;      // without the limit
-  bool helped_ = false;         // the last time
-  Nanoseconds verdict_for_{0};  // lasts so long
+  Nanoseconds since_{0};      // the state began
+  std::size_t finished_ = 0;  // since then
+  std::size_t together_ = 0;  // came back since the disk got one
+  std::size_t rounds_ = 0;    // one behind the other in which all came back together
+  std::size_t most_ = 0;      // waited or were in flight at once since they were counted
+  Tally without_, with_;
+  int turns_ = 0;
+  bool helped_ = false;  // the last time
+  Nanoseconds verdict_for_{0};
   Nanoseconds verdict_until_{0};
 };
 

@@ -22,8 +22,14 @@ namespace {
 constexpr std::size_t kZeroPieceBytes = std::size_t{1} << 20;
 constexpr std::size_t kTransferMaxBytes = std::size_t{1} << 30;  // a ring entry counts in 32 bits
 constexpr int kRetriesMax = 64;
+constexpr std::size_t kLongReadBytes = std::size_t{64} << 10;
 
 class UringDevice;
+
+/// Those that a ReadQueue is for: of longer ones the disk has enough to do with a few.
+bool is_short_read(const IoRequest& request) {
+  return request.kind == IoRequest::Kind::kRead && request.buffer.size() < kLongReadBytes;
+}
 
 /// One IoRequest on its way; goes to the ring again for the rest of a short transfer.
 class Transfer final : public RingOperation {
@@ -78,7 +84,7 @@ class UringDevice final : public BlockDevice {
     IoRequest& request = transfer.request();
     idle_.push_back(&transfer);
     request.error = error;
-    if (request.kind == IoRequest::Kind::kRead) {
+    if (is_short_read(request)) {
       reads_.finished();
       start_reads();
     }
@@ -210,7 +216,7 @@ void UringDevice::submit(IoRequest& request) {
   if (read_only_ && !is_read && request.kind != IoRequest::Kind::kFlush) {
     return fail(request, EROFS);
   }
-  if (!is_read) return start(request);
+  if (!is_short_read(request)) return start(request);
   reads_.ask(request);
   start_reads();
 }
