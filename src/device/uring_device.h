@@ -5,6 +5,7 @@
 // the reactor go to the kernel in one system call. Short transfers are continued; what cannot be
 // continued is EIO. kDiscard punches a hole (a device that cannot is no error: the content of a
 // discarded range is undefined). kZero writes real zeroes, so that no unwritten extent remains.
+// Short reads may wait for others, in their order: see read_queue.h.
 #pragma once
 
 #include <cstdint>
