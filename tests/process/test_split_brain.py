@@ -126,8 +126,8 @@ class SplitBrain(harness.ClusterTest):
         self.part()
         tail = self.of_b
         self.b.tandem("demote", "v")
-        told = self.a.wait_refused("v")["reason"]
         harness.wait_until(lambda: self.b.group("v")["split"], "the demoted one to be dialled")
+        told = self.a.wait_refused("v")["reason"]
         self.assertEqual(self.b.group("v")["head"]["timeline"], 2)
         self.assertIn("promote v --force", told)
         self.choose(self.a, self.b, self.of_a)
