@@ -121,9 +121,7 @@ class GroupRunner {
   Status may_change_volumes() const;
   std::vector<SnapshotStatus> snapshot_statuses() const;
   Result<SnapshotStatus> find_snapshot(std::string_view name) const;
-  bool has_snapshot(std::string_view name) const;
-  /// Null: there is none. Until the next await.
-  const format::SnapshotState* kept_state(std::string_view name) const;
+  bool has_snapshot(std::string_view name) const { return group_.kept_state(name) != nullptr; }
   Error no_snapshot(std::string_view name) const;
   std::optional<ConsistentPoint> consistent_point() const;
   void apply_history(const Settings& settings);

@@ -79,7 +79,7 @@ std::vector<SnapshotStatus> GroupRunner::snapshot_statuses() const {
 }
 
 Result<SnapshotStatus> GroupRunner::find_snapshot(std::string_view name) const {
-  const auto* state = kept_state(name);
+  const auto* state = group_.kept_state(name);
   if (state == nullptr) return no_snapshot(name);
   if (name.substr(0, kAutomaticPrefix.size()) == kAutomaticPrefix) {
     // What keeps it depends on the others.
@@ -90,15 +90,6 @@ Result<SnapshotStatus> GroupRunner::find_snapshot(std::string_view name) const {
   const auto uses = uses_of(group_.kept_states(), group_.parent(), group_.use().snapshot_blocks);
   return status_of(*state, uses.at(state->id));
 }
-
-const format::SnapshotState* GroupRunner::kept_state(std::string_view name) const {
-  for (const auto* state : group_.kept_states()) {
-    if (state->has_name() && state->name == name) return state;
-  }
-  return nullptr;
-}
-
-bool GroupRunner::has_snapshot(std::string_view name) const { return kept_state(name) != nullptr; }
 
 Error GroupRunner::no_snapshot(std::string_view name) const {
   return {ErrorCode::kNotFound,
@@ -164,7 +155,7 @@ Task<Status> GroupRunner::rename_snapshot(const RenameSnapshot& request) {
   if (group_.stopped()) co_return unavailable();
   const Status named = check_snapshot_name(request.new_name);
   if (!named) co_return named;
-  const auto* found = kept_state(request.name);
+  const auto* found = group_.kept_state(request.name);
   if (found == nullptr) co_return no_snapshot(request.name);
   std::string from = request.name, to = request.new_name;
   std::string label = request.label.value_or(found->label);

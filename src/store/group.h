@@ -69,6 +69,8 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   std::vector<format::SnapshotState> snapshots() const;
   /// All of them, also those without a name and those being deleted; until the next await.
   std::vector<const format::SnapshotState*> kept_states() const;
+  /// The one that has this name; null: there is none. Until the next await.
+  const format::SnapshotState* kept_state(std::string_view name) const;
   /// Of a snapshot of the present line; nothing: there is none of that name, or it is on a branch.
   std::optional<SeedPoint> seed_point(std::string_view snapshot) const;
   /// The one that the live state came out of; 0: none.

@@ -63,6 +63,11 @@ std::vector<const format::SnapshotState*> Group::kept_states() const {
   return out;
 }
 
+const format::SnapshotState* Group::kept_state(std::string_view name) const {
+  const auto found = find_snapshot(name);
+  return found ? &found->state : nullptr;
+}
+
 Task<Result<LogPoint>> Group::create_snapshot(format::SnapshotBody body,
                                               std::optional<Nanoseconds> consistent_until) {
   auto hold = gate_.hold();
