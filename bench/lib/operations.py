@@ -10,6 +10,7 @@ import time
 
 from lib.figures import Figure
 from lib.machine import MIB
+from lib.tandem_systems import pool_is_prepared
 
 PIECE = 4 * MIB
 GIB = 1 << 30
@@ -58,20 +59,25 @@ class Part:
 
     # --- nodes and volumes -----------------------------------------------------------------------
 
-    def node(self, name="node-a", pool=GIB, tls=False):
+    def node(self, name="node-a", pool=GIB, tls=False, prepare="ahead"):
+        """`prepare`: see pool.prepare; "all" is waited for."""
         certificates = None
         if tls:
             certificates = self.directory / "certificates"
             if not certificates.exists():
                 self.harness.run(self.harness.REPOSITORY / "deploy" / "certificates", certificates,
                                  *(f"{n}:127.0.0.1,localhost" for n in ("node-a", "node-b")))
+        config = DEFAULTS | {"pool": DEFAULTS["pool"] | {"prepare": prepare}}
         node = self.harness.Node(self.directory, name, certificates, pool_size=mib(pool),
-                                 config=DEFAULTS)
+                                 config=config)
         self.nodes.append(node)
-        return node.start()
+        node.start()
+        if prepare == "all":
+            self.wait(lambda: pool_is_prepared(node), "the pool to be prepared")
+        return node
 
-    def pair(self, pool=GIB, tls=False):
-        return [self.node(name, pool, tls) for name in ("node-a", "node-b")]
+    def pair(self, pool=GIB, tls=False, prepare="ahead"):
+        return [self.node(name, pool, tls, prepare) for name in ("node-a", "node-b")]
 
     def volume(self, node, name, size, group=None, fill=True):
         node.tandem("volume", "create", name, "--size", mib(size), "--group", group or name)

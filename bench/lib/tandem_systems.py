@@ -15,6 +15,12 @@ from lib.systems import EXPORT, System
 PIECE = 4 * MIB
 
 
+def pool_is_prepared(node):
+    """Every free zone was written once."""
+    pool = node.tandem("pool", "show", json_output=True)["pools"][0]
+    return pool["prepared_bytes"] == pool["zones_free"] * pool["zone_bytes"]
+
+
 class Cluster:
     """One node, or a pair in which the first is primary, with one volume written end to end."""
 
@@ -50,7 +56,7 @@ class Cluster:
             self.nodes.append(node)
             node.start()
         for node in self.nodes:
-            self.harness.wait_until(lambda node=node: self._prepared(node),
+            self.harness.wait_until(lambda node=node: pool_is_prepared(node),
                                     "the pool to be prepared", timeout=600)
         primary = self.nodes[0]
         primary.tandem("volume", "create", EXPORT, "--size", f"{self.context.size // MIB}MiB")
@@ -63,11 +69,6 @@ class Cluster:
                 disk.pwrite(piece[:self.context.size - at], at)
             disk.flush()
         self.settle()
-
-    @staticmethod
-    def _prepared(node):
-        pool = node.tandem("pool", "show", json_output=True)["pools"][0]
-        return pool["prepared_bytes"] == pool["zones_free"] * pool["zone_bytes"]
 
     def set_mode(self, mode):
         if mode is not None and mode != self.mode:

@@ -35,8 +35,10 @@ struct ReplicationOptions {
   Nanoseconds backoff_first = std::chrono::milliseconds(100);
   Nanoseconds backoff_max = std::chrono::seconds(5);
 
-  /// Payload of one message: small while the mirror follows (latency), large while it catches up.
+  /// Payload of one message: small while the mirror follows (latency), larger while it catches up,
+  /// which must not keep the disk from the application's writes for long, and of an image.
   std::size_t batch_bytes = 256u << 10;
+  std::size_t catch_up_bytes = 512u << 10;
   std::size_t bulk_bytes = 1u << 20;
   /// A message costs both nodes more than the few blocks it carries. What no writer and no flush
   /// waits for is gathered for so long, or up to batch_bytes: a mirror in mode async is behind by

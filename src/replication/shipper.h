@@ -161,7 +161,7 @@ class Shipper {
   bool flush_due();
   bool window_full() const;
   std::optional<std::uint64_t> rate_limit() const;
-  std::size_t bulk_bytes() const;
+  std::size_t paced_bytes(std::size_t most) const;
   bool paced() const;
   Task<void> keep_pace();
   Nanoseconds time_to_gather();

@@ -154,7 +154,7 @@ Task<void> Shipper::send_loop(Plan plan) {
 }
 
 Task<Status> Shipper::ship_next() {
-  const std::size_t bytes = gating_ ? options_.batch_bytes : bulk_bytes();
+  const std::size_t bytes = gating_ ? options_.batch_bytes : paced_bytes(options_.catch_up_bytes);
   const Lsn after = sent_;
   auto read = co_await log_.read_after(after, bytes);
   while (read && !link_failed_ && is_relay() && read->last > shippable()) co_await wake_.wait();
@@ -222,10 +222,10 @@ std::optional<std::uint64_t> Shipper::rate_limit() const {
 }
 
 // Under a limit in steps of about a tenth of a second, so that the link is not filled in bursts.
-std::size_t Shipper::bulk_bytes() const {
+std::size_t Shipper::paced_bytes(std::size_t most) const {
   const auto rate = rate_limit();
-  if (!rate || !paced()) return options_.bulk_bytes;
-  return std::clamp<std::size_t>(*rate / 10, kBlockBytes, options_.bulk_bytes);
+  if (!rate || !paced()) return most;
+  return std::clamp<std::size_t>(*rate / 10, kBlockBytes, most);
 }
 
 // Until the next message may go, or anything happens: a flush to ask for, the end, another limit.
@@ -327,7 +327,7 @@ Task<Status> Shipper::send_image(std::optional<LogPoint> since) {
     co_await link_->drained_below(options_.link_backlog_bytes);
     while (!link_failed_ && !pace_.is_free(clock_.monotonic())) co_await keep_pace();
     if (link_failed_) break;
-    auto blocks = co_await log_.read_image(bulk_bytes());
+    auto blocks = co_await log_.read_image(paced_bytes(options_.bulk_bytes));
     if (!blocks) {
       status = blocks.error();
       break;

@@ -29,6 +29,7 @@ void Group::schedule_tick() {
 Task<void> Group::tick() {
   auto hold = gate_.hold();
   supply_if_low();
+  log_streams_.drop_idle();
   if (!stopped_ && durable_ < head_.lsn) (void)co_await flush_local_to(head_.lsn);
   if (!stopped_ && (checkpoint_is_due() || mark_is_due())) co_await checkpoint_in_background();
   while (!stopped_ && !closing_ && reaps_snapshots()) {

@@ -23,6 +23,8 @@
 #include "format/log_page.h"
 #include "store/dead_list.h"
 #include "store/group_use.h"
+#include "store/log_reader.h"
+#include "store/log_streams.h"
 #include "store/log_zones.h"
 #include "store/map.h"
 #include "store/pool.h"
@@ -475,12 +477,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
 
   // ship.cc
   Task<Result<RecordBatch>> read_log(Lsn after, std::size_t bytes_max);
-  Task<Result<PoolBlock>> find_page(Lsn after);
-  Task<Result<IoBuffer>> read_pages_ahead(PoolBlock place);
-  Task<Status> read_data(const std::vector<format::PlacedRecord>& records,
-                         std::vector<IoBuffer>& data);
-  Status check_data(const std::vector<format::PlacedRecord>& records,
-                    const std::vector<IoBuffer>& data) const;
+  LogSource log_source() { return {device_, pool_.buffers(), pool_.superblock(), log_, id_}; }
   Status check_record(const format::Record& record, Timeline timeline) const;
   struct Incoming;
   struct LeavesAhead;
@@ -505,7 +502,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   bool is_skipped(Lsn lsn) const;
   void forget_skipped();
   Error outside_of_history(std::string what) const;
-  struct LogReader;
+  struct LogWalk;
   Task<Result<std::vector<VolumeChange>>> changes_between(const Snapshot& from, Lsn upto);
   Task<Status> replay_into(PointTarget& target, Lsn upto);
   Task<Status> replay_one(PointTarget& target, const format::PlacedRecord& placed);
@@ -580,6 +577,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   std::vector<Extent> not_replayed_;  // recovery: places of records behind head_
   LogZones log_;
   RecentRecords recent_;
+  LogStreams log_streams_{gate_, name_};
   std::map<VolumeId, VolumePtr> volumes_;
   std::uint32_t next_volume_id_ = 1;
   Uuid origin_;  // of a clone, see format::Descriptor
@@ -613,12 +611,7 @@ class Group final : public ReplicatedLog, public std::enable_shared_from_this<Gr
   bool awaits_others_ = false;       // a write waits until these move
   std::optional<Lsn> awaited_in_vain_;
   Condition space_news_;  // they moved, or a checkpoint is done
-  struct LogRead {
-    Lsn upto;
-    PoolBlock place;  // of the page behind that; 0: none was read
-  };
   bool checkpoint_asked_ = false;
-  LogRead log_read_;  // where the last reading of the log ended: mostly the next begins there
   Lsn primary_durable_, durable_everywhere_;
   Lsn data_horizon_;  // data of records up to here may be gone
 

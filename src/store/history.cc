@@ -28,7 +28,6 @@ constexpr Nanoseconds kMarkEveryMax = std::chrono::minutes(5);
 constexpr std::int64_t kMarksPerWindow = 100;
 /// While a mirror is away they all stay.
 constexpr std::size_t kMarksForSpaceMax = 16;
-constexpr std::uint64_t kPagesPerRead = 16;
 /// An operator looks for one of them; more are neither read nor sent.
 constexpr std::size_t kVolumeChangesMax = 1000;
 
@@ -242,49 +241,20 @@ Error Group::outside_of_history(std::string what) const {
                                            : "is not kept: set 'history' to a time such as 6h")};
 }
 
-/// Pages of the log in order, with where their data lies.
-struct Group::LogReader {
-  Group& group;
-  LogPoint at;      // behind the last record that was read
-  PoolBlock place;  // of the next page
-  bool found = false;
-  IoBuffer pages{};
-  std::uint64_t read = 0, taken = 0;            // pages
-  std::vector<format::PlacedRecord> records{};  // of the last page, behind `at` as it was
+/// A way through the log, page by page; pass() is called for each of its records in turn.
+struct Group::LogWalk {
+  LogReader reader;
+  LogPoint at;   // behind the last record that was passed
+  LogPage page;  // with its records behind `at` as it was
 
-  /// Records follow in `records`; they are part of `pages`. Errors: kNotFound, kIo, kCorrupt.
-  Task<Status> next() {
-    if (!found) {
-      auto page = co_await group.find_page(at.lsn);
-      if (!page) co_return Error(std::move(page.error()));
-      place = *page;
-      found = true;
-    }
-    const auto& geometry = group.pool_.superblock();
-    if (taken == read) {
-      const std::uint64_t to_end = geometry.zone_blocks - place.value % geometry.zone_blocks;
-      read = std::min(kPagesPerRead, to_end);
-      taken = 0;
-      pages = group.pool_.buffers().allocate(read * kBlockBytes);
-      IoBatch io(group.device_);
-      io.read(place.value * kBlockBytes, pages.bytes());
-      Status done = co_await io.run();
-      if (!done) co_return done;
-    }
-    const std::span<const std::byte, kBlockBytes> page(pages.data() + taken * kBlockBytes,
-                                                       kBlockBytes);
-    auto header = format::decode_log_page_header(page);
-    if (!header) co_return Error(std::move(header.error()));
-    auto body = format::decode_log_page_body(page, *header);
-    if (!body) co_return Error(std::move(body.error()));
-    if (header->group != group.id_ || header->before.lsn > at.lsn) {
-      co_return Error{ErrorCode::kNotFound, "the log was let go meanwhile"};
-    }
-    records = std::move(*body);
-    std::erase_if(records, [this](const auto& r) { return r.record.header.lsn <= at.lsn; });
-    ++taken;
-    const bool zone_ends = place.value % geometry.zone_blocks == geometry.zone_blocks - 1u;
-    place = zone_ends ? geometry.zone_start(header->next_zone) : place.next();
+  LogWalk(Group& group, const LogPoint& from) : reader(group.log_source(), from.lsn), at(from) {}
+
+  /// Errors: kNotFound, kIo, kCorrupt.
+  Task<Status> next(Lsn end) {
+    auto read = co_await reader.next(end);
+    if (!read) co_return Error(std::move(read.error()));
+    page = std::move(*read);
+    std::erase_if(page.records, [this](const auto& r) { return r.record.header.lsn <= at.lsn; });
     co_return ok();
   }
 
@@ -312,16 +282,16 @@ Task<Result<LogPoint>> Group::position_at(UtcNs time) {
     co_return outside_of_history("that time");
   }
   const SnapshotPin pin(base->readers);
-  LogReader reader{*this, base->state.at, {}};
+  LogWalk walk(*this, base->state.at);
   const Lsn end = head_.lsn;
-  LogPoint last = reader.at;
-  while (reader.at.lsn < end) {
-    Status read = co_await reader.next();
+  LogPoint last = walk.at;
+  while (walk.at.lsn < end) {
+    Status read = co_await walk.next(end);
     if (!read) co_return Error(std::move(read.error()));
-    for (const auto& placed : reader.records) {
+    for (const auto& placed : walk.page.records) {
       if (placed.record.header.utc > time || placed.record.header.lsn > end) co_return last;
-      reader.pass(placed.record);
-      if (!is_skipped(reader.at.lsn)) last = reader.at;
+      walk.pass(placed.record);
+      if (!is_skipped(walk.at.lsn)) last = walk.at;
     }
     co_await next_turn(runtime_.executor);
   }
@@ -334,17 +304,17 @@ Task<Result<std::vector<VolumeChange>>> Group::changes_between(const Snapshot& f
     if (!v.being_deleted()) volumes[v.id] = {v.name, v.size_bytes};
   }
   std::vector<VolumeChange> changes;
-  LogReader reader{*this, from.state.at, {}};
-  while (reader.at.lsn < upto) {
-    Status read = co_await reader.next();
+  LogWalk walk(*this, from.state.at);
+  while (walk.at.lsn < upto) {
+    Status read = co_await walk.next(upto);
     if (!read) co_return Error(std::move(read.error()));
-    for (const auto& placed : reader.records) {
-      if (reader.at.lsn == upto) break;
-      reader.pass(placed.record);
-      if (is_skipped(reader.at.lsn)) continue;
+    for (const auto& placed : walk.page.records) {
+      if (walk.at.lsn == upto) break;
+      walk.pass(placed.record);
+      if (is_skipped(walk.at.lsn)) continue;
       auto change = change_by(placed.record, volumes);
       if (!change) continue;
-      change->at = reader.at;
+      change->at = walk.at;
       changes.push_back(std::move(*change));
     }
     if (stopped_ || closing_) co_return refusal();
@@ -434,14 +404,14 @@ Task<Result<LogPoint>> Group::keep_point(Lsn at, std::string name, std::string l
 }
 
 Task<Status> Group::replay_into(PointTarget& target, Lsn upto) {
-  LogReader reader{*this, target.state.at, {}};
-  while (reader.at.lsn < upto) {
-    Status read = co_await reader.next();
+  LogWalk walk(*this, target.state.at);
+  while (walk.at.lsn < upto) {
+    Status read = co_await walk.next(upto);
     if (!read) co_return read;
-    for (const auto& placed : reader.records) {
-      if (reader.at.lsn == upto) break;
-      reader.pass(placed.record);
-      if (is_skipped(reader.at.lsn)) continue;
+    for (const auto& placed : walk.page.records) {
+      if (walk.at.lsn == upto) break;
+      walk.pass(placed.record);
+      if (is_skipped(walk.at.lsn)) continue;
       Status done = co_await replay_one(target, placed);
       if (!done) co_return done;
     }
@@ -452,7 +422,7 @@ Task<Status> Group::replay_into(PointTarget& target, Lsn upto) {
       if (!written) co_return written;
     }
   }
-  target.state.at = reader.at;
+  target.state.at = walk.at;
   target.state.skipped = skipped_;
   std::erase_if(target.state.skipped, [&](const auto& range) { return range.upto > upto; });
   co_return ok();

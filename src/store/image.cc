@@ -399,7 +399,7 @@ void Group::restart_log() {
   unnamed_hold_.reset();
   for (auto& slot : slots_) slot.agreed = LogPoint{};
   recent_.clear();
-  log_read_ = {};
+  log_streams_.clear();
   log_.restart(head_.lsn);
   boot_ = runtime_.random.next();
   boot_page_written_ = false;

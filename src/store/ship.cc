@@ -10,8 +10,6 @@ using format::RecordType;
 
 namespace {
 
-constexpr std::uint64_t kPagesAhead = 16;
-constexpr std::uint32_t kPieceBlocks = 64;
 /// Leaves that are read ahead take at most this part of the cache.
 constexpr std::size_t kAheadShare = 4;
 
@@ -19,20 +17,6 @@ Error log_gone(const std::string& group, Lsn after, Lsn start) {
   return {ErrorCode::kNotFound, "group " + group + ": the log behind LSN " +
                                     std::to_string(after.value) + " is gone (it starts behind " +
                                     std::to_string(start.value) + ")"};
-}
-
-Task<Result<IoBuffer>> read_blocks(BlockDevice& device, BufferPool& buffers, PoolBlock at,
-                                   std::uint64_t count) {
-  IoBuffer out = buffers.allocate(count * kBlockBytes);
-  IoBatch io(device);
-  io.read(at.value * kBlockBytes, out.bytes());
-  Status read = co_await io.run();
-  if (!read) co_return Error(std::move(read.error()));
-  co_return out;
-}
-
-std::span<const std::byte, kBlockBytes> page_of(const IoBuffer& buffer, std::uint64_t i) {
-  return std::span<const std::byte, kBlockBytes>(buffer.data() + i * kBlockBytes, kBlockBytes);
 }
 
 }  // namespace
@@ -46,134 +30,15 @@ void Group::set_append_listener(std::function<void()> listener) {
   recent_.enable(append_listener_ != nullptr);
 }
 
-/// The page that holds the record behind `after`, found by bisecting its zone: pages of a zone are
-/// in log order.
-Task<Result<PoolBlock>> Group::find_page(Lsn after) {
-  const auto span = log_.zone_for(after);
-  std::uint32_t low = 0, high = span.pages;
-  while (high - low > 1) {
-    const std::uint32_t middle = low + (high - low) / 2;
-    auto page =
-        co_await read_blocks(device_, pool_.buffers(), PoolBlock{span.first.value + middle}, 1);
-    if (!page) co_return Error(std::move(page.error()));
-    auto header = format::decode_log_page_header(page_of(*page, 0));
-    // A page still in flight: what we look for is in front of it.
-    if (!header || header->group != id_ || header->before.lsn > after) {
-      high = middle;
-    } else {
-      low = middle;
-    }
-  }
-  co_return PoolBlock{span.first.value + low};
-}
-
-/// Pages of the log from `place` on, within their zone.
-Task<Result<IoBuffer>> Group::read_pages_ahead(PoolBlock place) {
-  const std::uint64_t zone = pool_.superblock().zone_blocks;
-  const std::uint64_t pages = std::min(kPagesAhead, zone - place.value % zone);
-  return read_blocks(device_, pool_.buffers(), place, static_cast<std::uint32_t>(pages));
-}
-
-/// Records behind `after` from disk, as far as they are applied: first their pages, then all of
-/// their data at once, in pieces as long as it lies together.
+/// Records behind `after` from disk, as far as they are applied.
 Task<Result<RecordBatch>> Group::read_log(Lsn after, std::size_t bytes_max) {
-  if (after < log_start()) co_return log_gone(name_, after, log_start());
   const Lsn end = head_.lsn;
-  RecordBatch out;
-  if (after >= end) co_return out;
-  PoolBlock place = log_read_.place;
-  if (place == PoolBlock{} || log_read_.upto != after) {
-    auto at = co_await find_page(after);
-    if (!at) co_return Error(std::move(at.error()));
-    place = *at;
-  }
-  std::vector<IoBuffer> pages;
-  std::vector<format::PlacedRecord> wanted;
-  std::size_t bytes = 0, next = 0;  // page of the last buffer
-  Lsn last = after;
-  while (bytes < bytes_max && last < end) {
-    if (pages.empty() || next * kBlockBytes == pages.back().size()) {
-      auto ahead = co_await read_pages_ahead(place);
-      if (!ahead) co_return Error(std::move(ahead.error()));
-      pages.push_back(std::move(*ahead));
-      next = 0;
-    }
-    const auto page = page_of(pages.back(), next++);
-    auto header = format::decode_log_page_header(page);
-    if (!header) co_return Error(std::move(header.error()));
-    auto records = format::decode_log_page_body(page, *header);
-    if (!records) co_return Error(std::move(records.error()));
-    if (header->group != id_ || header->before.lsn > last) {
-      co_return log_gone(name_, after, log_start());
-    }
-    Digest digest = header->before.digest;
-    for (auto& placed : *records) {
-      const auto& record = placed.record;
-      const Digest before = std::exchange(digest, format::chain(digest, record.canonical));
-      if (record.header.lsn <= after) continue;
-      if (out.empty()) out.first = record.header.lsn, out.before = before;
-      out.records.insert(out.records.end(), record.canonical.begin(), record.canonical.end());
-      bytes += record.canonical.size();
-      if (record.has_data()) bytes += record.header.block_count * kBlockBytes;
-      last = record.header.lsn;
-      if (record.has_data()) wanted.push_back(std::move(placed));
-    }
-    out.last = last;
-    out.after = digest;
-    const auto& geometry = pool_.superblock();
-    const bool zone_ends = place.value % geometry.zone_blocks == geometry.zone_blocks - 1;
-    place = zone_ends ? geometry.zone_start(header->next_zone) : place.next();
-  }
-  Status read = co_await read_data(wanted, out.payload);
-  if (!read) co_return Error(std::move(read.error()));
+  if (after >= end) co_return RecordBatch{};
   if (after < log_start()) co_return log_gone(name_, after, log_start());
-  Status whole = check_data(wanted, out.payload);
-  if (!whole) co_return Error(std::move(whole.error()));
-  log_read_ = {last, place};
-  co_return out;
-}
-
-/// The data of records, back to back.
-Task<Status> Group::read_data(const std::vector<format::PlacedRecord>& records,
-                              std::vector<IoBuffer>& data) {
-  std::vector<Extent> pieces;
-  for (const auto& placed : records) {
-    for (const Extent& e : placed.extents) {
-      const bool goes_on = !pieces.empty() &&
-                           pieces.back().start.value + pieces.back().count == e.start.value &&
-                           pieces.back().count + e.count <= kPieceBlocks;
-      if (goes_on) {
-        pieces.back().count += e.count;
-      } else {
-        pieces.push_back(e);
-      }
-    }
-  }
-  IoBatch io(device_);
-  for (const Extent& piece : pieces) {
-    data.push_back(pool_.buffers().allocate(piece.count * kBlockBytes));
-    io.read(piece.start.value * kBlockBytes, data.back().bytes());
-  }
-  co_return co_await io.run();
-}
-
-Status Group::check_data(const std::vector<format::PlacedRecord>& records,
-                         const std::vector<IoBuffer>& data) const {
-  auto piece = data.begin();
-  std::size_t offset = 0;
-  for (const auto& placed : records) {
-    const auto& record = placed.record;
-    for (std::uint32_t i = 0; i < record.header.block_count; ++i) {
-      if (offset == piece->size()) ++piece, offset = 0;
-      if (format::crc32c(piece->bytes().subspan(offset, kBlockBytes)) != record.crc(i)) {
-        return Error{ErrorCode::kCorrupt, "group " + name_ + ": data of LSN " +
-                                              std::to_string(record.header.lsn.value) +
-                                              " fails its checksum"};
-      }
-      offset += kBlockBytes;
-    }
-  }
-  return ok();
+  auto batch = co_await log_streams_.read(log_source(), after, end, bytes_max, !writes_wait());
+  const bool is_gone = !batch && batch.error().code == ErrorCode::kNotFound;
+  if (is_gone || after < log_start()) co_return log_gone(name_, after, log_start());
+  co_return batch;
 }
 
 Task<Result<RecordBatch>> Group::read_after(Lsn after, std::size_t bytes_max) {
@@ -199,16 +64,11 @@ Task<Result<Digest>> Group::digest_at(Lsn at) {
   if (at > head_.lsn) co_await wait_applied(at);
   if (at > head_.lsn) co_return refusal();
   if (at == head_.lsn) co_return head_.digest;
-  auto place = co_await find_page(at);
-  if (!place) co_return Error(std::move(place.error()));
-  auto buffer = co_await read_blocks(device_, pool_.buffers(), *place, 1);
-  if (!buffer) co_return Error(std::move(buffer.error()));
-  auto header = format::decode_log_page_header(page_of(*buffer, 0));
-  if (!header) co_return Error(std::move(header.error()));
-  auto records = format::decode_log_page_body(page_of(*buffer, 0), *header);
-  if (!records) co_return Error(std::move(records.error()));
-  Digest digest = header->before.digest;
-  for (const auto& placed : *records) {
+  LogReader reader(log_source(), at);
+  auto page = co_await reader.next(head_.lsn);
+  if (!page) co_return Error(std::move(page.error()));
+  Digest digest = page->header.before.digest;
+  for (const auto& placed : page->records) {
     if (placed.record.header.lsn > at) break;
     digest = format::chain(digest, placed.record.canonical);
   }
