@@ -213,6 +213,16 @@ Task<std::optional<message::Refuse>> Applier::examine(Session& session) {
       co_return verdict.refusal;
     case Kind::kVerifyDialer: {
       auto digest = co_await log_.digest_at(hello.head.lsn);
+      // Only that the log does not reach back is an answer: the peer must not go on without the
+      // records that it lost because they could not be read just now.
+      if (!digest && digest.error().code != ErrorCode::kNotFound) {
+        co_return message::Refuse{
+            ErrorCode::kUnavailable,
+            fmt::format("this copy has more than node {}, which ends at LSN {}, and cannot compare "
+                        "them: {}",
+                        hello.identity.node, hello.head.lsn.value, digest.error().message),
+            ours.history};
+      }
       if (!digest) {
         co_return message::Refuse{
             ErrorCode::kRefused,

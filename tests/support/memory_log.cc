@@ -225,6 +225,7 @@ void MemoryLog::freeze(bool frozen) {
 Task<Result<Digest>> MemoryLog::digest_at(Lsn at) {
   auto holder = work_.hold();
   co_await next_turn(node_);
+  if (digest_error_) co_return *digest_error_;
   if (at < base_.lsn || at > tail_lsn())
     co_return Error{ErrorCode::kNotFound, "the log does not reach there"};
   const Digest digest = point_at(at).digest;

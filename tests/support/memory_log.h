@@ -48,6 +48,8 @@ class MemoryLog final : public ReplicatedLog {
   void freeze(bool frozen);
   /// find_block() answers for it that it is damaged here too.
   void lose_block(VolumeBlock block) { lost_.insert(block); }
+  /// digest_at() cannot read the log until null is given.
+  void fail_digests(std::optional<Error> error) { digest_error_ = std::move(error); }
   /// While true digest_at() answers as if the log held other records.
   void falsify_digests(bool on) { false_digests_ = on; }
   /// Whether rewind() finds the state it is asked for.
@@ -160,6 +162,7 @@ class MemoryLog final : public ReplicatedLog {
   bool frozen_ = false;
   std::size_t differences_ = 0;
   bool false_digests_ = false;
+  std::optional<Error> digest_error_;
   bool keeps_history_ = false;
   std::map<Lsn, std::map<VolumeBlock, std::uint64_t>> branches_;
   std::optional<Error> next_apply_error_;

@@ -305,7 +305,7 @@ TEST(Follow, TheMirrorKnowsWhatItLacks) {
 TEST(Follow, ABackloggedMirrorBoundsItself) {
   ReplicationOptions options = test_options();
   options.apply_batches_max = 3;
-  options.batch_bytes = options.bulk_bytes = 2 * kBlockBytes;
+  options.batch_bytes = options.catch_up_bytes = 2 * kBlockBytes;
   Pair pair(27, options);
   pair.write(200);
   pair.a.serve_to("b", ReplicationMode::kAsync);

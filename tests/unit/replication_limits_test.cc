@@ -215,7 +215,7 @@ TEST(Compression, AutoCompressesWhileTheLinkIsTheLimit) {
   for (const bool slow : {true, false}) {
     ReplicationOptions options = test_options();
     options.timeout = 5s;
-    options.batch_bytes = options.bulk_bytes = 8 * kBlockBytes;
+    options.batch_bytes = options.catch_up_bytes = 8 * kBlockBytes;
     Shipping s(6, options);
     s.mirror.read_pause = slow ? 20ms : 0ms;
     s.set({{"compression", "auto"}});

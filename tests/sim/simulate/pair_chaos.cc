@@ -214,7 +214,7 @@ void PairChaos::strike_disk(Act act, Side& side) {
       break;
     case Act::kReadError:
       fault.kind = Kind::kRead;
-      side.read_fault_armed = true;
+      ++side.read_faults_armed;
       break;
     case Act::kWriteError:
       fault.kind = Kind::kWrite;
@@ -303,7 +303,8 @@ void PairChaos::start_node(Side& side) {
     if (side.session && !end_session(side)) return;
   }
   if (side.fault_armed) lose_cache(side);
-  side.fault_armed = side.read_fault_armed = false;
+  side.fault_armed = false;
+  side.read_faults_armed = 0;
   const bool cut = std::exchange(side.cut_in_start, false) && !calm_;
   const Status up = node.start(cut ? random_.between(1, 12) : 0);
   if (up && has_rot(side)) chronicle_.mark("damage-outlived-a-start");
@@ -349,7 +350,8 @@ void PairChaos::notice_crash(Side& side) {
   side.node->bury();
   world_.network().set_reachable(side.node->address(), !side.unreachable);
   side.gate_closed = side.other->gate_closed = false;
-  side.fault_armed = side.read_fault_armed = false;
+  side.fault_armed = false;
+  side.read_faults_armed = 0;
   side.judged = {};
   if (side.session) end_session(side);
 }

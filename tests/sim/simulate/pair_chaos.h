@@ -82,7 +82,7 @@ class PairChaos {
     std::size_t mode_orders = 0;  // ever
     bool promoting = false;
     bool fault_armed = false;  // of its disk, that may cost what is not durable
-    bool read_fault_armed = false;
+    std::size_t read_faults_armed = 0;  // each fails one read
     bool unreachable = false;
     bool cut_in_start = false;
     std::string slot_state;                  // of its only mirror

@@ -186,8 +186,7 @@ void PairChaos::judge(Side& side) {
            node.group()->history() == history;
   };
   if (!is_the_same()) return;
-  if (!found && side.read_fault_armed) {
-    side.read_fault_armed = false;
+  for (; !found && side.read_faults_armed > 0; --side.read_faults_armed) {
     found = node.read_all();
     if (!is_the_same()) return;
   }
