@@ -219,7 +219,7 @@ Task<std::optional<message::Refuse>> Applier::examine(Session& session) {
         co_return message::Refuse{
             ErrorCode::kUnavailable,
             fmt::format("this copy has more than node {}, which ends at LSN {}, and cannot compare "
-                        "them: {}",
+                        "them: {}; it is tried again, look at the disk here if this stays",
                         hello.identity.node, hello.head.lsn.value, digest.error().message),
             ours.history};
       }

@@ -64,14 +64,22 @@ Task<Result<Digest>> Group::digest_at(Lsn at) {
   if (at > head_.lsn) co_await wait_applied(at);
   if (at > head_.lsn) co_return refusal();
   if (at == head_.lsn) co_return head_.digest;
+  // More than one page only if the search passed over a damaged one: then that is read, and told.
+  const Lsn end = head_.lsn;
   LogReader reader(log_source(), at);
-  auto page = co_await reader.next(head_.lsn);
-  if (!page) co_return Error(std::move(page.error()));
-  Digest digest = page->header.before.digest;
-  for (const auto& placed : page->records) {
-    if (placed.record.header.lsn > at) break;
-    digest = format::chain(digest, placed.record.canonical);
-  }
+  Digest digest;
+  Lsn last;
+  do {
+    auto page = co_await reader.next(end);
+    if (!page) co_return Error(std::move(page.error()));
+    digest = page->header.before.digest;
+    last = page->header.before.lsn;
+    for (const auto& placed : page->records) {
+      if (placed.record.header.lsn > at) break;
+      digest = format::chain(digest, placed.record.canonical);
+      last = placed.record.header.lsn;
+    }
+  } while (last < at);
   co_return digest;
 }
 

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "format/checksum.h"
+#include "format/log_page.h"
 #include "format/record.h"
 #include "tests/sim/store_node.h"
 
@@ -216,6 +217,44 @@ TEST_F(LaggingMirror, GapsBetweenFilledHolesAreReadAlong) {
   disk().inject({.kind = IoRequest::Kind::kRead, .sticky = true});
   EXPECT_FALSE(world_->run(group().read_after(late, kBatchBytes)));
   disk().clear_faults();
+}
+
+/// The search for a position passes over pages that it cannot read.
+TEST_F(LaggingMirror, ADamagedPageOfTheLogIsNoOtherHistory) {
+  StoreShape shape;
+  shape.disk_bytes = 64 << 20;
+  begin(shape, 1);
+  ASSERT_FALSE(HasFatalFailure());
+  group().set_log_hold(Lsn{0});
+  ASSERT_TRUE(world_->run(write_each(0, 1)));
+  ASSERT_TRUE(world_->run(group().checkpoint()));
+  std::map<Lsn, Digest> right;
+  for (Lsn at{1}; at < group().head().lsn; at = at.next()) {
+    const auto digest = world_->run(group().digest_at(at));
+    ASSERT_TRUE(digest) << digest.error().message;
+    right[at] = *digest;
+  }
+  std::vector<std::uint64_t> pages;
+  SimImage image = disk().remains();
+  for (std::uint64_t at = 0; at < shape.disk_bytes; at += kBlockBytes) {
+    std::array<std::byte, kBlockBytes> block;
+    image.read(at, block);
+    if (format::decode_log_page_header(block)) pages.push_back(at);
+  }
+  ASSERT_GT(pages.size(), 300u);
+  for (std::size_t i = 16; i < pages.size(); i += 64) disk().corrupt(pages[i], kBlockBytes);
+  for (std::size_t i = 32; i < pages.size(); i += 64) disk().corrupt(pages[i], kBlockBytes);
+  std::size_t refused = 0;
+  for (const auto& [at, digest] : right) {
+    const auto found = world_->run(group().digest_at(at));
+    if (found) {
+      ASSERT_EQ(*found, digest) << "at LSN " << at.value;
+    } else {
+      ASSERT_EQ(found.error().code, ErrorCode::kCorrupt) << found.error().message;
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, 0u);
 }
 
 }  // namespace

@@ -44,7 +44,7 @@ class Watch:
 
 def raw_limits(part, half_rate):
     """Bytes/s of the disk alone: one sequential write; and the most that one stream of reads and
-    one of writes can have at the same time, of which the application's random writes still keep
+    one of writes can have at the same time, while the application's random writes still keep
     APPLICATION_SHARE: at full speed they would leave it nothing. With that share."""
     size = part.choose(2 * GIB, 512 * MIB)
     timed = load.timed(part.choose(3, 2))
@@ -119,7 +119,8 @@ def measure(part):
     part.add("catching up / that", rate / possible, "", at_least(0.7),
              "one disk serves all: the log is read at the primary and written at the mirror while "
              "the application writes; the link is loopback and faster than this")
-    part.add("the application meanwhile / its half load", beside / half, "", at_least(APPLICATION_SHARE),
+    part.add("the application meanwhile / its half load", beside / half, "",
+             at_least(APPLICATION_SHARE),
              f"{beside:,.0f} of {half:,.0f} op/s; before, with the mirror away, "
              f"{load.rate_over(samples, before[0] - away + 1, before[0]):,.0f}")
     part.has_all(primary, "g")
